@@ -1,0 +1,25 @@
+"""What every step of a run shares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ssd_bench.artefacts import Store
+from ssd_bench.config import Plan
+from ssd_bench.identity import Identity
+from ssd_bench.task import Images, Task
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The plan, its task, and the place it is carried out."""
+
+    plan: Plan
+    task: Task
+    images: dict[str, Images]  # "train" and "test", on the device
+    identity: Identity
+    store: Store
+    device: torch.device
+    new_model: Callable[..., nn.Module]  # (seed, pretrained=True) -> a newly initialised model on the device

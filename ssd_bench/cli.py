@@ -1,0 +1,142 @@
+"""The command `ssd-bench`: compose with Hydra, hand over to the pipeline, and turn what goes wrong into one line."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException, HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from ssd_bench import config, console, overrides
+from ssd_bench.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+finished: list[Path] = []  # rows of this process's jobs
+failures: list[int] = []  # exit codes of this process's jobs that did not end well
+errors: list[ConfigError] = []  # of a single run: Hydra adds lines of its own to what a job raises
+CODES = {"done": 0, "skipped": 0, "diverged": 3}
+
+
+def main() -> NoReturn:
+    """Entry point; ends with exit code 0 (done or skipped), 1 (in a sweep), 2 (input), 3 (diverged) or 130."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand us the exceptions instead of printing them
+    finished.clear(), failures.clear(), errors.clear()
+    sweep = checked = False
+    start = time.monotonic()
+    try:
+        args = _arguments()
+        sweep = args.multirun
+        _find_modules(args.config_dir)
+        if not (args.help or args.hydra_help or args.info or args.shell_completion):
+            overrides.check(args)
+            checked = True
+        hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(_job)()
+        if errors:
+            raise errors[0]
+    except KeyboardInterrupt:
+        _end(130, "interrupted; what is finished is kept, and the same command goes on from there")
+    except (ConfigError, CompactHydraException, HydraException, OmegaConfBaseException) as e:
+        if not failures:  # else the job has said so already
+            _end(1 if sweep and checked else 2, " ".join(str(e).split()))
+    except Exception:
+        if not failures:
+            raise
+    if sweep and finished:
+        _after_sweep(time.monotonic() - start)
+    sys.exit(1 if sweep and failures else max(failures, default=0))
+
+
+def _job(cfg: DictConfig) -> None:
+    """One run, as Hydra calls it."""
+    hydra_config = HydraConfig.get()
+    sweep = hydra_config.mode == RunMode.MULTIRUN
+    parallel = sweep and not hydra_config.launcher._target_.endswith("BasicLauncher")
+    console.bars_allowed = not parallel
+    try:
+        plan = config.plan(cfg, {group: str(hydra_config.runtime.choices[group]) for group in config.GROUPS})
+        from ssd_bench import pipeline  # here, so that a typo or --help does not wait for torch
+        from ssd_bench.report.table import show
+        from ssd_bench.results import rows_beside
+
+        path = pipeline.run(plan, parallel)
+    except ConfigError as e:
+        if not sweep:
+            errors.append(e)
+            return
+        failures.append(2)
+        print(f"ssd-bench: {e}", file=sys.stderr)
+        raise
+    except Exception:
+        if sweep:
+            failures.append(1)
+            log.exception("this job failed; the others go on")
+        raise
+    if plan.settings.dry_run:
+        return
+    row = json.loads(path.read_text())
+    finished.append(path)
+    if row["status"] == "diverged":
+        failures.append(CODES[row["status"]])
+    if row["reason"]:
+        log.warning("%s: %s", row["status"], row["reason"])
+    if not sweep:
+        show(rows_beside(path))
+    print(f"metrics: {path}", flush=True)
+
+
+def _after_sweep(seconds: float) -> None:
+    """The table of each task that the sweep touched, and where the time went."""
+    from ssd_bench.report.table import show
+    from ssd_bench.results import by_task, read_rows
+    from ssd_bench.training import in_model
+
+    touched = {str(path) for path in finished}
+    folders = {path.parents[1] for path in finished}
+    tasks = [rows for folder in sorted(folders) for rows in by_task(read_rows(folder))]
+    show([row for rows in tasks if touched & {row["path"] for row in rows} for row in rows])
+    share = 100 * in_model.seconds / seconds
+    took = console.clock(seconds)
+    log.info("%d runs in %s; %.1f %% of that inside forward and backward passes", len(finished), took, share)
+
+
+def _arguments() -> argparse.Namespace:
+    """The command line as Hydra parses it; what it cannot parse is a ConfigError instead of a page of usage."""
+    parser = get_args_parser()
+
+    def fail(message: str) -> NoReturn:
+        raise ConfigError(f"{message} (ssd-bench --help)")
+
+    parser.error = fail
+    return parser.parse_args()
+
+
+def _find_modules(config_dir: str | None) -> None:
+    """Let a `_target_` name a module of the user's: in the working directory, in --config-dir or beside it."""
+    folders = [
+        Path.cwd(),
+        *([Path(config_dir).absolute(), Path(config_dir).absolute().parent] if config_dir else []),
+    ]
+    sys.path += [str(folder) for folder in folders if str(folder) not in sys.path]
+
+
+def _end(code: int, message: str) -> NoReturn:
+    sys.stdout.flush()
+    print(f"ssd-bench: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

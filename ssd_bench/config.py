@@ -1,0 +1,156 @@
+"""From YAML to typed objects: every setting is checked before any data loads. Imports no torch by itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssd_bench.errors import ConfigError, check_choice
+
+PACKAGE = Path(__file__).resolve().parent
+CONF_DIR = next((p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir()), PACKAGE / "conf")
+GROUPS = ("data", "model", "scenario", "method", "train")
+SETS = ("retain", "forget", "test", "retain_train", "forget_train")
+FIDELITIES = ("corrected", "official")
+
+
+def _by_fidelity(corrected: Any, official: Any, *, _root_: DictConfig) -> Any:
+    return official if _root_.fidelity == "official" else corrected
+
+
+OmegaConf.register_new_resolver("by_fidelity", _by_fidelity, replace=True)
+OmegaConf.register_new_resolver("when_null", lambda value, other: other if value is None else None, replace=True)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Which sets are evaluated, and how averaged."""
+
+    sets: list[str]
+    average: str = "sample"
+    average_batch: int = 64
+    batch_size: int = 500
+    zrf_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.sets:
+            check_choice("sets", name, SETS)
+        if not self.sets:
+            raise ValueError(f"sets must name at least one of {', '.join(SETS)}")
+        check_choice("average", self.average, ("sample", "batch"))
+        for name in ("average_batch", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys that belong to no group."""
+
+    fidelity: str = "corrected"
+    seed: int = 0
+    seed_unlearn: int | None = None
+    seed_forget: int | None = None
+    device: str = "auto"
+    threads: str = "auto"
+    out: str = "runs"
+    force: bool = False
+    save_model: bool = True
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("fidelity", self.fidelity, FIDELITIES)
+        for name in ("seed", "seed_unlearn", "seed_forget"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} must be a whole number from 0 on, got {value}")
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            check_choice("device", self.device, ("auto", "cpu", "cuda", "cuda:1", "mps"))
+        if self.threads != "auto" and not (self.threads.isdecimal() and 1 <= int(self.threads) <= 1024):
+            raise ValueError(f"threads must be auto or a number from 1 to 1024, got {self.threads}")
+        if not self.out:
+            raise ValueError("out must name a folder")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, typed and checked."""
+
+    settings: Settings
+    data: Any
+    model: Any
+    scenario: Any
+    method: Any
+    train: Any
+    evaluate: Evaluate
+    metrics: dict[str, Any]
+    names: dict[str, str]  # the chosen option of each group
+    config: dict[str, Any]  # the whole, resolved
+
+    @property
+    def seed_unlearn(self) -> int:
+        return self.settings.seed if self.settings.seed_unlearn is None else self.settings.seed_unlearn
+
+    @property
+    def seed_forget(self) -> int:
+        return self.settings.seed if self.settings.seed_forget is None else self.settings.seed_forget
+
+
+def build(values: dict[str, Any], group: str, cls: type | None = None) -> Any:
+    """An object of the class that `_target_` names (or `cls`), its fields the values. Raises ConfigError."""
+    values = dict(values)
+    if target := values.pop("_target_", None):
+        cls = get_class(target)
+    if cls is None or not is_dataclass(cls):
+        raise ConfigError(f"{group}: _target_ must name a dataclass, got {target}")
+    for key in values:
+        check_choice(f"{group} setting", key, (f.name for f in fields(cls)))
+    schema = OmegaConf.structured(cls)
+    for node in (schema, *(schema._get_node(key) for key in schema)):
+        if isinstance(node, DictConfig):
+            OmegaConf.set_readonly(node, False)  # OmegaConf takes frozen for read-only, and would refuse the values
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(schema, values))
+    except OmegaConfBaseException as e:
+        raise ConfigError(_explain(e, group)) from e
+    except ConfigError as e:  # raised by a field's own check: say which group it is in
+        raise ConfigError(f"{group}.{e}" if group else str(e)) from e
+    except ValueError as e:
+        raise ConfigError(f"{group}: {e}" if group else str(e)) from e
+
+
+_KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false", "String": "a text"}
+
+
+def _explain(e: OmegaConfBaseException, group: str) -> str:
+    """OmegaConf's message in one line of plain words."""
+    message = str(e.msg or e).splitlines()[0]
+    key = ".".join(filter(None, (group, str(e.full_key or ""))))
+    if match := re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", message):
+        return f"{key}={match[1]} is not allowed; allowed: {_KINDS.get(match[2], match[2])}"
+    if "is not optional" in message or "not Optional" in message or "cannot be None" in message:
+        return f"{key}=null is not allowed; give it a value"
+    return f"{key}: {message}"
+
+
+def plan(cfg: DictConfig, names: dict[str, str]) -> Plan:
+    """Every object that a run needs. Raises ConfigError for the first setting that is wrong."""
+    try:
+        config = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as e:
+        raise ConfigError(_explain(e, "")) from e
+    loose = {key: value for key, value in config.items() if key not in (*GROUPS, "metric", "evaluate", "experiment")}
+    settings = build({k: str(v) if k == "threads" else v for k, v in loose.items()}, "", Settings)
+    for group in GROUPS:
+        if not isinstance(config[group], dict):
+            raise ConfigError(f"{group}={config[group]} is no option of the group")
+    objects = {group: build(config[group], group) for group in GROUPS}
+    metrics = {name: build(node, f"metric.{name}") for name, node in config["metric"].items()}
+    evaluate = build(config["evaluate"], "evaluate", Evaluate)
+    return Plan(settings=settings, evaluate=evaluate, metrics=metrics, names=names, config=config, **objects)

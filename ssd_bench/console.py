@@ -1,0 +1,96 @@
+"""The terminal: one console for tables, one for log lines and progress, which never disturb each other."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+log = logging.getLogger(__name__)
+
+stderr = Console(stderr=True)
+bars_allowed = True  # the command line switches them off where parallel jobs share the terminal
+
+LINE_EVERY_S = 30.0  # plain progress lines, where there is no terminal
+LONG_S = 3600.0  # an estimate above this is worth a word
+
+
+def log_handler() -> logging.Handler:
+    """The handler of Hydra's logging config: rich on a terminal, plain lines otherwise (rich would wrap them)."""
+    if stderr.is_terminal:
+        return RichHandler(console=stderr, show_path=False, show_level=False, markup=False, log_time_format="%H:%M:%S")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    return handler
+
+
+def stdout() -> Console:
+    """For tables. A file or a pipe has no width, so nothing is wrapped there."""
+    console = Console(file=sys.stdout, highlight=False)
+    return console if console.is_terminal else Console(file=sys.stdout, highlight=False, width=240)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
+
+
+class Progress:
+    """Loss, accuracy and remaining time of a training: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, what: str, steps: int, epochs: int) -> None:
+        self.what, self.steps, self.epochs = what, steps, epochs
+        self.done, self.warned = 0, False
+        self.bars = None
+        if stderr.is_terminal and bars_allowed:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+            )
+            self.bars = Bars(*columns, console=stderr, transient=True)
+
+    def __enter__(self) -> Progress:
+        self.start = self.last = time.monotonic()
+        if self.bars:
+            self.bars.start()
+            self.bar = self.bars.add_task(self.what, total=self.steps)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bars:
+            self.bars.stop()
+
+    def step(self, epoch: int, images: int, seen: Any) -> None:
+        """One step is done; `seen` holds summed loss and correct answers of this epoch and is read only when shown."""
+        self.done += 1
+        now = time.monotonic()
+        left = (now - self.start) / self.done * (self.steps - self.done)
+        if not self.warned and self.done >= 20 and now - self.start > 5:
+            self.warned = True
+            if left > LONG_S:
+                log.info(
+                    "%s will take about %s more. Cheaper: fewer train.epochs, model=resnet18_slim, "
+                    "data.train_per_class, or a GPU",
+                    self.what,
+                    clock(left),
+                )
+        if now - self.last < (0.5 if self.bars else LINE_EVERY_S):
+            return
+        self.last = now
+        loss, correct = seen.tolist()
+        where = f"{self.what}: epoch {epoch}/{self.epochs}"
+        text = f"{where}, loss {loss / images:.3f}, accuracy {100 * correct / images:.1f} %"
+        if self.bars:
+            self.bars.update(self.bar, completed=self.done, description=text)
+        else:
+            log.info("%s, %s left", text, clock(left))

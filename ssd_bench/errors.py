@@ -1,0 +1,24 @@
+"""What can go wrong through no fault of the program, and the nearest match for a name that does not exist."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(Exception):
+    """The user's input is wrong; the message is one line that says what, what is allowed and the nearest match."""
+
+
+class Diverged(Exception):
+    """A loss or a weight is no longer a finite number; the message says where."""
+
+
+def check_choice(what: str, value: object, allowed: Iterable[object]) -> None:
+    """Raise ConfigError unless `value` is one of `allowed`, naming the nearest match or all the choices."""
+    names = sorted({str(name) for name in allowed})
+    if str(value) in names:
+        return
+    near = difflib.get_close_matches(str(value).lower(), {name.lower(): name for name in names}, n=1)
+    near = [name for name in names if near and name.lower() == near[0]]
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    listed = ", ".join(names) if len(names) <= 25 else ", ".join(names[:25]) + ", ..."
+    raise ConfigError(f"{what}={value} does not exist; {hint}allowed: {listed}")

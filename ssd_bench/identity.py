@@ -1,0 +1,135 @@
+"""What determines what: the keys under which models, outputs and rows are found again, and where a row was made."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from functools import lru_cache
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssd_bench import __version__
+from ssd_bench.artefacts import digest
+from ssd_bench.config import PACKAGE, Plan
+from ssd_bench.data import Dataset
+from ssd_bench.task import Images, Task
+from ssd_bench.training import RECIPE_VERSION
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The keys of one run's artefacts, and the task that its row names."""
+
+    original: dict[str, Any]  # all that determines the original model
+    unlearned: dict[str, Any]  # all that determines the unlearned model
+    row: dict[str, Any]  # all that determines the row
+    task: dict[str, Any]
+
+
+def hash_rows(rows: Tensor) -> str:
+    """sha256 of int64 numbers in their order."""
+    return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()
+
+
+def identify(plan: Plan, dataset: Dataset, task: Task, train: Images, device: torch.device, threads: int) -> Identity:
+    """The identity of the run that `plan` describes on this data and device."""
+    machine = {"device": device.type, "threads": threads, "torch": torch.__version__}
+    model = {key: value for key, value in asdict(plan.model).items() if key != "checkpoint"}
+    view = {"mean": train.mean.tolist(), "std": train.std.tolist(), "side": train.side}
+    data = {
+        "data": dataset.fingerprint,
+        "labels": hash_rows(task.train_labels),
+        "rows": hash_rows(task.train),
+    }
+    if plan.model.checkpoint:
+        with open(plan.model.checkpoint, "rb") as file:
+            source = {"checkpoint": file_digest(file, "sha256").hexdigest()}
+    else:
+        recipe = {
+            "train": asdict(plan.train),
+            "augment": asdict(plan.data.augment),
+            "version": RECIPE_VERSION,
+        }
+        source = {"recipe": digest(recipe), "seed": plan.settings.seed, **machine}
+    original = {"model": model, "view": view, **data, **source}
+    request = {"scenario": task.scenario, "retain": hash_rows(task.retain), "forget": hash_rows(task.forget)}
+    seeds = {"seed": plan.settings.seed, "seed_unlearn": plan.seed_unlearn, "seed_forget": plan.seed_forget}
+    method = {
+        "class": f"{type(plan.method).__module__}.{type(plan.method).__qualname__}",
+        **asdict(plan.method),
+    }
+    unlearned = {
+        "original": digest(original), "train": asdict(plan.train), "method": method, **request, **seeds, **machine,
+    }  # fmt: skip
+    described = {
+        "data": plan.names["data"],
+        "model": plan.names["model"],
+        "recipe": source.get("recipe", source.get("checkpoint", ""))[:16],
+        "original": digest(original)[:16],
+        "scenario": task.scenario,
+        "target": task.target,
+        "target_index": task.target_index,
+        "placebo": task.placebo,
+        "n_train": len(task.train),
+        "n_forget": len(task.forget),
+        "n_test": len(task.test_labels),
+        **seeds,
+        "fidelity": plan.settings.fidelity,
+        "forget_sha256": task.forget_sha256,
+        "data_sha256": dataset.fingerprint,
+    }
+    metrics = {name: asdict(metric) for name, metric in plan.metrics.items()}
+    row = {"task": described, "unlearned": unlearned, "evaluate": asdict(plan.evaluate), "metrics": metrics}
+    return Identity(original, unlearned, row, described)
+
+
+def environment(device: torch.device, threads: int, started: datetime, finished: datetime) -> dict[str, Any]:
+    """Where and when a row was made."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    commit, dirty = _git()
+    return {
+        "ssd_bench": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": f"{device} ({name})",
+        "threads": threads,
+        "git": commit,
+        "git_dirty": dirty,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": finished.isoformat(timespec="seconds"),
+    }
+
+
+@lru_cache(maxsize=1)
+def _git() -> tuple[str | None, bool | None]:
+    """Commit of the source tree this runs from and whether it was changed; None for an installed wheel."""
+    if not (PACKAGE.parent / ".git").exists():
+        return None, None
+    try:
+        ask = [["rev-parse", "HEAD"], ["status", "--porcelain"]]
+        commit, status = (
+            subprocess.run(["git", "-C", PACKAGE.parent, *a], capture_output=True, text=True, check=True).stdout.strip()
+            for a in ask
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return commit, bool(status)
+
+
+def row_path(out: Path, plan: Plan, identity: Identity) -> Path:
+    """Where the row of this run lies: readable folders, and a hash of everything that determines it."""
+    task = identity.task
+    what = task["target"] if task["target"] is not None else task["n_forget"]
+    folders = (
+        f"{task['data']}-{task['model']}",
+        f"{task['scenario']}-{what}{'-placebo' if task['placebo'] else ''}",
+        f"{plan.names['method']}-seed{task['seed']}-{digest(identity.row)[:12]}",
+    )
+    return out.joinpath(*(Path(folder).name for folder in folders), "metrics.json")

@@ -1,0 +1,37 @@
+"""Fine-tune the original on the retained data and hope that it forgets the rest (the weakest common baseline)."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ssd_bench.task import Lab, Split
+from ssd_bench.training import Recipe, fit
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """`epochs` of SGD on D_r at a constant learning rate, without augmentation, as the released code does."""
+
+    epochs: int = 5
+    lr: float = 0.02
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        self.recipe()  # raises for values out of range
+
+    def recipe(self) -> Recipe:
+        return Recipe(
+            optimizer="sgd",
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            warmup_epochs=0,
+            schedule="constant",
+        )
+
+    def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
+        return fit(model, data.images, data.retain, self.recipe(), lab.generator("batches"), "finetune")

@@ -1,0 +1,119 @@
+"""Misspelt groups, options and keys on the command line, found from the YAML alone, before torch is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssd_bench.config import CONF_DIR
+from ssd_bench.errors import ConfigError, check_choice
+
+HYDRA_KEYS = ("hydra", "experiment")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise ConfigError for the first override that names what does not exist, or that does not compose.
+
+    args: what Hydra's own parser made of the command line.
+    """
+    if args.config_dir and not Path(args.config_dir).is_dir():
+        raise ConfigError(f"--config-dir={args.config_dir} is not a folder; give one that holds method/, data/, ...")
+    overrides = [_parse(text) for text in args.overrides]
+    search = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"] if args.config_dir else []
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        first = compose("config", search, return_hydra_config=True)
+        options = _options(loader, first)
+        choices: dict[str, list[str]] = {}  # per group, the options asked for
+        settings = []
+        for override in overrides:
+            key = override.key_or_group
+            if key in options and not override.is_delete():
+                names = _values(override, options[key])
+                for name in itertools.chain.from_iterable(n if isinstance(n, list) else [n] for n in names):
+                    if name is not None:
+                        check_choice(key, name, options[key])
+                choices[key] = [_spell(name) for name in names]
+                if len(choices[key]) > 1 and not args.multirun:
+                    raise ConfigError(f"{override.input_line}: several values make a sweep; add --multirun")
+            elif key.split(".")[0] not in HYDRA_KEYS:
+                settings.append(override)
+        composed = [_compose(search, combination) for combination in _combinations(choices)]
+    for override in settings:
+        _check_setting(override, composed, options, args.multirun)
+
+
+def _parse(text: str) -> Override:
+    try:
+        return OverridesParser.create().parse_override(text)
+    except (OverrideParseException, HydraException) as e:
+        raise ConfigError(
+            f"'{text}' is not of the form key=value (such as method=ssd or method.alpha=5): {str(e).splitlines()[0]}"
+        ) from e
+
+
+def _options(loader: Any, hydra_config: DictConfig) -> dict[str, list[str]]:
+    """The options of every group of ours, those of --config-dir included."""
+    groups = [group for group in loader.list_groups("") if group not in ("hydra", "tuned")]
+    return {group: loader.get_group_options(group) for group in groups}
+
+
+def _values(override: Override, options: list[str]) -> list[Any]:
+    """The options that an override of a group asks for: one, or those of a sweep; a glob asks for what is there."""
+    value = override.value()
+    if isinstance(value, Glob):
+        return value.filter(options)
+    if override.is_sweep_override():
+        return [name.strip("'\"") if isinstance(name, str) else name for name in override.sweep_string_iterator()]
+    return [value]
+
+
+def _spell(name: Any) -> str:
+    return "null" if name is None else f"[{','.join(name)}]" if isinstance(name, list) else str(name)
+
+
+def _combinations(choices: dict[str, list[str]]) -> list[list[str]]:
+    """Every option at least once, not every combination of them: beside the option, the first of the other groups."""
+    first = {group: names[0] for group, names in choices.items() if names}
+    chosen = [first] + [first | {group: name} for group, names in choices.items() for name in names[1:]]
+    return [[f"{group}={name}" for group, name in each.items()] for each in chosen]
+
+
+def _compose(search: list[str], overrides: list[str]) -> DictConfig:
+    try:
+        return compose("config", search + overrides)
+    except (HydraException, OmegaConfBaseException) as e:
+        raise ConfigError(f"{' '.join(overrides)}: {' '.join(str(e).split())}") from e
+
+
+def _check_setting(
+    override: Override, composed: list[DictConfig], options: dict[str, list[str]], multirun: bool
+) -> None:
+    key = override.key_or_group
+    if override.is_sweep_override() and not multirun:
+        raise ConfigError(f"{override.input_line}: several values make a sweep; add --multirun")
+    problems = []
+    for cfg in composed:
+        node, walked = cfg, []
+        for part in key.split("."):
+            here = sorted(node.keys()) if isinstance(node, DictConfig) else []
+            if part not in here:
+                allowed = here + (sorted(options) if not walked else [])
+                problems.append((".".join([*walked, part]), [".".join([*walked, name]) for name in allowed]))
+                break
+            walked.append(part)
+            node = OmegaConf.select(cfg, ".".join(walked), throw_on_resolution_failure=False)
+        else:
+            return
+    wrong, allowed = problems[0]
+    check_choice("setting" if "." in key else "key", wrong, set(allowed) - {"hydra"})

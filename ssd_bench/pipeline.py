@@ -1,0 +1,126 @@
+"""One run from top to bottom: data, task, original, method, outputs, metrics, row."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from ssd_bench import devices
+from ssd_bench.artefacts import Artefact, Store, writable, write_json
+from ssd_bench.bench import Bench
+from ssd_bench.config import Plan
+from ssd_bench.data import view
+from ssd_bench.errors import ConfigError, Diverged
+from ssd_bench.evaluation import evaluate
+from ssd_bench.identity import environment, identify, row_path
+from ssd_bench.methods.original import Original
+from ssd_bench.models import fit_checkpoint, fresh
+from ssd_bench.results import METRICS, SCHEMA, TIMES
+from ssd_bench.task import derive_seed
+from ssd_bench.training import in_model, train_original
+from ssd_bench.unlearning import unlearn
+
+log = logging.getLogger(__name__)
+
+
+def run(plan: Plan, parallel: bool = False) -> Path:
+    """Make the row that `plan` describes, unless it is there; returns its path (a `metrics.json`).
+
+    parallel: whether other jobs share the cores. Raises ConfigError, before anything is trained or written, when the
+    plan cannot be carried out.
+    """
+    started, start, passes = datetime.now(UTC), time.monotonic(), in_model.seconds
+    settings, name = plan.settings, plan.names["method"]
+    device = devices.choose_device(settings.device)
+    threads = devices.set_up(settings.threads, parallel)
+    dataset = plan.data.load()
+    task = plan.scenario(dataset, plan.data.targets, plan.seed_forget)
+    images = view(dataset, task, plan.data.norm, plan.model, device)
+    identity = identify(plan, dataset, task, images["train"], device, threads)
+    path = row_path(Path(settings.out), plan, identity)
+    if settings.dry_run or (path.exists() and not settings.force):
+        log.info("%s: %s", path, "finished already; force=true runs it again" if path.exists() else "would be run")
+        return path
+
+    def new_model(seed: int, pretrained: bool = True) -> nn.Module:
+        _, channels, side, _ = images["train"].pixels.shape
+        model = plan.model if pretrained else plan.model.untrained()
+        return fresh(model, seed, len(task.classes), channels, side).to(device)
+
+    original = new_model(derive_seed(settings.seed, "original", "init"))  # what cannot be built says so now
+    if plan.model.checkpoint:
+        fit_checkpoint(original, Path(plan.model.checkpoint))
+    if not writable(Path(settings.out)):
+        raise ConfigError(f"out={settings.out} cannot be written; choose a folder that can")
+    bench = Bench(plan, task, images, identity, Store(Path(settings.out)), device, new_model)
+
+    row = {"schema": SCHEMA, "status": "done", "reason": None, "task": identity.task, "method": name}
+    row |= {"settings": asdict(plan.method), "config": plan.config, "metrics": dict.fromkeys(METRICS)}
+    row |= {
+        "original_metrics": None,
+        "details": {},
+        "times": {},
+        "cached": {},
+        "artefacts": {},
+        "memory": None,
+    }
+    lacking = [need for need in getattr(plan.method, "needs", ()) if getattr(task, need) is None]
+    try:
+        if lacking:
+            row |= {
+                "status": "skipped",
+                "reason": f"{name} needs a {lacking[0]}; scenario={task.scenario} has none",
+            }
+        else:
+            row |= carry_out(bench, original)
+    except Diverged as e:
+        row |= {"status": "diverged", "reason": str(e)}
+    row["times"] = dict.fromkeys(TIMES) | row["times"]
+    row["times"] |= {"total_s": time.monotonic() - start, "passes_s": in_model.seconds - passes}
+    row["env"] = environment(device, threads, started, datetime.now(UTC))
+    write_json(path, row)
+    return path
+
+
+def carry_out(bench: Bench, original: nn.Module) -> dict[str, Any]:
+    """Train or find the original, unlearn, evaluate both models: the sections of the row."""
+    plan, identity = bench.plan, bench.identity
+    trained = train_or_find(bench, original)
+    made = unlearn(bench, original)
+    start = time.monotonic()
+    made["original_metrics"], seen = evaluate(bench, original, identity.original)
+    model = made.pop("model")
+    if isinstance(plan.method, Original):
+        made["metrics"] = made["original_metrics"]
+        made["artefacts"]["unlearned"] = str(trained.path) if trained else plan.model.checkpoint
+    else:
+        made["metrics"], seen = evaluate(bench, model, identity.unlearned, anew=plan.settings.force)
+    made["times"] |= {"train_original_s": trained and trained.cost_s, "evaluate_s": time.monotonic() - start}
+    made["cached"] |= {"original": trained is None or trained.found}
+    made["artefacts"] |= {
+        "original": str(trained.path) if trained else plan.model.checkpoint,
+        "outputs": str(seen.path),
+    }
+    return made
+
+
+def train_or_find(bench: Bench, model: nn.Module) -> Artefact | None:
+    """Put the original's weights into `model`: found in the store or trained now. None: a checkpoint gave them."""
+    plan = bench.plan
+    if plan.model.checkpoint:
+        return None
+
+    def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        seeds = plan.settings.seed, "original", "batches"
+        train_original(model, bench.images, bench.task.train, plan.train, plan.data.augment, seeds)
+        return model.state_dict(), {}
+
+    artefact = bench.store.get_or_make("original", bench.identity.original, make)
+    model.load_state_dict(artefact.tensors)
+    return artefact

@@ -1,0 +1,61 @@
+"""The command `ssd-bench-report`: every row under a folder in one table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from ssd_bench.errors import ConfigError, check_choice
+from ssd_bench.report.table import markdown, show
+from ssd_bench.results import read_rows, to_frame
+
+FORMATS = ("table", "csv", "markdown")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Entry point; exit code 0, or 2 with one line when the input is wrong."""
+    try:
+        _report(arguments)
+    except ConfigError as e:
+        print(f"ssd-bench: {e}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # `ssd-bench-report runs | head`
+        sys.stderr.close()
+    sys.exit(0)
+
+
+def _report(arguments: list[str] | None) -> None:
+    parser = _Parser(prog="ssd-bench-report", description="Every finished run under a folder in one table.")
+    parser.add_argument("folder", type=Path, help="a folder of runs (searched through and through)")
+    parser.add_argument("--format", help=f"one of {', '.join(FORMATS)} (default: table; into a file: markdown)")
+    parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
+    args = parser.parse_args(arguments)
+    form = args.format or ("markdown" if args.output else "table")
+    check_choice("--format", form, FORMATS)
+    if not args.folder.is_dir():
+        raise ConfigError(
+            f"{args.folder} is not a folder; give the one that runs were written to (out=..., default runs)"
+        )
+    rows = read_rows(args.folder)
+    if not rows:
+        raise ConfigError(f"{args.folder} holds no finished run (no metrics.json); run ssd-bench first")
+    if form == "table":
+        if args.output:
+            raise ConfigError("--format=table is for the terminal; allowed with --output: csv, markdown")
+        show(rows)
+        return
+    text = to_frame(rows).to_csv(index=False) if form == "csv" else markdown(rows)
+    if args.output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        args.output.write_text(text)
+    except OSError as e:
+        raise ConfigError(f"--output={args.output} cannot be written: {e.strerror}") from e

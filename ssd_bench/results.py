@@ -1,0 +1,135 @@
+"""Rows in, tables out: reading `metrics.json` files and deriving what refers to the retrained model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+SCHEMA = 1
+METRICS = (
+    "retain_acc", "forget_acc", "test_acc", "retain_train_acc", "forget_train_acc",
+    "retain_loss", "forget_loss", "test_loss", "mia", "zrf", "zrf_official",
+)  # fmt: skip  # every row has these; null where a set or a metric was left out
+TIMES = (
+    "method_s",
+    "online_s",
+    "importance_full_s",
+    "importance_full_cost_s",
+    "train_original_s",
+    "evaluate_s",
+)
+TASK_KEYS = (
+    "data", "model", "original", "scenario", "target", "placebo", "forget_sha256",
+    "seed", "seed_forget", "seed_unlearn", "fidelity",
+)  # fmt: skip  # "original" is a hash of the data, the recipe and the training seed
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Every sound row under `folder`, in the order of their paths; what is not one is named in the log and left out."""
+    rows = []
+    for path in sorted(Path(folder).rglob("metrics.json")):
+        try:
+            row = json.loads(path.read_text())
+            if row["schema"] != SCHEMA:
+                raise ValueError(f"schema {row['schema']}, not {SCHEMA}")
+            rows.append(row | {"path": str(path)})
+        except (OSError, ValueError, KeyError, TypeError) as e:
+            log.warning("%s is not a row of ssd-bench and is left out (%s: %s)", path, type(e).__name__, e)
+    return rows
+
+
+def by_task(rows: list[Row]) -> list[list[Row]]:
+    """The rows of each table: those of one task agree in everything but the method and its settings."""
+    tasks: dict[str, list[Row]] = {}
+    for row in rows:
+        tasks.setdefault(json.dumps([row["task"].get(key) for key in TASK_KEYS]), []).append(row)
+    return list(tasks.values())
+
+
+def rows_beside(path: Path) -> list[Row]:
+    """The rows of the same task as the row at `path`: they lie in the folder around it."""
+    return next(rows for rows in by_task(read_rows(path.parents[1])) if str(path) in {row["path"] for row in rows})
+
+
+def reference(rows: list[Row]) -> Row | None:
+    """The retrained model among the rows of one task: one trained from scratch before one whose head was reset."""
+    retrained = [row for row in rows if row["method"] == "retrain" and row["status"] == "done"]
+    return min(retrained, key=lambda row: row["settings"].get("mode") != "from_scratch", default=None)
+
+
+def average_gap(metrics: dict[str, Any], retrained: dict[str, Any], scenario: str) -> float | None:
+    """Mean |difference to the retrained model| of the accuracies on D_f, D_r and unseen data and of the paper's MIA.
+
+    Percentage points; 0 is ideal. Unseen data is D'_r in the class scenarios, D' in the random one (Fan et al. 2024,
+    arXiv 2310.12508, with the paper's attack in place of theirs). None where one of them was not evaluated.
+    """
+    names = (
+        "forget_train_acc",
+        "retain_train_acc",
+        "test_acc" if scenario == "random" else "retain_acc",
+        "mia",
+    )
+    pairs = [(metrics.get(name), retrained.get(name)) for name in names]
+    if any(value is None for pair in pairs for value in pair):
+        return None
+    return sum(abs(value - other) for value, other in pairs) / len(pairs)
+
+
+def varying_settings(rows: list[Row]) -> dict[str, set[str]]:
+    """Per method: the settings in which its rows differ."""
+    seen: dict[str, dict[str, set[str]]] = {}
+    for row in rows:
+        for key, value in row["settings"].items():
+            seen.setdefault(row["method"], {}).setdefault(key, set()).add(json.dumps(value))
+    return {m: {k for k, values in settings.items() if len(values) > 1} for m, settings in seen.items()}
+
+
+def label(row: Row, varying: dict[str, set[str]]) -> str:
+    """The method, and those of its settings that tell its rows apart."""
+    chosen = [f"{key}={row['settings'].get(key)}" for key in sorted(varying.get(row["method"], ()))]
+    return f"{row['method']} {' '.join(chosen)}".strip()
+
+
+def cost_s(row: Row) -> float | None:
+    """What forgetting costs: the call without I_D, and what I_D cost when it was made."""
+    times = row["times"]
+    if times["online_s"] is None:
+        return None
+    return times["online_s"] + (times["importance_full_cost_s"] or 0)
+
+
+def to_frame(rows: list[Row]) -> Any:
+    """One line a run: the task, the method and its settings, the metrics, the gap to the retrained model, the times.
+
+    Settings are columns named `method.*`; percentages are 0-100, `*_s` are seconds, `*_bytes` bytes.
+    """
+    import pandas as pd
+
+    lines = []
+    for row, retrained in ((row, reference(of_task)) for of_task in by_task(rows) for row in of_task):
+        gap = average_gap(row["metrics"], retrained["metrics"], row["task"]["scenario"]) if retrained else None
+        lines.append(
+            {
+                **{key: row["task"][key] for key in ("data", "model", "scenario", "target", "placebo", "seed")},
+                **{key: row["task"][key] for key in ("seed_unlearn", "seed_forget", "fidelity", "recipe", "original")},
+                "method": row["method"],
+                "status": row["status"],
+                "reason": row["reason"],
+                **row["metrics"],
+                "average_gap": gap,
+                "cost_s": cost_s(row),
+                **row["times"],
+                "peak_memory_bytes": (row["memory"] or {}).get("peak_bytes"),
+                "selected": row["details"].get("selected"),
+                "selected_pct": row["details"].get("selected_pct"),
+                **{f"method.{key}": value for key, value in row["settings"].items()},
+                **{key: row["env"][key] for key in ("device", "threads", "torch", "git", "started")},
+                "path": row["path"],
+            }
+        )
+    return pd.DataFrame(lines)

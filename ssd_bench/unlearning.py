@@ -1,0 +1,122 @@
+"""Apply one method to the original: exactly this call is timed, and what it made is kept."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ssd_bench import devices
+from ssd_bench.artefacts import Store
+from ssd_bench.bench import Bench
+from ssd_bench.methods.original import Original
+from ssd_bench.task import Images, Lab, Split
+from ssd_bench.training import check_finite, in_model
+
+
+@dataclass
+class Keeper:
+    """`Lab.cached`: what depends on the original alone is made once, and what it cost is told apart from the rest."""
+
+    store: Store
+    original: Any  # key of the original
+    device: torch.device
+    spent_s: dict[str, float] = field(default_factory=dict)  # in this call, per kind; 0 for what was found
+    cost_s: dict[str, float] = field(default_factory=dict)  # when it was made
+    found: dict[str, bool] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
+
+    def cached(self, kind: str, key: Any, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The tensors (on the CPU) kept under this kind and key for this original, made by `make()` if need be."""
+
+        def timed() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            tensors = make()
+            devices.synchronise(self.device)
+            return tensors, {}
+
+        devices.synchronise(self.device)
+        start = time.monotonic()
+        artefact = self.store.get_or_make(kind, {"original": self.original, **key}, timed)
+        self.spent_s[kind] = 0.0 if artefact.found else time.monotonic() - start
+        self.cost_s[kind] = artefact.cost_s
+        self.found[kind] = artefact.found
+        self.paths[kind] = str(artefact.path)
+        return artefact.tensors
+
+
+def unlearn(bench: Bench, original: nn.Module) -> dict[str, Any]:
+    """The unlearned model, found in the store or made now, and the row's sections about its making."""
+    plan, task, key = bench.plan, bench.task, bench.identity.unlearned
+    if isinstance(plan.method, Original):
+        return {"model": original, "times": {"method_s": 0.0, "online_s": 0.0}, "cached": {}, "artefacts": {}}
+    if not plan.settings.force and (found := bench.store.get("unlearned", key)):
+        model = copy.deepcopy(original)
+        model.load_state_dict(found.tensors)
+        return {
+            "model": model,
+            **found.about,
+            "cached": found.about["cached"] | {"unlearned": True},
+            "artefacts": found.about["artefacts"] | {"unlearned": str(found.path)},
+        }
+    keeper = Keeper(bench.store, bench.identity.original, bench.device)
+    data = Split(
+        images=bench.images["train"],
+        rows=task.train,
+        retain=task.retain,
+        forget=task.forget,
+        group=task.group,
+        scenario=task.scenario,
+        forget_label=task.forget_label,
+        n_classes=len(task.classes),
+    )
+    lab = Lab(
+        device=bench.device,
+        seed=plan.settings.seed,
+        seed_unlearn=plan.seed_unlearn,
+        recipe=plan.train,
+        augment=plan.data.augment,
+        fresh_model=bench.new_model,
+        head=plan.model.head,
+        cached=keeper.cached,
+    )
+    _warm_up(copy.deepcopy(original), data.images, task.train[:64])
+    model = copy.deepcopy(original)
+    with devices.measured(bench.device) as measured:
+        model = plan.method(model, data, lab)
+    check_finite(model, plan.names["method"])
+    full = "importance_full"
+    about = {
+        "times": {
+            "method_s": measured.seconds,
+            "online_s": measured.seconds - sum(keeper.spent_s.values()),
+            f"{full}_s": keeper.spent_s.get(full),
+            f"{full}_cost_s": keeper.cost_s.get(full),
+        },
+        "details": lab.details,
+        "memory": {"peak_bytes": measured.peak_bytes, "what": measured.what},
+        "cached": keeper.found,
+        "artefacts": keeper.paths,
+    }
+    made = {
+        "model": model,
+        **about,
+        "cached": keeper.found | {"unlearned": False},
+        "artefacts": dict(keeper.paths),
+    }
+    if plan.settings.save_model:
+        kept = bench.store.put("unlearned", key, model.state_dict(), about, measured.seconds)
+        made["artefacts"]["unlearned"] = str(kept.path)
+    return made
+
+
+def _warm_up(model: nn.Module, images: Images, rows: Tensor) -> None:
+    """One forward and backward pass, so that no method pays for the first use of the device's kernels."""
+    inputs, labels = images.batch(rows.to(images.pixels.device))
+    with in_model():
+        cross_entropy(model(inputs), labels).backward()
