@@ -69,7 +69,7 @@ def evaluate(bench: Bench, model: nn.Module, key: Any, anew: bool = False) -> tu
     if "forget" in options.sets:
         part, forget = task.sets["forget"]
         seed = derive_seed(options.zrf_seed, "zrf")
-        like = {name: bench.identity.original[name] for name in ("model", "view", "data")}
+        like = {name: bench.identity.original[name] for name in ("model", "view", "data", "labels")}
         at_random = infer(
             lambda: bench.new_model(seed, pretrained=False), {"seed": seed, **like}, {part: forget}, bench
         )

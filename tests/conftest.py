@@ -1,0 +1,85 @@
+"""Shared fixtures: the command line in this process, a small model whose classes overlap, and a folder of runs."""
+
+import os
+import sys
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the suite's sizes are too small for more
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from torch import nn
+
+from ssd_bench import cli
+from ssd_bench.config import CONF_DIR
+
+SHORT = ("train.epochs=2", "data.train_per_class=30", "data.test_per_class=10", "model.width=4", "threads=1")
+
+
+@dataclass
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The row that the last line on stdout names."""
+        last = self.out.strip().splitlines()[-1]
+        assert last.startswith("metrics: "), self.out + self.err
+        return json.loads(Path(last.removeprefix("metrics: ")).read_text())
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable[..., Ended]:
+    """`ssd-bench` with these arguments, in this process."""
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["ssd-bench", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capfd.readouterr()
+        return Ended(ended.value.code or 0, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs that tests share, so that each original is trained once."""
+    return tmp_path_factory.mktemp("shared") / "runs"
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The config of `ssd-bench` with these overrides."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    """A small network with a convolution, BatchNorm and a linear layer, its statistics away from their start."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 4)
+    )
+    for _ in range(3):
+        model(torch.randn(16, 1, 6, 6))
+    return model
+
+
+@pytest.fixture
+def samples() -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of overlapping classes for `net`: separable ones would have no gradient."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(24, 1, 6, 6, generator=generator), torch.randint(4, (24,), generator=generator)
