@@ -100,13 +100,12 @@ def _job(cfg: DictConfig) -> None:
 def _after_sweep(seconds: float) -> None:
     """The table of each task that the sweep touched, and where the time went."""
     from ssd_bench.report.table import show
-    from ssd_bench.results import by_task, read_rows
+    from ssd_bench.results import rows_beside
     from ssd_bench.training import in_model
 
-    touched = {str(path) for path in finished}
-    folders = {path.parents[1] for path in finished}
-    tasks = [rows for folder in sorted(folders) for rows in by_task(read_rows(folder))]
-    show([row for rows in tasks if touched & {row["path"] for row in rows} for row in rows])
+    tasks = {json.dumps(json.loads(path.read_text())["task"]): path for path in finished}
+    for path in tasks.values():
+        show(rows_beside(path))
     share = 100 * in_model.seconds / seconds
     took = console.clock(seconds)
     log.info("%d runs in %s; %.1f %% of that inside forward and backward passes", len(finished), took, share)
@@ -120,7 +119,10 @@ def _arguments() -> argparse.Namespace:
         raise ConfigError(f"{message} (ssd-bench --help)")
 
     parser.error = fail
-    return parser.parse_args()
+    args = parser.parse_intermixed_args()
+    flags = [argument for argument in sys.argv[1:] if argument not in args.overrides]
+    sys.argv[1:] = flags + args.overrides  # Hydra parses them again, and cannot have a flag between two overrides
+    return args
 
 
 def _find_modules(config_dir: str | None) -> None:

@@ -125,17 +125,22 @@ def build(values: dict[str, Any], group: str, cls: type | None = None) -> Any:
         raise ConfigError(f"{group}: {e}" if group else str(e)) from e
 
 
-_KINDS = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false", "String": "a text"}
+_KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text"}
 
 
 def _explain(e: OmegaConfBaseException, group: str) -> str:
     """OmegaConf's message in one line of plain words."""
     message = str(e.msg or e).splitlines()[0]
     key = ".".join(filter(None, (group, str(e.full_key or ""))))
-    if match := re.match(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", message):
-        return f"{key}={match[1]} is not allowed; allowed: {_KINDS.get(match[2], match[2])}"
-    if "is not optional" in message or "not Optional" in message or "cannot be None" in message:
-        return f"{key}=null is not allowed; give it a value"
+    patterns = (
+        r"Value '(?P<value>.*)' of type '\w+' could not be converted to (?P<kind>\w+)",
+        r"Value '(?P<value>.*)' is not a valid (?P<kind>\w+)",
+        r"Incompatible value '(?P<value>None)' for field of type '(?P<kind>\w+)'",
+    )
+    for match in filter(None, (re.match(pattern, message) for pattern in patterns)):
+        kind = {"integer": "int", "boolean": "bool", "string": "str"}.get(match["kind"].lower(), match["kind"].lower())
+        value = "null" if match["value"] == "None" else match["value"]
+        return f"{key}={value} is not allowed; allowed: {_KINDS.get(kind, kind)}"
     return f"{key}: {message}"
 
 
@@ -151,6 +156,6 @@ def plan(cfg: DictConfig, names: dict[str, str]) -> Plan:
         if not isinstance(config[group], dict):
             raise ConfigError(f"{group}={config[group]} is no option of the group")
     objects = {group: build(config[group], group) for group in GROUPS}
-    metrics = {name: build(node, f"metric.{name}") for name, node in config["metric"].items()}
     evaluate = build(config["evaluate"], "evaluate", Evaluate)
+    metrics = {name: build(node, f"metric.{name}") for name, node in config["metric"].items()}
     return Plan(settings=settings, evaluate=evaluate, metrics=metrics, names=names, config=config, **objects)

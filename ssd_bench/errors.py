@@ -13,7 +13,10 @@ class Diverged(Exception):
 
 
 def check_choice(what: str, value: object, allowed: Iterable[object]) -> None:
-    """Raise ConfigError unless `value` is one of `allowed`, naming the nearest match or all the choices."""
+    """Raise ConfigError unless `value` is one of `allowed`, naming the nearest match and the choices.
+
+    what: the key that `value` is given to; empty where `value` is a key itself.
+    """
     names = sorted({str(name) for name in allowed})
     if str(value) in names:
         return
@@ -21,4 +24,5 @@ def check_choice(what: str, value: object, allowed: Iterable[object]) -> None:
     near = [name for name in names if near and name.lower() == near[0]]
     hint = f"did you mean '{near[0]}'? " if near else ""
     listed = ", ".join(names) if len(names) <= 25 else ", ".join(names[:25]) + ", ..."
-    raise ConfigError(f"{what}={value} does not exist; {hint}allowed: {listed}")
+    given = f"{what}={value}" if what else str(value)
+    raise ConfigError(f"{given} does not exist; {hint}allowed: {listed}")

@@ -8,7 +8,6 @@ import subprocess
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import lru_cache
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ssd_bench import __version__
 from ssd_bench.artefacts import digest
 from ssd_bench.config import PACKAGE, Plan
 from ssd_bench.data import Dataset
+from ssd_bench.models import checkpoint_sha256
 from ssd_bench.task import Images, Task
 from ssd_bench.training import RECIPE_VERSION
 
@@ -49,8 +49,7 @@ def identify(plan: Plan, dataset: Dataset, task: Task, train: Images, device: to
         "rows": hash_rows(task.train),
     }
     if plan.model.checkpoint:
-        with open(plan.model.checkpoint, "rb") as file:
-            source = {"checkpoint": file_digest(file, "sha256").hexdigest()}
+        source = {"checkpoint": checkpoint_sha256(Path(plan.model.checkpoint))}
     else:
         recipe = {
             "train": asdict(plan.train),

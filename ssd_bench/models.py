@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from dataclasses import dataclass, replace
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -159,17 +161,25 @@ _RELEASED = (
 )
 
 
+def checkpoint_sha256(path: Path) -> str:
+    """sha256 of a checkpoint file; raises ConfigError where there is none that can be read."""
+    try:
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+    except OSError as e:
+        raise ConfigError(f"model.checkpoint={path} cannot be read: {e.strerror}") from e
+
+
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The state dict in a safetensors file or one that `weights_only` can read; raises ConfigError otherwise."""
-    if not path.is_file():
-        raise ConfigError(f"model.checkpoint={path} is not a file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
             state = load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # of a file that is none; the error below says it in a line
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
         raise ConfigError(
             f"model.checkpoint={path} is not a checkpoint that can be read safely ({type(e).__name__}); allowed: a "

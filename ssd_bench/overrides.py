@@ -32,8 +32,7 @@ def check(args: argparse.Namespace) -> None:
     search = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"] if args.config_dir else []
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        first = compose("config", search, return_hydra_config=True)
-        options = _options(loader, first)
+        options = _options(loader, args.config_dir)
         choices: dict[str, list[str]] = {}  # per group, the options asked for
         settings = []
         for override in overrides:
@@ -62,10 +61,13 @@ def _parse(text: str) -> Override:
         ) from e
 
 
-def _options(loader: Any, hydra_config: DictConfig) -> dict[str, list[str]]:
+def _options(loader: Any, config_dir: str | None) -> dict[str, list[str]]:
     """The options of every group of ours, those of --config-dir included."""
-    groups = [group for group in loader.list_groups("") if group not in ("hydra", "tuned")]
-    return {group: loader.get_group_options(group) for group in groups}
+    groups = (group for group in loader.list_groups("") if group not in ("hydra", "tuned"))
+    options = {group: loader.get_group_options(group) for group in groups}
+    for path in Path(config_dir).glob("*/*.yaml") if config_dir else ():
+        options.setdefault(path.parent.name, []).append(path.stem)
+    return options
 
 
 def _values(override: Override, options: list[str]) -> list[Any]:
@@ -116,4 +118,4 @@ def _check_setting(
         else:
             return
     wrong, allowed = problems[0]
-    check_choice("setting" if "." in key else "key", wrong, set(allowed) - {"hydra"})
+    check_choice("", wrong, set(allowed) - {"hydra"})

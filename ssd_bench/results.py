@@ -30,14 +30,17 @@ TASK_KEYS = (
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Every sound row under `folder`, in the order of their paths; what is not one is named in the log and left out."""
+    """Every sound row under `folder`, in the order of their paths; what is not one is named in the log and left out.
+
+    `path` is added to each: where it lies below `folder`.
+    """
     rows = []
     for path in sorted(Path(folder).rglob("metrics.json")):
         try:
             row = json.loads(path.read_text())
             if row["schema"] != SCHEMA:
                 raise ValueError(f"schema {row['schema']}, not {SCHEMA}")
-            rows.append(row | {"path": str(path)})
+            rows.append(row | {"path": path.relative_to(folder).as_posix()})
         except (OSError, ValueError, KeyError, TypeError) as e:
             log.warning("%s is not a row of ssd-bench and is left out (%s: %s)", path, type(e).__name__, e)
     return rows
@@ -53,7 +56,9 @@ def by_task(rows: list[Row]) -> list[list[Row]]:
 
 def rows_beside(path: Path) -> list[Row]:
     """The rows of the same task as the row at `path`: they lie in the folder around it."""
-    return next(rows for rows in by_task(read_rows(path.parents[1])) if str(path) in {row["path"] for row in rows})
+    folder = path.parents[1]
+    name = path.relative_to(folder).as_posix()
+    return next(rows for rows in by_task(read_rows(folder)) if name in {row["path"] for row in rows})
 
 
 def reference(rows: list[Row]) -> Row | None:
