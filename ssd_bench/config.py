@@ -35,7 +35,7 @@ class Evaluate:
     sets: list[str]
     average: str = "sample"
     average_batch: int = 64
-    batch_size: int = 500
+    batch_size: int = 128
     zrf_seed: int = 0
 
     def __post_init__(self) -> None:

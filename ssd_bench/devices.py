@@ -39,6 +39,7 @@ def set_up(threads: str, parallel: bool) -> int:
         torch.set_num_threads(_default_threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA needs for deterministic matrix products
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every new tensor twice
     torch.backends.cudnn.benchmark = False
     return torch.get_num_threads()
 

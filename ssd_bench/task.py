@@ -43,7 +43,7 @@ class Images:
         x = pixels.to(torch.float32).div_(255).sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
         if x.shape[-1] != self.side:
             x = interpolate(x, size=(self.side, self.side), mode="bilinear", antialias=True)
-        return x
+        return x.contiguous(memory_format=torch.channels_last)  # as the models' weights
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The prepared images and the labels of these rows (int64 indices on the images' device)."""

@@ -232,7 +232,7 @@ def train_original(
     test = images["test"]
 
     def keep_best(epoch: int) -> None:
-        right = predict(model, test, torch.arange(len(test)), 500).argmax(1) == test.labels.cpu()
+        right = predict(model, test, torch.arange(len(test)), 128).argmax(1) == test.labels.cpu()
         if (accuracy := right.double().mean().item()) > best["accuracy"]:
             best.update(accuracy=accuracy, weights=copy.deepcopy(model.state_dict()))
 
