@@ -31,7 +31,7 @@ def diagonal_fisher(
     check_choice("estimator", estimator, ESTIMATORS)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p, requires_grad=False) for name, p in model.named_parameters()}
-    add = _add_batch_mean if estimator == "batch_mean" else _add_per_sample
+    add = _add_batch_mean if estimator == "batch_mean" else add_per_sample
     count = 0
     with eval_mode(model), torch.enable_grad():
         for inputs, labels in batches:
@@ -56,15 +56,23 @@ def _add_batch_mean(
     torch._foreach_addcmul_([t for t, _ in used], [g for _, g in used], [g for _, g in used])
 
 
-def _add_per_sample(
-    model: nn.Module, parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, total: dict[str, Tensor]
+def add_per_sample(
+    model: nn.Module,
+    parameters: dict[str, Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+    total: dict[str, Tensor],
+    weights: Tensor | None = None,
 ) -> None:
-    def loss(values: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        return cross_entropy(functional_call(model, values, (x[None],)), y[None])
+    """Add the sum over samples of `weights` (default 1) times the squared gradient of the cross-entropy to `total`."""
+    scale = torch.ones(len(labels), device=inputs.device) if weights is None else weights.sqrt()
+
+    def loss(values: dict[str, Tensor], x: Tensor, y: Tensor, s: Tensor) -> Tensor:
+        return s * cross_entropy(functional_call(model, values, (x[None],)), y[None])
 
     values = {name: p.detach() for name, p in parameters.items()}
     for start in range(0, len(labels), CHUNK):
         chunk = slice(start, start + CHUNK)
-        gradients = vmap(grad(loss), in_dims=(None, 0, 0))(values, inputs[chunk], labels[chunk])
+        gradients = vmap(grad(loss), in_dims=(None, 0, 0, 0))(values, inputs[chunk], labels[chunk], scale[chunk])
         for name, g in gradients.items():
             total[name] += g.square_().sum(0)

@@ -111,7 +111,8 @@ def cost_s(row: Row) -> float | None:
 def to_frame(rows: list[Row]) -> Any:
     """One line a run: the task, the method and its settings, the metrics, the gap to the retrained model, the times.
 
-    Settings are columns named `method.*`; percentages are 0-100, `*_s` are seconds, `*_bytes` bytes.
+    Settings are columns named `method.*` and `train.*`, the original's metrics `original.*`. Percentages are 0-100,
+    `*_s` are seconds, `*_bytes` bytes; `path` lies below the folder that was read.
     """
     import pandas as pd
 
@@ -133,6 +134,8 @@ def to_frame(rows: list[Row]) -> Any:
                 "selected": row["details"].get("selected"),
                 "selected_pct": row["details"].get("selected_pct"),
                 **{f"method.{key}": value for key, value in row["settings"].items()},
+                **{f"train.{key}": value for key, value in row["config"]["train"].items() if key != "_target_"},
+                **{f"original.{key}": value for key, value in (row["original_metrics"] or {}).items()},
                 **{key: row["env"][key] for key in ("device", "threads", "torch", "git", "started")},
                 "path": row["path"],
             }

@@ -115,15 +115,19 @@ class Lab:
     seed: int  # of training; the original was trained with it
     seed_unlearn: int  # of the method's own draws
     recipe: Any  # training.Recipe of the original: what retrain follows
-    fresh_model: Callable[[int], nn.Module]  # seed -> a newly initialised model on the device
+    fresh_model: Callable[..., nn.Module]  # (seed, pretrained=True) -> a newly initialised model on the device
     head: str  # name of the model's last layer
     cached: Callable[..., dict[str, Tensor]]  # (kind, key, make): what is worth keeping, made once per key
     augment: Any = None  # data.Augment of the data set
     details: dict[str, Any] = field(default_factory=dict)  # what the method has to tell; goes into the row
 
     def generator(self, *names: object) -> torch.Generator:
-        """A generator for one of the method's own purposes, seeded by `seed_unlearn`."""
+        """A CPU generator for one of the method's own purposes, seeded by `seed_unlearn`."""
         return generator(self.seed_unlearn, "method", *names)
+
+    def seed_for(self, *names: object) -> int:
+        """A seed for one of the method's own purposes, such as a new model."""
+        return derive_seed(self.seed_unlearn, "method", *names)
 
 
 class Method(Protocol):

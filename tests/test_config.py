@@ -47,7 +47,12 @@ def test_every_recipe_builds(data, model):
 
 
 TUNED = sorted((CONF_DIR / "tuned").rglob("*.yaml"))
-NAMED_BY = {"scenario": "method_scenario", "model": "method_model_scenario", "data": "method_data_scenario"}
+NAMED_BY = {
+    "architecture": "method_model",
+    "scenario": "method_scenario",
+    "model": "method_model_scenario",
+    "data": "method_data_scenario",
+}
 
 
 def named(path: Path) -> dict[str, str]:

@@ -1,0 +1,55 @@
+"""Random labels for D_f: the "Unlearning" baseline of Graves et al. 2021 (arXiv 2010.10981).
+
+The paper and its code call this amnesiac. It is not Graves et al.'s "Amnesiac Unlearning", which takes back the logged
+updates of the batches that held D_f.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ssd_bench.task import Lab, Split
+from ssd_bench.training import Recipe, fit
+
+
+@dataclass(frozen=True)
+class Amnesiac:
+    """Train on D_f with wrong labels, drawn once, and on D_r with its own: Adam, without augmentation."""
+
+    epochs: int = 3
+    lr: float = 1e-4
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        self.recipe()
+
+    def recipe(self) -> Recipe:
+        return Recipe(
+            optimizer="adam",
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            lr=self.lr,
+            weight_decay=0.0,
+            warmup_epochs=0,
+            schedule="constant",
+        )
+
+    def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
+        labels = wrong_labels(data, lab.generator("labels"))
+        rows, batches = torch.cat([data.forget, data.retain]), lab.generator("batches")
+        return fit(model, data.images, rows, self.recipe(), batches, "amnesiac", labels=labels)
+
+
+def wrong_labels(data: Split, draws_from: torch.Generator) -> Tensor:
+    """The labels of all images, those of D_f drawn uniformly from the classes that are not to be said.
+
+    That is every class but the forgotten one (the superclass of a sub-class); in the random scenario, but the image's
+    own. int64, on the images' device.
+    """
+    labels = data.images.labels.clone()
+    forget = data.forget.to(labels.device)
+    steps = torch.randint(1, data.n_classes, (len(forget),), generator=draws_from).to(labels.device)
+    excluded = labels[forget] if data.forget_label is None else data.forget_label
+    labels[forget] = (excluded + steps) % data.n_classes
+    return labels

@@ -1,0 +1,92 @@
+"""Fisher forgetting (Golatkar et al. 2020, arXiv 1911.04933): noise where the retained data does not mind it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ssd_bench import console
+from ssd_bench.errors import check_choice
+from ssd_bench.importance import add_per_sample
+from ssd_bench.task import Lab, Split
+from ssd_bench.training import eval_mode, in_model
+
+log = logging.getLogger(__name__)
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """theta + sqrt(v) eps with v = alpha min(1 / (F + 1e-8), 1e3), averaged over each filter's inputs, where F is the
+    diagonal Fisher information of D_r with the expectation over the model's own labels: samples x classes gradients.
+
+    The last layer's v is capped at 1e2; its row of the forgotten class (full_class) is drawn anew around 0. v is
+    multiplied by 10 in the last layer and in one-dimensional tensors. variant=official takes any tensor with as many
+    rows as there are classes for the last layer, and outside full_class multiplies one-dimensional tensors alone.
+    n_samples: a seeded subsample of D_r (null: all of it).
+    """
+
+    alpha: float = 1e-6
+    n_samples: int | None = None
+    variant: str = "corrected"
+
+    def __post_init__(self) -> None:
+        check_choice("variant", self.variant, ("corrected", "official"))
+        if not self.alpha >= 0:
+            raise ValueError(f"alpha must be at least 0, got {self.alpha}")
+        if self.n_samples is not None and self.n_samples < 1:
+            raise ValueError(f"n_samples must be null or at least 1, got {self.n_samples}")
+
+    def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
+        drawn = torch.randperm(len(data.retain), generator=lab.generator("samples"))
+        rows = data.retain[drawn[: self.n_samples]]
+        information = label_expected_fisher(model, data, rows.to(lab.device))
+        draws = lab.generator("noise")
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                mean, variance = self.distribution(name, p, information[name], data, lab.head)
+                noise = torch.randn(p.shape, generator=draws).to(p.device)
+                p.copy_(mean + variance.sqrt() * noise)
+        lab.details["n_samples"] = len(rows)
+        return model
+
+    def distribution(self, name: str, p: Tensor, information: Tensor, data: Split, head: str) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the noisy parameter, both of its shape."""
+        official, full_class = self.variant == "official", data.scenario == "full_class"
+        last = p.shape[0] == data.n_classes if official else name.startswith(f"{head}.")
+        variance = self.alpha * (1 / (information + 1e-8)).clamp(max=1e2 if last else 1e3)
+        if p.ndim > 1:
+            variance = variance.mean(dim=1, keepdim=True).expand_as(p).clone()
+        mean = p.clone()
+        if last and full_class:
+            mean[data.forget_label] = 0
+            variance[data.forget_label] = 1e-4
+        if p.ndim == 1 or (last and (full_class or not official)):
+            variance *= 10
+        return mean, variance
+
+
+def label_expected_fisher(model: nn.Module, data: Split, rows: Tensor) -> dict[str, Tensor]:
+    """Mean over samples of sum_y p(y | x) (grad of -ln p(y | x))^2, by parameter name, in eval mode."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    total = {name: torch.zeros_like(p, requires_grad=False) for name, p in model.named_parameters()}
+    log.info("fisher: %d samples x %d classes = %d gradients", len(rows), data.n_classes, len(rows) * data.n_classes)
+    start = time.monotonic()
+    with eval_mode(model):
+        for done, batch in enumerate(rows.split(BATCH)):
+            inputs, labels = data.images.batch(batch)
+            with torch.no_grad(), in_model():
+                probs = model(inputs).softmax(dim=1)
+            for label in range(data.n_classes):
+                with in_model():
+                    add_per_sample(model, parameters, inputs, torch.full_like(labels, label), total, probs[:, label])
+            if done == 0 and len(rows) > BATCH:
+                left = (time.monotonic() - start) * (len(rows) / BATCH - 1)
+                log.info("fisher: about %s; method.n_samples makes it cheaper", console.clock(left))
+    torch._foreach_div_(list(total.values()), float(len(rows)))
+    return total

@@ -1,0 +1,114 @@
+"""UNSIR (Tarun et al. 2023, arXiv 2111.08947): learn noise that stands for a class, impair with it, then repair."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ssd_bench.errors import check_choice
+from ssd_bench.task import Lab, Split
+from ssd_bench.training import Recipe, eval_mode, fit, in_model
+
+
+@dataclass(frozen=True)
+class Unsir:
+    """Noise: `noise_steps` of Adam that raise the loss on `noise_batch` noise images of the class.
+    Impair: one epoch on `copies` of `noise_images` of them, labelled as the class, and `samples_per_class` images of
+    each retained class. Repair: one epoch on those images alone.
+
+    noise_mode: eval freezes the model while the noise is learnt. train, as released, lets BatchNorm's running statistics
+    take the noise in and leaves the gradients of all noise steps to the first step of impair.
+    """
+
+    noise_steps: int = 25
+    noise_lr: float = 0.1
+    noise_penalty: float = 0.1
+    noise_batch: int = 32
+    noise_images: int = 32
+    noise_mode: str = "eval"
+    copies: int = 80
+    samples_per_class: int = 500
+    lr: float = 1e-4
+    impair_batch_size: int = 32
+    repair_batch_size: int = 128
+    needs: ClassVar[tuple[str, ...]] = ("forget_label",)
+
+    def __post_init__(self) -> None:
+        check_choice("noise_mode", self.noise_mode, ("eval", "train"))
+        for name in ("noise_steps", "noise_batch", "noise_images", "copies", "samples_per_class"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.noise_images > self.noise_batch:
+            raise ValueError(f"noise_images={self.noise_images} is more than noise_batch={self.noise_batch}")
+        self.recipe(self.impair_batch_size), self.recipe(self.repair_batch_size)
+
+    def recipe(self, batch_size: int) -> Recipe:
+        return Recipe(
+            optimizer="adam",
+            epochs=1,
+            batch_size=batch_size,
+            lr=self.lr,
+            weight_decay=0.0,
+            warmup_epochs=0,
+            schedule="constant",
+        )
+
+    def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
+        noise = self.learn_noise(model, data, lab)[: self.noise_images]
+        kept = first_of_each_class(data.retain, data.group, self.samples_per_class).to(lab.device)
+        n, extra = len(kept), self.copies * len(noise)
+        blank = data.images.pixels.new_zeros(extra, *data.images.pixels.shape[1:])
+        mixed = replace(  # the retained samples, then room for the noise, which is not made of pixels
+            data.images,
+            pixels=torch.cat([data.images.pixels[kept], blank]),
+            labels=torch.cat([data.images.labels[kept], data.images.labels.new_full((extra,), data.forget_label)]),
+        )
+
+        def objective(model: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            is_noise = (rows >= n)[:, None, None, None]
+            logits = model(torch.where(is_noise, noise[(rows - n) % len(noise)], inputs))
+            return cross_entropy(logits, labels), logits
+
+        impair, repair = self.recipe(self.impair_batch_size), self.recipe(self.repair_batch_size)
+        all_rows, kept_rows = torch.arange(n + extra), torch.arange(n)
+        fit(model, mixed, all_rows, impair, lab.generator("impair"), "unsir impair", objective=objective)
+        return fit(model, mixed, kept_rows, repair, lab.generator("repair"), "unsir repair")
+
+    def learn_noise(self, model: nn.Module, data: Split, lab: Lab) -> Tensor:
+        """Noise images in the model's input space: noise_batch x channels x side x side."""
+        shape = (self.noise_batch, data.images.pixels.shape[1], data.images.side, data.images.side)
+        noise = torch.randn(shape, generator=lab.generator("noise")).to(lab.device).requires_grad_()
+        label = torch.full((self.noise_batch,), data.forget_label, device=lab.device)
+        optimizer = torch.optim.Adam([noise], lr=self.noise_lr)
+        frozen = self.noise_mode == "eval"
+        with eval_mode(model) if frozen else _train_mode(model):
+            for _ in range(self.noise_steps):
+                with in_model():
+                    penalty = self.noise_penalty * noise.square().sum((1, 2, 3)).mean()
+                    loss = penalty - cross_entropy(model(noise), label)
+                    if frozen:
+                        noise.grad = torch.autograd.grad(loss, noise)[0]
+                    else:
+                        optimizer.zero_grad()
+                        loss.backward()
+                optimizer.step()
+        return noise.detach()
+
+
+@contextmanager
+def _train_mode(model: nn.Module) -> Iterator[None]:
+    model.train()
+    yield
+
+
+def first_of_each_class(rows: Tensor, group: Tensor, most: int) -> Tensor:
+    """The first `most` of these rows in each group, in their stored order. CPU tensors."""
+    ordered = rows.sort().values
+    ordered = ordered[group[ordered].argsort(stable=True)]
+    counts = torch.bincount(group[ordered])
+    place = torch.arange(len(ordered)) - (counts.cumsum(0) - counts)[group[ordered]]
+    return ordered[place < most]
