@@ -73,10 +73,8 @@ def run(plan: Plan, parallel: bool = False) -> Path:
     lacking = [need for need in getattr(plan.method, "needs", ()) if getattr(task, need) is None]
     try:
         if lacking:
-            row |= {
-                "status": "skipped",
-                "reason": f"{name} needs a {lacking[0]}; scenario={task.scenario} has none",
-            }
+            needed = {"forget_label": "one class to forget"}.get(lacking[0], lacking[0])
+            row |= {"status": "skipped", "reason": f"{name} needs {needed}; scenario={task.scenario} has none"}
         else:
             row |= carry_out(bench, original)
     except Diverged as e:

@@ -306,6 +306,13 @@ def test_precedence_command_line_fidelity_tuned_default():
     assert composed("fidelity=official", "method.order=mixed").method.order == "mixed"  # the command line over it
 
 
+def test_cifar_asks_for_the_papers_model_and_digits_for_a_small_one():
+    assert composed().model.width == 16
+    assert composed("data=cifar100").model.width == 64
+    assert composed("data=cifar20", "model=resnet18_slim").model.width == 16
+    assert composed("model=vit_base", "data=cifar100").model.architecture
+
+
 def test_milestones_and_epochs_follow_data_and_model():
     cfg = composed("data=cifar20", "model=resnet18")
     assert (cfg.train.epochs, cfg.train.lr, cfg.train.batch_size, cfg.train.weight_decay) == (40, 0.1, 64, 5e-4)

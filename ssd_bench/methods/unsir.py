@@ -20,8 +20,8 @@ class Unsir:
     Impair: one epoch on `copies` of `noise_images` of them, labelled as the class, and `samples_per_class` images of
     each retained class. Repair: one epoch on those images alone.
 
-    noise_mode: eval freezes the model while the noise is learnt. train, as released, lets BatchNorm's running statistics
-    take the noise in and leaves the gradients of all noise steps to the first step of impair.
+    noise_mode: eval freezes the model while the noise is learnt. train, as released, lets BatchNorm's running
+    statistics take the noise in and leaves the gradients of all noise steps to the first step of impair.
     """
 
     noise_steps: int = 25
