@@ -37,6 +37,7 @@ class Evaluate:
     average_batch: int = 64
     batch_size: int = 128
     zrf_seed: int = 0
+    attack_seed: int = 0
 
     def __post_init__(self) -> None:
         for name in self.sets:

@@ -12,7 +12,7 @@ from ssd_bench.artefacts import Artefact
 from ssd_bench.bench import Bench
 from ssd_bench.identity import hash_rows
 from ssd_bench.results import METRICS
-from ssd_bench.task import Outputs, Task, derive_seed
+from ssd_bench.task import Outputs, derive_seed
 from ssd_bench.training import predict
 
 Model = Callable[[], nn.Module]  # asked for only where an inference pass is needed
@@ -30,52 +30,64 @@ def infer(model: Model, key: Any, rows: dict[str, Tensor], bench: Bench, anew: b
     return bench.store.get_or_make("outputs", key, make, anew)
 
 
-def rows_of(task: Task, sets: list[str]) -> dict[str, Tensor]:
-    """The rows of the "train" and "test" images that these sets need, each once, ascending.
+def find_sets(bench: Bench) -> Artefact:
+    """Which rows of the outputs each set is made of, and their labels; kept, so that tables can be derived later.
 
     All sets of a class scenario need every row, whatever the class: the original's outputs are shared by all requests.
     """
-    parts: dict[str, list[Tensor]] = {}
-    for name in sets:
-        part, rows = task.sets[name]
-        parts.setdefault(part, []).append(rows)
-    return {part: torch.cat(rows).unique() for part, rows in sorted(parts.items())}
+    task, names = bench.task, bench.plan.evaluate.sets
+    labels = {"train": task.train_labels, "test": task.test_labels}
+    wanted = {name: task.sets[name] for name in names}
+    key = {
+        "sets": {name: [part, hash_rows(rows)] for name, (part, rows) in wanted.items()},
+        "labels": {part: hash_rows(of_part) for part, of_part in labels.items()},
+    }
+
+    def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+        parts = sorted({part for part, _ in wanted.values()})
+        needed = {p: torch.cat([rows for part, rows in wanted.values() if part == p]).unique() for p in parts}
+        tensors = {f"rows.{part}": rows for part, rows in needed.items()}
+        for name, (part, rows) in wanted.items():
+            tensors[f"place.{name}"] = torch.searchsorted(needed[part], rows)
+            tensors[f"labels.{name}"] = labels[part][rows]
+        return tensors, {name: part for name, (part, _) in wanted.items()}
+
+    return bench.store.get_or_make("sets", key, make)
 
 
 def outputs(
-    task: Task,
-    sets: list[str],
-    rows: dict[str, Tensor],
-    logits: dict[str, Tensor],
-    random_logits: Tensor | None,
+    sets: dict[str, Tensor], parts: dict[str, str], logits: dict[str, Tensor], random_logits: Tensor | None = None
 ) -> Outputs:
-    """The outputs set by set, out of the logits of `rows`."""
-    labels = {"train": task.train_labels, "test": task.test_labels}
-    wanted = {name: task.sets[name] for name in sets}
+    """The outputs set by set: `sets` and `parts` are the tensors and the `about` of the artefact of `find_sets`."""
     return Outputs(
-        logits={name: logits[part][torch.searchsorted(rows[part], r)] for name, (part, r) in wanted.items()},
-        labels={name: labels[part][r] for name, (part, r) in wanted.items()},
+        logits={name: logits[part][sets[f"place.{name}"]] for name, part in parts.items()},
+        labels={name: sets[f"labels.{name}"] for name in parts},
         random_logits=random_logits,
+        forget_is_train=parts.get("forget") == "train",
     )
 
 
-def evaluate(bench: Bench, model: nn.Module, key: Any, anew: bool = False) -> tuple[dict[str, float | None], Artefact]:
-    """All metrics of one model, and the outputs they are made of: found under `key`, or inferred (always if `anew`)."""
-    plan, task = bench.plan, bench.task
-    options = plan.evaluate
-    rows = rows_of(task, options.sets)
+def evaluate(
+    bench: Bench, model: nn.Module, key: Any, anew: bool = False
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """All metrics of one model, and the paths of what they are made of.
+
+    One inference pass serves them all; it is found under `key`, or made (always if `anew`).
+    """
+    plan, sets = bench.plan, find_sets(bench)
+    rows = {name.removeprefix("rows."): t for name, t in sets.tensors.items() if name.startswith("rows.")}
     seen = infer(lambda: model, key, rows, bench, anew)
     random_logits = None
-    if "forget" in options.sets:
-        part, forget = task.sets["forget"]
-        seed = derive_seed(options.zrf_seed, "zrf")
+    if "forget" in sets.about:
+        part, forget = bench.task.sets["forget"]
+        seed = derive_seed(plan.evaluate.zrf_seed, "zrf")
         like = {name: bench.identity.original[name] for name in ("model", "view", "data", "labels")}
         at_random = infer(
             lambda: bench.new_model(seed, pretrained=False), {"seed": seed, **like}, {part: forget}, bench
         )
         random_logits = at_random.tensors[part]
-    said = outputs(task, options.sets, rows, seen.tensors, random_logits)
+    said = outputs(sets.tensors, sets.about, seen.tensors, random_logits)
     values: dict[str, float | None] = dict.fromkeys(METRICS)
     for metric in plan.metrics.values():
         values.update(metric(said))
-    return values, seen
+    return values, {"outputs": str(seen.path), "sets": str(sets.path)}

@@ -103,7 +103,7 @@ def carry_out(bench: Bench, original: nn.Module) -> dict[str, Any]:
     made["cached"] |= {"original": trained is None or trained.found}
     made["artefacts"] |= {
         "original": str(trained.path) if trained else plan.model.checkpoint,
-        "outputs": str(seen.path),
+        **seen,
     }
     return made
 

@@ -67,24 +67,6 @@ def reference(rows: list[Row]) -> Row | None:
     return min(retrained, key=lambda row: row["settings"].get("mode") != "from_scratch", default=None)
 
 
-def average_gap(metrics: dict[str, Any], retrained: dict[str, Any], scenario: str) -> float | None:
-    """Mean |difference to the retrained model| of the accuracies on D_f, D_r and unseen data and of the paper's MIA.
-
-    Percentage points; 0 is ideal. Unseen data is D'_r in the class scenarios, D' in the random one (Fan et al. 2024,
-    arXiv 2310.12508, with the paper's attack in place of theirs). None where one of them was not evaluated.
-    """
-    names = (
-        "forget_train_acc",
-        "retain_train_acc",
-        "test_acc" if scenario == "random" else "retain_acc",
-        "mia",
-    )
-    pairs = [(metrics.get(name), retrained.get(name)) for name in names]
-    if any(value is None for pair in pairs for value in pair):
-        return None
-    return sum(abs(value - other) for value, other in pairs) / len(pairs)
-
-
 def varying_settings(rows: list[Row]) -> dict[str, set[str]]:
     """Per method: the settings in which its rows differ."""
     seen: dict[str, dict[str, set[str]]] = {}
@@ -108,18 +90,17 @@ def cost_s(row: Row) -> float | None:
     return times["online_s"] + (times["importance_full_cost_s"] or 0)
 
 
-def to_frame(rows: list[Row]) -> Any:
-    """One line a run: the task, the method and its settings, the metrics, the gap to the retrained model, the times.
+def to_frame(rows: list[Row], derived: dict[str, dict[str, float | None]]) -> Any:
+    """One line a run: the task, the method and its settings, the metrics, what is derived from them, the times.
 
-    Settings are columns named `method.*` and `train.*`, the original's metrics `original.*`. Percentages are 0-100,
-    `*_s` are seconds, `*_bytes` bytes; `path` lies below the folder that was read.
+    derived: more columns by path of the row, see `report.derive`. Settings are columns named `method.*` and `train.*`,
+    the original's metrics `original.*`. Percentages are 0-100, `*_s` are seconds, `*_bytes` bytes; `path` lies below
+    the folder that was read.
     """
     import pandas as pd
 
-    lines = []
-    for row, retrained in ((row, reference(of_task)) for of_task in by_task(rows) for row in of_task):
-        gap = average_gap(row["metrics"], retrained["metrics"], row["task"]["scenario"]) if retrained else None
-        lines.append(
+    return pd.DataFrame(
+        [
             {
                 **{key: row["task"][key] for key in ("data", "model", "scenario", "target", "placebo", "seed")},
                 **{key: row["task"][key] for key in ("seed_unlearn", "seed_forget", "fidelity", "recipe", "original")},
@@ -127,7 +108,7 @@ def to_frame(rows: list[Row]) -> Any:
                 "status": row["status"],
                 "reason": row["reason"],
                 **row["metrics"],
-                "average_gap": gap,
+                **derived.get(row["path"], {}),
                 "cost_s": cost_s(row),
                 **row["times"],
                 "peak_memory_bytes": (row["memory"] or {}).get("peak_bytes"),
@@ -139,5 +120,7 @@ def to_frame(rows: list[Row]) -> Any:
                 **{key: row["env"][key] for key in ("device", "threads", "torch", "git", "started")},
                 "path": row["path"],
             }
-        )
-    return pd.DataFrame(lines)
+            for of_task in by_task(rows)
+            for row in of_task
+        ]
+    )

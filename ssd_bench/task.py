@@ -95,6 +95,7 @@ class Outputs:
     logits: Mapping[str, Tensor]  # of SETS: n x classes, float32, CPU; a set that was left out is missing
     labels: Mapping[str, Tensor]  # of SETS: n, int64, CPU
     random_logits: Tensor | None  # a randomly initialised model's, for D'_f
+    forget_is_train: bool = False  # D'_f is D_f itself (the random scenario)
     _probs: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def has(self, *sets: str) -> bool:

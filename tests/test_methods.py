@@ -42,7 +42,8 @@ def test_every_method_runs_in_every_scenario_or_says_why_not(command, runs, meth
         return
     assert row["status"] == "done"
     for name, value in row["metrics"].items():
-        assert value is not None or name == "zrf_official", name
+        may_be_null = name == "zrf_official" or name.startswith("population_tpr1")  # a test set too small for 1 %
+        assert value is not None or may_be_null, name
     assert all(0 <= row["metrics"][name] <= 100 for name in row["metrics"] if name.endswith("_acc") or name == "mia")
     assert 0 <= row["metrics"]["zrf"] <= 1
     original, unlearned = (load_file(row["artefacts"][name]) for name in ("original", "unlearned"))

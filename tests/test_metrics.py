@@ -9,11 +9,19 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr
 from scipy.stats import entropy as scipy_entropy
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from ssd_bench.errors import ConfigError
 from ssd_bench.metrics.accuracy import Accuracy
 from ssd_bench.metrics.distance import activation_distance
-from ssd_bench.metrics.membership import EntropyAttack, entropy, entropy_attack
+from ssd_bench.metrics.membership import (
+    EntropyAttack,
+    PopulationAttack,
+    entropy,
+    entropy_attack,
+    entropy_attack_auc,
+    population_attack,
+)
 from ssd_bench.metrics.zrf import ZRF, zrf
 from ssd_bench.task import Outputs
 
@@ -118,3 +126,59 @@ def test_metrics_leave_out_what_was_not_evaluated():
     assert EntropyAttack()(seen) == {}
     assert ZRF()(seen) == {}
     assert "retain_acc" not in Accuracy()(seen)
+
+
+def test_the_attacks_own_auc_is_a_half_where_there_is_nothing_to_tell():
+    one, other = probs(2000, 5, 20, 3), probs(2000, 5, 21, 3)
+    assert entropy_attack_auc(one, other) == pytest.approx(0.5, abs=0.03)
+    assert entropy_attack_auc(probs(500, 5, 22, 12), probs(500, 5, 23, 0.3)) > 0.95
+
+
+def test_population_attack_against_scikit_learn():
+    draws = np.random.default_rng(0)
+    members, others = draws.normal(0.7, 1, 300).round(1), draws.normal(0, 1, 200).round(1)  # rounded: with ties
+    auc, low, high, tpr, tpr_low, tpr_high = population_attack(members, others, 500, 0)
+    truth, score = np.repeat([1, 0], [300, 200]), np.concatenate([members, others])
+    assert auc == pytest.approx(roc_auc_score(truth, score))
+    fpr, tprs, _ = roc_curve(truth, score, drop_intermediate=False)
+    assert tpr == pytest.approx(100 * tprs[fpr <= 0.01].max())
+    assert low < auc < high
+    assert tpr_low <= tpr <= tpr_high
+    assert population_attack(members, others, 500, 0) == population_attack(members, others, 500, 0)
+
+
+def test_the_interval_of_the_auc_covers_what_it_should():
+    covered = 0
+    for seed in range(60):
+        draws = np.random.default_rng(seed)
+        _, low, high, *_ = population_attack(draws.normal(size=120), draws.normal(size=120), 300, 0)
+        covered += low <= 0.5 <= high
+    assert covered >= 51  # of 60 at a nominal 95 %
+
+
+def test_population_attack_compares_the_same_classes():
+    labels = torch.tensor([0] * 30 + [1] * 10)
+    test_labels = torch.tensor([0, 1, 2] * 100)
+    rows = PopulationAttack()._matched(labels, test_labels)
+    counts = torch.bincount(test_labels[rows], minlength=3).tolist()
+    assert counts == [90, 30, 0]
+
+
+def test_population_attack_needs_a_hundred_others_for_one_percent():
+    def seen(n):
+        logits = torch.randn(50 + n, 3, generator=torch.Generator().manual_seed(0))
+        labels = torch.zeros(50 + n, dtype=torch.int64)
+        parts = {"forget_train": slice(0, 50), "forget": slice(50, None), "test": slice(50, None)}
+        return Outputs({k: logits[s] for k, s in parts.items()}, {k: labels[s] for k, s in parts.items()}, None)
+
+    assert PopulationAttack()(seen(99))["population_tpr1"] is None
+    assert PopulationAttack()(seen(99))["population_auc"] is not None
+    assert 0 <= PopulationAttack()(seen(100))["population_tpr1"] <= 100
+
+
+def test_every_metric_says_what_it_means():
+    for metric in (Accuracy(), EntropyAttack(), PopulationAttack(), ZRF()):
+        for about in metric.about.values():
+            assert about.unit in ("percent", "nats", "fraction")
+            assert about.ideal == "retrained" or float(about.ideal) >= 0
+            assert about.least >= 1

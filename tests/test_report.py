@@ -5,10 +5,13 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 from conftest import SHORT
 
+from ssd_bench.metrics.against import average_gap, layer_distance, tow
 from ssd_bench.report import cli as report
-from ssd_bench.results import average_gap, by_task, read_rows, reference, to_frame
+from ssd_bench.report.derive import derived
+from ssd_bench.results import by_task, read_rows, reference, to_frame
 
 
 @pytest.fixture
@@ -89,7 +92,7 @@ def test_a_head_reset_is_not_the_reference_where_there_is_a_real_retrain(swept, 
     rows = next(rows for rows in by_task(read_rows(swept)) if rows[0]["task"]["seed"] == 0)
     assert len([r for r in rows if r["method"] == "retrain"]) == 2
     assert reference(rows)["settings"]["mode"] == "from_scratch"
-    assert to_frame(rows).average_gap.min() == 0
+    assert to_frame(rows, derived(rows, swept)).average_gap.min() == 0
 
 
 @pytest.mark.parametrize(
@@ -109,3 +112,52 @@ def test_wrong_input(say, tmp_path, monkeypatch, arguments, message):
     assert err.startswith("ssd-bench: ")
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_tow_and_layer_distance_by_hand():
+    ours = {"forget_train_acc": 10.0, "retain_train_acc": 90.0, "test_acc": 70.0}
+    theirs = {"forget_train_acc": 0.0, "retain_train_acc": 95.0, "test_acc": 78.0}
+    assert tow(ours, theirs) == pytest.approx(0.9 * 0.95 * 0.92)
+    assert tow(ours, theirs | {"test_acc": None}) is None
+    one = {"a": torch.tensor([3.0, 0.0]), "n": torch.tensor(5)}
+    other = {"a": torch.tensor([0.0, 4.0]), "n": torch.tensor(9)}
+    assert layer_distance(one, other) == 5  # counters are not weights
+
+
+def test_distances_to_the_retrained_model_and_the_floor_under_them(swept):
+    from safetensors.torch import load_file
+
+    rows = read_rows(swept)
+    values = derived(rows, swept)
+    assert values.keys() == {row["path"] for row in rows}
+    by = {(row["method"], row["task"]["seed"]): row for row in rows}
+    ssd, retrain, other = (by[key] for key in (("ssd", 0), ("retrain", 0), ("retrain", 1)))
+    itself = values[retrain["path"]]
+    assert itself["js_forget"] == itself["distance_test"] == itself["layer_distance"] == itself["average_gap"] == 0
+    assert itself["agreement_test"] == 100
+    assert itself["tow"] == 1
+    ours, theirs = (load_file(row["artefacts"]["outputs"])["test"].double().softmax(1) for row in (ssd, retrain))
+    assert values[ssd["path"]]["distance_test"] == pytest.approx((ours - theirs).norm(dim=1).mean().item())
+    agreement = 100 * (ours.argmax(1) == theirs.argmax(1)).double().mean().item()
+    assert values[ssd["path"]]["agreement_test"] == pytest.approx(agreement)
+    delta = ssd["metrics"]["mia"] - retrain["metrics"]["mia"]
+    assert values[ssd["path"]]["delta.mia"] == pytest.approx(delta)
+    apart = (load_file(row["artefacts"]["outputs"])["test"].double().softmax(1) for row in (retrain, other))
+    floor = torch.linalg.vector_norm(next(apart) - next(apart), dim=1).mean().item()
+    assert values[ssd["path"]]["floor.distance_test"] == pytest.approx(floor)
+    assert values[ssd["path"]]["floor.layer_distance"] > 0
+
+
+def test_one_seed_has_no_floor_and_a_moved_folder_keeps_its_distances(command, tmp_path):
+    out = tmp_path / "runs"
+    command("-m", *SHORT, f"out={out}", "method=retrain,ssd")
+    out.rename(tmp_path / "moved")
+    rows = read_rows(tmp_path / "moved")
+    values = derived(rows, tmp_path / "moved")
+    assert not [name for told in values.values() for name in told if name.startswith("floor")]
+    assert all("js_forget" in told for told in values.values())
+
+
+def test_no_retrained_model_no_distances(command, tmp_path):
+    command(*SHORT, f"out={tmp_path}")
+    assert derived(read_rows(tmp_path), tmp_path) == {}

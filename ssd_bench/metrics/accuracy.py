@@ -1,13 +1,15 @@
 """Accuracy (percent) and mean cross-entropy (nats) on every set of the task."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.errors import check_choice
-from ssd_bench.task import Outputs
+from ssd_bench.metrics import About
+from ssd_bench.task import SETS, Outputs
 
 LOSSES = ("retain", "forget", "test")
 
@@ -19,6 +21,10 @@ class Accuracy:
 
     average: str = "sample"
     batch_size: int = 64
+    about: ClassVar[dict[str, About]] = {
+        **{f"{name}_acc": About("percent", "retrained", "everywhere", 20) for name in SETS},
+        **{f"{name}_loss": About("nats", "retrained", "everywhere", 20) for name in LOSSES},
+    }
 
     def __post_init__(self) -> None:
         check_choice("average", self.average, ("sample", "batch"))

@@ -3,26 +3,83 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from ssd_bench.metrics import About
 from ssd_bench.task import Outputs
 
 
 @dataclass(frozen=True)
 class EntropyAttack:
-    """`mia`: the paper's attack, see `entropy_attack`. The ideal is the retrained model's value, not 0."""
+    """`mia`: the paper's attack, see `entropy_attack`; `mia_auc`: how well it tells what it was made to tell.
+
+    seed: of the halves that `mia_auc` is learnt and judged on.
+    """
+
+    seed: int = 0
+    about: ClassVar[dict[str, About]] = {
+        "mia": About("percent", "retrained", "beside the retrained model's; far below it is a Streisand effect"),
+        "mia_auc": About("fraction", "0.5", "at 0.5 the attack attacks nothing, and mia says nothing", 50),
+    }
 
     def __call__(self, seen: Outputs) -> dict[str, float]:
         sets = ("retain_train", "test", "forget_train")
-        return {"mia": entropy_attack(*map(seen.probs, sets))} if seen.has(*sets) else {}
+        if not seen.has(*sets):
+            return {}
+        retain, test, forget = map(seen.probs, sets)
+        return {"mia": entropy_attack(retain, test, forget), "mia_auc": entropy_attack_auc(retain, test, self.seed)}
+
+
+@dataclass(frozen=True)
+class PopulationAttack:
+    """The loss of each sample as its score: D_f against unseen samples of the same classes (Yeom et al. 2018).
+
+    Non-members are D'_f in the class scenarios, and in the random one the test images, weighted to D_f's classes by
+    drawing as many of each class as D_f has, where there are as many. `*_low` and `*_high` hold the middle 95 % of
+    `n_bootstrap` resamples of both sets, drawn from `seed`. AUC is a fraction, TPR a percentage.
+    """
+
+    n_bootstrap: int = 1000
+    seed: int = 0
+    about: ClassVar[dict[str, About]] = {
+        "population_auc": About("fraction", "retrained", "about 0.5 for a retrained model", 20),
+        "population_tpr1": About("percent", "retrained", "at 1 % false positives; about 1 for a retrained model", 100),
+    }
+
+    def __post_init__(self) -> None:
+        if self.n_bootstrap < 1:
+            raise ValueError(f"n_bootstrap must be at least 1, got {self.n_bootstrap}")
+
+    def __call__(self, seen: Outputs) -> dict[str, float | None]:
+        names = [f"population_{name}{end}" for name in ("auc", "tpr1") for end in ("", "_low", "_high")]
+        if not seen.has("forget_train", "forget", "test"):
+            return {}
+        members, others = scores(seen, "forget_train"), scores(seen, "forget")
+        if seen.forget_is_train:
+            others = scores(seen, "test")[self._matched(seen.labels["forget_train"], seen.labels["test"])]
+        values = population_attack(members, others, self.n_bootstrap, self.seed)
+        if len(others) < self.about["population_tpr1"].least:  # too few for a rate of 1 %
+            values[3:] = [None] * 3
+        return dict(zip(names, values, strict=True))
+
+    def _matched(self, wanted: Tensor, labels: Tensor) -> Tensor:
+        """Rows of `labels` that hold the classes in the proportions of `wanted`, as many as there are."""
+        draws = torch.Generator().manual_seed(self.seed)
+        order = torch.randperm(len(labels), generator=draws)
+        order = order[labels[order].argsort(stable=True)]
+        n_classes = int(max(wanted.max(), labels.max())) + 1
+        have, want = (torch.bincount(each, minlength=n_classes) for each in (labels, wanted))
+        times = max(1, int((have[want > 0] // want[want > 0]).min()))
+        place = torch.arange(len(order)) - (have.cumsum(0) - have)[labels[order]]
+        return order[place < (times * want)[labels[order]]]
 
 
 def entropy(probs: Tensor) -> Tensor:
     """-sum_k p_k ln p_k of each row, in nats; 0 ln 0 is 0."""
-    import torch
-
     return -torch.xlogy(probs, probs).sum(dim=1)
 
 
@@ -34,12 +91,30 @@ def entropy_attack(retain_probs: Tensor, test_probs: Tensor, forget_probs: Tenso
     get_membership_attack_prob, after Chundawat et al. 2023 (arXiv 2205.08096). Raises ValueError for an empty set or
     probabilities that are not finite.
     """
+    features, labels = _features(retain_probs, test_probs)
+    return 100 * float(_attack().fit(features, labels).predict(_feature(forget_probs)).mean())
+
+
+def entropy_attack_auc(retain_probs: Tensor, test_probs: Tensor, seed: int = 0) -> float:
+    """The area under the curve of the same attack, learnt on one half of D_r and D' and judged on the other."""
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import train_test_split
+
+    features, labels = _features(retain_probs, test_probs)
+    halves = train_test_split(features, labels, test_size=0.5, stratify=labels, random_state=seed)
+    learnt_on, judged_on, learnt_labels, judged_labels = halves
+    return float(roc_auc_score(judged_labels, _attack().fit(learnt_on, learnt_labels).decision_function(judged_on)))
+
+
+def _attack() -> object:
     from sklearn.linear_model import LogisticRegression
 
-    member, other, forget = (_feature(p) for p in (retain_probs, test_probs, forget_probs))
-    attack = LogisticRegression(class_weight="balanced", solver="lbfgs")
-    attack.fit(np.concatenate([member, other]), np.repeat([1, 0], [len(member), len(other)]))
-    return 100 * float(attack.predict(forget).mean())
+    return LogisticRegression(class_weight="balanced", solver="lbfgs")
+
+
+def _features(retain_probs: Tensor, test_probs: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    member, other = _feature(retain_probs), _feature(test_probs)
+    return np.concatenate([member, other]), np.repeat([1, 0], [len(member), len(other)])
 
 
 def _feature(probs: Tensor) -> np.ndarray:
@@ -47,3 +122,27 @@ def _feature(probs: Tensor) -> np.ndarray:
     if not len(feature) or not np.isfinite(feature).all():
         raise ValueError("the attack needs at least one row in each set, all of finite probabilities")
     return feature
+
+
+def scores(seen: Outputs, name: str) -> np.ndarray:
+    """Minus the cross-entropy of each sample of a set: high for what the model knows."""
+    return -torch.nn.functional.cross_entropy(seen.logits[name].double(), seen.labels[name], reduction="none").numpy()
+
+
+def population_attack(members: np.ndarray, others: np.ndarray, n_bootstrap: int, seed: int) -> list[float]:
+    """AUC and its interval, then TPR at 1 % FPR in percent and its interval.
+
+    AUC: the chance that a member's score is above another's, ties counting half. TPR: the share of members above the
+    lowest threshold that at most 1 % of the others are above.
+    """
+    draws = np.random.default_rng(seed)
+    above = (members[:, None] > others) + 0.5 * (members[:, None] == others)  # members x others
+    picks = [draws.integers(n, size=(n_bootstrap, n)) for n in above.shape]
+    weights = [np.apply_along_axis(np.bincount, 1, p, minlength=n) for p, n in zip(picks, above.shape, strict=True)]
+    resampled = (weights[0] @ above * weights[1]).sum(1) / above.size
+    lowest = len(others) - 1 - len(others) // 100  # place of the highest score that too many others are above
+    thresholds = np.partition(others[picks[1]], lowest, axis=1)[:, lowest]
+    rates = 100 * (members[picks[0]] > thresholds[:, None]).mean(1)
+    rate = 100 * (members > np.partition(others, lowest)[lowest]).mean()
+    auc_interval, rate_interval = (np.quantile(each, [0.025, 0.975]).tolist() for each in (resampled, rates))
+    return [float(above.mean()), *auc_interval, float(rate), *rate_interval]

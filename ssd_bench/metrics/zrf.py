@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ssd_bench.errors import check_choice
+from ssd_bench.metrics import About
 from ssd_bench.task import Outputs
 
 
 @dataclass(frozen=True)
 class ZRF:
     """`zrf` and `zrf_official`, on D'_f. The ideal is the retrained model's value, not 1."""
+
+    about: ClassVar[dict[str, About]] = {
+        "zrf": About("fraction", "retrained", "everywhere", 20),
+        "zrf_official": About("fraction", "retrained", "to compare with published values alone", 20),
+    }
 
     def __call__(self, seen: Outputs) -> dict[str, float | None]:
         if not seen.has("forget") or seen.random_logits is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ssd_bench.errors import ConfigError, check_choice
+from ssd_bench.report.derive import derived
 from ssd_bench.report.table import markdown, show
 from ssd_bench.results import read_rows, to_frame
 
@@ -51,7 +52,7 @@ def _report(arguments: list[str] | None) -> None:
             raise ConfigError("--format=table is for the terminal; allowed with --output: csv, markdown")
         show(rows)
         return
-    text = to_frame(rows).to_csv(index=False) if form == "csv" else markdown(rows)
+    text = to_frame(rows, derived(rows, args.folder)).to_csv(index=False) if form == "csv" else markdown(rows)
     if args.output is None:
         sys.stdout.write(text)
         return

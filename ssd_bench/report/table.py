@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ssd_bench import console
-from ssd_bench.results import Row, average_gap, by_task, cost_s, label, reference, varying_settings
+from ssd_bench.metrics.against import average_gap
+from ssd_bench.results import Row, by_task, cost_s, label, reference, varying_settings
 
 COLUMNS = (  # heading, key of the metric, decimals
     ("retain D'_r %", "retain_acc", 2),
