@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from ssd_bench.errors import ConfigError
 
-log = logging.getLogger(__name__)
-
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, as in He et al. 2016 (arXiv 1512.03385), section 3.3."""
@@ -137,6 +135,9 @@ class ViT:
             return VisionTransformer(**shape)
         import timm
 
+        hub = logging.getLogger("huggingface_hub")
+        level = hub.level
+        hub.setLevel(logging.CRITICAL)  # without a network it reports each of its attempts; one line is enough
         try:
             return timm.create_model(
                 self.architecture, pretrained=True, num_classes=n_classes, in_chans=channels, img_size=side
@@ -146,6 +147,8 @@ class ViT:
                 f"model.pretrained=true: the weights of {self.architecture} cannot be had ({type(e).__name__}: is "
                 "there a network?); go on without them with model.pretrained=false, or give model.checkpoint=FILE"
             ) from e
+        finally:
+            hub.setLevel(level)
 
 
 # The released code's parameter names -> ours. Its blocks call their parts residual_function and shortcut.
