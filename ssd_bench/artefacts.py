@@ -24,6 +24,8 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ssd_bench.config import writable
+
 log = logging.getLogger(__name__)
 
 _recent: OrderedDict[Path, Artefact] = OrderedDict()  # the jobs of a sweep share what was just used
@@ -146,17 +148,6 @@ class Store:
         except Timeout:
             log.info("waiting for another process that is making the same %s", kind)
             return lock.acquire()
-
-
-def writable(folder: Path) -> bool:
-    """Whether files can be made in `folder`, or in the folder that would have to hold it. Leaves nothing behind."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
 
 
 def _remember(artefact: Artefact) -> Artefact:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import tempfile
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,17 @@ class Plan:
         return self.settings.seed if self.settings.seed_forget is None else self.settings.seed_forget
 
 
+def writable(folder: Path) -> bool:
+    """Whether files can be made in `folder`, or in the folder that would have to hold it. Leaves nothing behind."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
 def build(values: dict[str, Any], group: str, cls: type | None = None) -> Any:
     """An object of the class that `_target_` names (or `cls`), its fields the values. Raises ConfigError."""
     values = dict(values)
@@ -112,6 +125,9 @@ def build(values: dict[str, Any], group: str, cls: type | None = None) -> Any:
         raise ConfigError(f"{group}: _target_ must name a dataclass, got {target}")
     for key in values:
         check_choice(f"{group} setting", key, (f.name for f in fields(cls)))
+    for key, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{group}.{key}={value} is not allowed; allowed: a finite number")
     schema = OmegaConf.structured(cls)
     for node in (schema, *(schema._get_node(key) for key in schema)):
         if isinstance(node, DictConfig):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssd_bench.artefacts import Artefact
 from ssd_bench.bench import Bench
+from ssd_bench.errors import Diverged
 from ssd_bench.identity import hash_rows
 from ssd_bench.results import METRICS
 from ssd_bench.task import Outputs, derive_seed
@@ -25,7 +26,10 @@ def infer(model: Model, key: Any, rows: dict[str, Tensor], bench: Bench, anew: b
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         ready = model()
-        return {part: predict(ready, bench.images[part], r, batch_size) for part, r in rows.items()}, {}
+        logits = {part: predict(ready, bench.images[part], r, batch_size) for part, r in rows.items()}
+        if not all(said.isfinite().all() for said in logits.values()):
+            raise Diverged("the model's outputs are not finite")
+        return logits, {}
 
     return bench.store.get_or_make("outputs", key, make, anew)
 

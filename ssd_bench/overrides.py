@@ -15,7 +15,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssd_bench.config import CONF_DIR
+from ssd_bench.config import CONF_DIR, writable
 from ssd_bench.errors import ConfigError, check_choice
 
 HYDRA_KEYS = ("hydra", "experiment")
@@ -50,6 +50,10 @@ def check(args: argparse.Namespace) -> None:
         composed = [_compose(search, combination) for combination in _combinations(choices)]
     for override in settings:
         _check_setting(override, composed, options, args.multirun)
+    if args.multirun:  # Hydra writes there before the first job can say that it cannot
+        for override in (o for o in settings if o.key_or_group == "out" and not o.is_sweep_override()):
+            if not writable(Path(str(override.value()))):
+                raise ConfigError(f"out={override.value()} cannot be written; choose a folder that can")
 
 
 def _parse(text: str) -> Override:

@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssd_bench import devices
-from ssd_bench.artefacts import Artefact, Store, writable, write_json
+from ssd_bench.artefacts import Artefact, Store, write_json
 from ssd_bench.bench import Bench
-from ssd_bench.config import Plan
+from ssd_bench.config import Plan, writable
 from ssd_bench.data import view
 from ssd_bench.errors import ConfigError, Diverged
 from ssd_bench.evaluation import evaluate
@@ -68,7 +68,7 @@ def run(plan: Plan, parallel: bool = False) -> Path:
         "times": {},
         "cached": {},
         "artefacts": {},
-        "memory": None,
+        "memory": {"peak_bytes": None, "what": None},
     }
     lacking = [need for need in getattr(plan.method, "needs", ()) if getattr(task, need) is None]
     try:

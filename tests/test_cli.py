@@ -189,6 +189,8 @@ WRONG = {  # arguments -> what the line says
     "method.alpha=abc": "method.alpha=abc is not allowed; allowed: a number",
     "method.alpha=-1": "alpha must be at least 0",
     "method.alpha=null": "method.alpha=null is not allowed",
+    "method.alpha=inf": "allowed: a finite number",
+    "train.weight_decay=nan": "allowed: a finite number",
     "method.batch_size=0": "batch_size must be at least 1",
     "method.batch_size=1.5": "allowed: a whole number",
     "method.importance=fisher": "method.importance=fisher",
@@ -254,6 +256,9 @@ def test_an_out_that_cannot_be_written(command, tmp_path, out):
     ended = command(*SHORT, f"out={tmp_path / out}")
     assert ended.code == 2
     assert "cannot be written" in ended.err.splitlines()[-1]
+    swept = command("--multirun", *SHORT, f"out={tmp_path / out}", "seed=0,1")
+    assert swept.code == 2
+    assert "cannot be written" in swept.err.splitlines()[-1]
 
 
 def test_typos_and_help_do_not_wait_for_torch():
