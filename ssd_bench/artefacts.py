@@ -70,6 +70,17 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, lambda part: part.write_text(text))
 
 
+def hold(path: Path, what: str) -> AcquireReturnProxy:
+    """The lock at `path`, held by the `with` that it is used in. It is let go of when its process ends, however."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that is making the same %s", what)
+        return lock.acquire()
+
+
 class Store:
     """Artefacts under one folder. An optional store is a convenience: where it cannot be written, nothing is kept."""
 
@@ -131,23 +142,12 @@ class Store:
         if self.optional and not writable(self.root):
             tensors, about = make()
             return Artefact(self.path(kind, key), tensors, about, 0.0, found=False)
-        with self._hold(kind, key):
+        with hold(self.path(kind, key).with_suffix(".lock"), kind):
             if not anew and (artefact := self.get(kind, key)):
                 return artefact
             start = time.monotonic()
             tensors, about = make()
             return replace(self.put(kind, key, tensors, about, time.monotonic() - start), found=False)
-
-    def _hold(self, kind: str, key: Any) -> AcquireReturnProxy:
-        """The artefact's lock, held by the `with` that it is used in."""
-        path = self.path(kind, key).with_suffix(".lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            return lock.acquire(timeout=0)
-        except Timeout:
-            log.info("waiting for another process that is making the same %s", kind)
-            return lock.acquire()
 
 
 def _remember(artefact: Artefact) -> Artefact:

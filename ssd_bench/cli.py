@@ -85,6 +85,7 @@ def _job(cfg: DictConfig) -> None:
             log.exception("this job failed; the others go on")
         raise
     if plan.settings.dry_run:
+        print(f"{path}: {'finished already' if path.exists() else 'would be run'}")
         return
     row = json.loads(path.read_text())
     finished.append(path)

@@ -7,9 +7,9 @@ import re
 import tempfile
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
-from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -120,11 +120,14 @@ def build(values: dict[str, Any], group: str, cls: type | None = None) -> Any:
     """An object of the class that `_target_` names (or `cls`), its fields the values. Raises ConfigError."""
     values = dict(values)
     if target := values.pop("_target_", None):
-        cls = get_class(target)
+        try:
+            cls = resolve_name(target)
+        except (ImportError, ValueError, AttributeError) as e:
+            raise ConfigError(f"{group}._target_={target} cannot be imported: {' '.join(str(e).split())}") from e
     if cls is None or not is_dataclass(cls):
         raise ConfigError(f"{group}: _target_ must name a dataclass, got {target}")
     for key in values:
-        check_choice(f"{group} setting", key, (f.name for f in fields(cls)))
+        check_choice("", f"{group}.{key}".lstrip("."), (f"{group}.{f.name}".lstrip(".") for f in fields(cls)))
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{group}.{key}={value} is not allowed; allowed: a finite number")

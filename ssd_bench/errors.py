@@ -12,10 +12,10 @@ class Diverged(Exception):
     """A loss or a weight is no longer a finite number; the message says where."""
 
 
-def check_choice(what: str, value: object, allowed: Iterable[object]) -> None:
+def check_choice(what: str, value: object, allowed: Iterable[object], where: str = "") -> None:
     """Raise ConfigError unless `value` is one of `allowed`, naming the nearest match and the choices.
 
-    what: the key that `value` is given to; empty where `value` is a key itself.
+    what: the key that `value` is given to; empty where `value` is a key itself. where: what the line begins with.
     """
     names = sorted({str(name) for name in allowed})
     if str(value) in names:
@@ -25,4 +25,4 @@ def check_choice(what: str, value: object, allowed: Iterable[object]) -> None:
     hint = f"did you mean '{near[0]}'? " if near else ""
     listed = ", ".join(names) if len(names) <= 25 else ", ".join(names[:25]) + ", ..."
     given = f"{what}={value}" if what else str(value)
-    raise ConfigError(f"{given} does not exist; {hint}allowed: {listed}")
+    raise ConfigError(f"{where}{given} does not exist; {hint}allowed: {listed}")

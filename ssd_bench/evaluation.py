@@ -16,6 +16,7 @@ from ssd_bench.results import METRICS
 from ssd_bench.task import Outputs, derive_seed
 from ssd_bench.training import predict
 
+LIKE = ("model", "view", "data", "labels", "device", "threads", "torch")  # what a random model's outputs depend on
 Model = Callable[[], nn.Module]  # asked for only where an inference pass is needed
 
 
@@ -85,7 +86,7 @@ def evaluate(
     if "forget" in sets.about:
         part, forget = bench.task.sets["forget"]
         seed = derive_seed(plan.evaluate.zrf_seed, "zrf")
-        like = {name: bench.identity.original[name] for name in ("model", "view", "data", "labels")}
+        like = {name: bench.identity.original[name] for name in LIKE}
         at_random = infer(
             lambda: bench.new_model(seed, pretrained=False), {"seed": seed, **like}, {part: forget}, bench
         )

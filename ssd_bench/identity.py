@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import inspect
 import platform
 import subprocess
 from dataclasses import asdict, dataclass
@@ -56,8 +58,8 @@ def identify(plan: Plan, dataset: Dataset, task: Task, train: Images, device: to
             "augment": asdict(plan.data.augment),
             "version": RECIPE_VERSION,
         }
-        source = {"recipe": digest(recipe), "seed": plan.settings.seed, **machine}
-    original = {"model": model, "view": view, **data, **source}
+        source = {"recipe": digest(recipe), "seed": plan.settings.seed}
+    original = {"model": model, "view": view, **data, **source, **machine}
     request = {"scenario": task.scenario, "retain": hash_rows(task.retain), "forget": hash_rows(task.forget)}
     seeds = {"seed": plan.settings.seed, "seed_unlearn": plan.seed_unlearn, "seed_forget": plan.seed_forget}
     method = {
@@ -67,6 +69,8 @@ def identify(plan: Plan, dataset: Dataset, task: Task, train: Images, device: to
     unlearned = {
         "original": digest(original), "train": asdict(plan.train), "method": method, **request, **seeds, **machine,
     }  # fmt: skip
+    metrics = {name: asdict(metric) for name, metric in plan.metrics.items()}
+    evaluation = {"evaluate": asdict(plan.evaluate), "metrics": metrics}
     described = {
         "data": plan.names["data"],
         "model": plan.names["model"],
@@ -83,10 +87,15 @@ def identify(plan: Plan, dataset: Dataset, task: Task, train: Images, device: to
         "fidelity": plan.settings.fidelity,
         "forget_sha256": task.forget_sha256,
         "data_sha256": dataset.fingerprint,
+        "evaluation": digest(evaluation)[:16],
     }
-    metrics = {name: asdict(metric) for name, metric in plan.metrics.items()}
-    row = {"task": described, "unlearned": unlearned, "evaluate": asdict(plan.evaluate), "metrics": metrics}
+    row = {"task": described, "unlearned": unlearned, **evaluation}
     return Identity(original, unlearned, row, described)
+
+
+def _code(cls: type) -> str:
+    """Hash of the module that a method is written in, comments and layout left out: an edited method is another one."""
+    return digest(ast.dump(ast.parse(inspect.getsource(inspect.getmodule(cls)))))
 
 
 def environment(device: torch.device, threads: int, started: datetime, finished: datetime) -> dict[str, Any]:

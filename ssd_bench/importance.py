@@ -50,6 +50,8 @@ def diagonal_fisher(
 def _add_batch_mean(
     model: nn.Module, parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, total: dict[str, Tensor]
 ) -> None:
+    if not parameters:
+        return
     loss = cross_entropy(model(inputs), labels)
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     used = [(total[name], g) for name, g in zip(parameters, gradients, strict=True) if g is not None]

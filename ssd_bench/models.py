@@ -116,6 +116,8 @@ class ViT:
         from timm.models import get_pretrained_cfg
 
         config = get_pretrained_cfg(self.architecture)
+        if config is None:
+            raise ConfigError(f"model.architecture={self.architecture} is no model that timm knows (null: a plain ViT)")
         return config.mean, config.std
 
     def untrained(self) -> ViT:
@@ -188,7 +190,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
             f"model.checkpoint={path} is not a checkpoint that can be read safely ({type(e).__name__}); allowed: a "
             "safetensors file (*.safetensors), or a state dict of tensors saved with torch.save"
         ) from e
-    for wrapper in ("state_dict", "model", "net"):
+    for wrapper in ("state_dict", "model_state_dict", "model", "net"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if (

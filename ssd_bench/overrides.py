@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,9 @@ def check(args: argparse.Namespace) -> None:
                 choices[key] = [_spell(name) for name in names]
                 if len(choices[key]) > 1 and not args.multirun:
                     raise ConfigError(f"{override.input_line}: several values make a sweep; add --multirun")
-            elif key.split(".")[0] not in HYDRA_KEYS:
+            elif re.split(r"[./]", key)[0] not in HYDRA_KEYS:
                 settings.append(override)
-        composed = [_compose(search, combination) for combination in _combinations(choices)]
+        composed = {" ".join(chosen): _compose(search, chosen) for chosen in _combinations(choices)}
     for override in settings:
         _check_setting(override, composed, options, args.multirun)
     if args.multirun:  # Hydra writes there before the first job can say that it cannot
@@ -103,23 +104,20 @@ def _compose(search: list[str], overrides: list[str]) -> DictConfig:
 
 
 def _check_setting(
-    override: Override, composed: list[DictConfig], options: dict[str, list[str]], multirun: bool
+    override: Override, composed: dict[str, DictConfig], options: dict[str, list[str]], multirun: bool
 ) -> None:
+    """The key must exist whatever is chosen: Hydra composes all jobs of a sweep before it starts the first."""
     key = override.key_or_group
     if override.is_sweep_override() and not multirun:
         raise ConfigError(f"{override.input_line}: several values make a sweep; add --multirun")
-    problems = []
-    for cfg in composed:
+    for chosen, cfg in composed.items():
         node, walked = cfg, []
         for part in key.split("."):
             here = sorted(node.keys()) if isinstance(node, DictConfig) else []
             if part not in here:
-                allowed = here + (sorted(options) if not walked else [])
-                problems.append((".".join([*walked, part]), [".".join([*walked, name]) for name in allowed]))
-                break
+                wrong = ".".join([*walked, part])
+                allowed = {".".join([*walked, name]) for name in here} | (set() if walked else set(options))
+                where = f"with {chosen}: " if len(composed) > 1 else ""
+                check_choice("", wrong, allowed - {"hydra"}, where)
             walked.append(part)
             node = OmegaConf.select(cfg, ".".join(walked), throw_on_resolution_failure=False)
-        else:
-            return
-    wrong, allowed = problems[0]
-    check_choice("", wrong, set(allowed) - {"hydra"})

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssd_bench import devices
-from ssd_bench.artefacts import Artefact, Store, write_json
+from ssd_bench.artefacts import Artefact, Store, hold, write_json
 from ssd_bench.bench import Bench
 from ssd_bench.config import Plan, writable
 from ssd_bench.data import view
@@ -36,7 +36,7 @@ def run(plan: Plan, parallel: bool = False) -> Path:
     plan cannot be carried out.
     """
     started, start, passes = datetime.now(UTC), time.monotonic(), in_model.seconds
-    settings, name = plan.settings, plan.names["method"]
+    settings = plan.settings
     device = devices.choose_device(settings.device)
     threads = devices.set_up(settings.threads, parallel)
     dataset = plan.data.load()
@@ -44,8 +44,10 @@ def run(plan: Plan, parallel: bool = False) -> Path:
     images = view(dataset, task, plan.data.norm, plan.model, device)
     identity = identify(plan, dataset, task, images["train"], device, threads)
     path = row_path(Path(settings.out), plan, identity)
-    if settings.dry_run or (path.exists() and not settings.force):
-        log.info("%s: %s", path, "finished already; force=true runs it again" if path.exists() else "would be run")
+    if settings.dry_run:
+        return path
+    if path.exists() and not settings.force:
+        log.info("%s: finished already; force=true runs it again", path)
         return path
 
     def new_model(seed: int, pretrained: bool = True) -> nn.Module:
@@ -59,18 +61,24 @@ def run(plan: Plan, parallel: bool = False) -> Path:
     if not writable(Path(settings.out)):
         raise ConfigError(f"out={settings.out} cannot be written; choose a folder that can")
     bench = Bench(plan, task, images, identity, Store(Path(settings.out)), device, new_model)
+    with hold(path.with_name("row.lock"), "row"):
+        if path.exists() and not settings.force:  # another process was faster
+            return path
+        row = make_row(bench, original)
+        row["times"] |= {"total_s": time.monotonic() - start, "passes_s": in_model.seconds - passes}
+        row["env"] = environment(device, threads, started, datetime.now(UTC))
+        write_json(path, row)
+    return path
 
-    row = {"schema": SCHEMA, "status": "done", "reason": None, "task": identity.task, "method": name}
+
+def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
+    """The row of one run, whatever its end: done, skipped for want of what the method needs, or diverged."""
+    plan, task, name = bench.plan, bench.task, bench.plan.names["method"]
+    row = {"schema": SCHEMA, "status": "done", "reason": None, "task": bench.identity.task, "method": name}
     row |= {"settings": asdict(plan.method), "config": plan.config, "metrics": dict.fromkeys(METRICS)}
-    row |= {
-        "original_metrics": None,
-        "details": {},
-        "times": {},
-        "cached": {},
-        "artefacts": {},
-        "memory": {"peak_bytes": None, "what": None},
-    }
-    lacking = [need for need in getattr(plan.method, "needs", ()) if getattr(task, need) is None]
+    row |= {"original_metrics": None, "details": {}, "times": {}, "cached": {}, "artefacts": {}}
+    row |= {"memory": {"peak_bytes": None, "what": None}}
+    lacking = [need for need in getattr(plan.method, "needs", ()) if getattr(task, need, None) is None]
     try:
         if lacking:
             needed = {"forget_label": "one class to forget"}.get(lacking[0], lacking[0])
@@ -79,11 +87,7 @@ def run(plan: Plan, parallel: bool = False) -> Path:
             row |= carry_out(bench, original)
     except Diverged as e:
         row |= {"status": "diverged", "reason": str(e)}
-    row["times"] = dict.fromkeys(TIMES) | row["times"]
-    row["times"] |= {"total_s": time.monotonic() - start, "passes_s": in_model.seconds - passes}
-    row["env"] = environment(device, threads, started, datetime.now(UTC))
-    write_json(path, row)
-    return path
+    return row | {"times": dict.fromkeys(TIMES) | row["times"]}
 
 
 def carry_out(bench: Bench, original: nn.Module) -> dict[str, Any]:

@@ -25,7 +25,7 @@ TIMES = (
 )
 TASK_KEYS = (
     "data", "model", "original", "scenario", "target", "placebo", "forget_sha256",
-    "seed", "seed_forget", "seed_unlearn", "fidelity",
+    "seed", "seed_forget", "seed_unlearn", "fidelity", "evaluation",
 )  # fmt: skip  # "original" is a hash of the data, the recipe and the training seed
 
 

@@ -32,7 +32,7 @@ def test_a_run_leaves_a_row_and_prints_a_table(command, runs):
         assert 0 <= row["metrics"][name] <= 100
     assert row["details"]["selected"] == sum(row["details"]["per_tensor"].values())
     times = row["times"]
-    assert times["online_s"] == pytest.approx(times["method_s"] - times["importance_full_s"])
+    assert 0 < times["online_s"] <= times["method_s"] - times["importance_full_s"]
     assert 0 < times["importance_full_s"] <= times["method_s"]
     assert row["memory"]["what"]
     for name in ("original", "unlearned", "outputs", "importance_full"):
@@ -75,7 +75,7 @@ def test_a_later_request_finds_the_original_and_its_importances(command, runs):
     assert row["cached"] == {"original": True, "importance_full": True, "unlearned": False}
     assert row["times"]["importance_full_s"] == 0
     assert row["times"]["importance_full_cost_s"] > 0
-    assert row["times"]["online_s"] == row["times"]["method_s"]
+    assert 0 < row["times"]["online_s"] <= row["times"]["method_s"]
     mixed = command(*SHORT, f"out={runs}", "scenario.target=3", "method.order=request").row
     assert not mixed["cached"]["importance_full"]  # the released order depends on the request
 
@@ -146,7 +146,7 @@ def test_a_checkpoint_is_unlearned_instead_of_training(command, tmp_path):
 def test_dry_run_leaves_nothing(command, tmp_path):
     ended = command(*SHORT, f"out={tmp_path / 'runs'}", "dry_run=true")
     assert ended.code == 0
-    assert "would be run" in ended.err
+    assert "would be run" in ended.out
     assert not (tmp_path / "runs").exists()
 
 
@@ -158,7 +158,7 @@ def test_everything_lies_under_out(command, tmp_path, monkeypatch):
 
 def test_save_model_false_keeps_no_unlearned_weights(command, tmp_path):
     row = command(*SHORT, f"out={tmp_path}", "save_model=false").row
-    assert "unlearned" not in row["artefacts"]
+    assert row["artefacts"]["unlearned"] is None
     assert not (tmp_path / "artefacts/unlearned").exists()
 
 
@@ -214,7 +214,7 @@ WRONG = {  # arguments -> what the line says
     "scenario.target=10": "scenario.target=10 does not exist",
     "scenario=random scenario.n_forget=1437": "allowed: 1 to 1436",
     "scenario=random scenario.n_forget=0": "n_forget must be at least 1",
-    "scenario=random scenario.fraction=0.5": "exactly one of n_forget and fraction",
+    "scenario=random scenario.n_forget=50 scenario.fraction=0.5": "exactly one of n_forget and fraction",
     "scenario=random scenario.n_forget=null scenario.fraction=2": "fraction must be between 0 and 1",
     "data.test_per_class=0": "test_per_class must be null or at least 1",
     "data.train_per_class=1000": "at most",
@@ -230,7 +230,11 @@ WRONG = {  # arguments -> what the line says
     "--multrun": "unrecognized arguments",
     "--config-dir=/nowhere": "--config-dir=/nowhere",
     "--multirun method=ssd,sdd": "did you mean 'ssd'",
-    "--multirun method=ssd,finetune method.alpa=1,2": "did you mean 'method.alpha'",
+    "--multirun method=ssd,ssd method.alpa=1,2": "did you mean 'method.alpha'",
+    "--multirun method=ssd,finetune method.alpha=1,2": "with method=finetune: method.alpha does not exist",
+    "hydra/launcher=jobli": "hydra/launcher",
+    "method._target_=nowhere.Mine": "nowhere",
+    "model=vit_base model.architecture=foo": "foo",
     "out=": "out must name a folder",
 }
 

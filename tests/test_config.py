@@ -106,8 +106,9 @@ def test_batches_that_averages_mean():
 
 def test_a_number_to_forget_on_the_command_line_wins_over_the_released_fraction():
     assert planned("scenario=random", "fidelity=official", "scenario.n_forget=50").scenario.fraction is None
+    assert planned("scenario=random", "scenario.fraction=0.1").scenario.fraction == 0.1
     with pytest.raises(ConfigError, match="exactly one"):
-        planned("scenario=random", "scenario.fraction=0.1")
+        planned("scenario=random", "scenario.fraction=0.1", "scenario.n_forget=50")
 
 
 def test_seeds_follow_seed():

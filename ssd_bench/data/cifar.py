@@ -130,6 +130,7 @@ def _from_torchvision(archive: str, root: Path) -> tuple[Part, Part]:
 
 def _download(archive: str, root: Path, extracted: Path) -> None:
     """Download and extract beside the final place, check, then move there in one step: nothing half-written stays."""
+    missing = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
     log.info("downloading %s into %s", archive, root)
     scratch = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
@@ -137,6 +138,9 @@ def _download(archive: str, root: Path, extracted: Path) -> None:
         _torchvision_class(archive)(scratch, train=True, download=True)
         os.replace(scratch / extracted.name, extracted)
     except (OSError, RuntimeError) as e:  # urllib's errors are OSErrors; a wrong checksum is a RuntimeError
+        shutil.rmtree(scratch, ignore_errors=True)
+        for folder in missing:  # made for nothing
+            folder.rmdir()
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise ConfigError(
             f"{archive} could not be downloaded into data.root={root} ({reason}); put it there by hand or point "

@@ -56,7 +56,7 @@ class SSD:
         importance_forget = diagonal_fisher(model, _draw(data.images, forget), self.importance)
         per_tensor = dampen(model, importance_full, importance_forget, self.alpha, self.lam)
         selected, total = sum(per_tensor.values()), sum(p.numel() for p in model.parameters())
-        bound = self.bound(full, forget)
+        bound = self.bound(data, full, forget)
         lab.details.update(selected=selected, selected_pct=100 * selected / total, per_tensor=per_tensor, bound=bound)
         self._warn(data, selected, bound)
         return model
@@ -73,11 +73,17 @@ class SSD:
         forget = data.forget if self.order == "shuffled" else order[torch.isin(order, data.forget)]
         return list(full.split(self.batch_size)), list(forget.split(self.batch_size))
 
-    def bound(self, full: list[Tensor], forget: list[Tensor]) -> float:
-        """What I_f / I_D cannot exceed where the batches of D_f are among those of D: alpha from there on is idle."""
+    def bound(self, data: Split, full: list[Tensor], forget: list[Tensor]) -> float | None:
+        """What I_f / I_D cannot exceed, so that alpha from there on is idle; None where it has no such bound.
+
+        It has one where what I_f is a mean of (samples, or class-pure batches of a whole class) is part of I_D.
+        """
+        if not self._forget_in_full(data):
+            return None
         if self.importance == "per_sample":
             return sum(map(len, full)) / sum(map(len, forget))
-        return len(full) / len(forget)
+        pure = self.order == "class_pure" and data.scenario != "random"
+        return len(full) / len(forget) if pure else None
 
     def _class_pure(self, rows: Tensor, group: Tensor) -> list[Tensor]:
         members = rows[group[rows].argsort(stable=True)]
@@ -91,7 +97,7 @@ class SSD:
         """Per sample, neither order nor batches change I_D, so they must not change its address either."""
         return [torch.cat(full).sort().values] if self.importance == "per_sample" else full
 
-    def _warn(self, data: Split, selected: int, bound: float) -> None:
+    def _warn(self, data: Split, selected: int, bound: float | None) -> None:
         if self.importance == "batch_mean" and self.order in ("mixed", "shuffled") and data.scenario != "random":
             log.warning(
                 "ssd: method.order=%s mixes classes in the batches of D, which shrinks I_D manyfold: at the published "
@@ -103,7 +109,7 @@ class SSD:
                 "ssd: alpha=%g selected nothing, the model is unchanged; try a smaller method.alpha",
                 self.alpha,
             )
-        if self.alpha >= bound and self.order in ("class_pure", "request"):
+        if bound is not None and self.alpha >= bound:
             log.warning(
                 "ssd: alpha=%g reaches %.4g, which I_f / I_D cannot exceed here (D against D_f, in %s); only rounding "
                 "errors and parameters with no importance for D can be selected",

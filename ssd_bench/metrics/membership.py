@@ -118,7 +118,7 @@ def _features(retain_probs: Tensor, test_probs: Tensor) -> tuple[np.ndarray, np.
 
 
 def _feature(probs: Tensor) -> np.ndarray:
-    feature = entropy(probs).reshape(-1, 1).cpu().numpy()
+    feature = entropy(probs.detach()).reshape(-1, 1).cpu().numpy()
     if not len(feature) or not np.isfinite(feature).all():
         raise ValueError("the attack needs at least one row in each set, all of finite probabilities")
     return feature

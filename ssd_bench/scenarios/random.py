@@ -8,21 +8,23 @@ from ssd_bench.data import Dataset
 from ssd_bench.errors import ConfigError
 from ssd_bench.task import Task, generator
 
+DEFAULT = 100
+
 
 @dataclass(frozen=True)
 class Random:
     """D_f is `n_forget` images of D, or `fraction` of it; D'_f is D_f itself and D'_r all of D', as in the paper."""
 
-    n_forget: int | None = 100
+    n_forget: int | None = DEFAULT  # gives way to `fraction` where that is given
     fraction: float | None = None
     placebo: bool = False
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        if (self.n_forget is None) == (self.fraction is None):
+        if (self.n_forget is None) == (self.fraction is None) and self.n_forget != DEFAULT:
             raise ValueError(
                 f"exactly one of n_forget and fraction must be given, got n_forget={self.n_forget} and "
-                f"fraction={self.fraction}; set the other to null (scenario.n_forget=null scenario.fraction=0.01)"
+                f"fraction={self.fraction}"
             )
         if self.n_forget is not None and self.n_forget < 1:
             raise ValueError(f"n_forget must be at least 1, got {self.n_forget}")
@@ -32,7 +34,7 @@ class Random:
     def __call__(self, dataset: Dataset, targets: dict[str, list[str]], seed: int) -> Task:
         labels = dataset.labelled(dataset.train, dataset.labels)
         total = len(labels)
-        n = self.n_forget if self.n_forget is not None else self._share(total)
+        n = self.n_forget if self.fraction is None else self._share(total)
         if not 0 < n < total:
             raise ConfigError(f"scenario: {n} images to forget of {total} training images; allowed: 1 to {total - 1}")
         drawn = torch.randperm(total, generator=generator(seed, "forget"))
