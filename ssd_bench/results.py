@@ -111,7 +111,7 @@ def to_frame(rows: list[Row], derived: dict[str, dict[str, float | None]]) -> An
                 **derived.get(row["path"], {}),
                 "cost_s": cost_s(row),
                 **row["times"],
-                "peak_memory_bytes": row["memory"]["peak_bytes"],
+                "peak_memory_bytes": (row["memory"] or {}).get("peak_bytes"),
                 "selected": row["details"].get("selected"),
                 "selected_pct": row["details"].get("selected_pct"),
                 **{f"method.{key}": value for key, value in row["settings"].items()},
