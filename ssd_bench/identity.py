@@ -64,6 +64,7 @@ def identify(plan: Plan, dataset: Dataset, task: Task, train: Images, device: to
     seeds = {"seed": plan.settings.seed, "seed_unlearn": plan.seed_unlearn, "seed_forget": plan.seed_forget}
     method = {
         "class": f"{type(plan.method).__module__}.{type(plan.method).__qualname__}",
+        "code": _code(type(plan.method)),
         **asdict(plan.method),
     }
     unlearned = {

@@ -1,5 +1,8 @@
 """The command line, driven in this process: what it answers, what it leaves, and what it says to wrong input."""
 
+import importlib
+import linecache
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -279,6 +282,35 @@ def test_typos_and_help_do_not_wait_for_torch():
     ):
         said = subprocess.run([sys.executable, "-c", program, argument], capture_output=True, text=True, check=True)
         assert said.stdout.strip().endswith(expected), said
+
+
+def test_simultaneous_processes_make_one_row(tmp_path):
+    program = [sys.executable, "-m", "ssd_bench.cli", *SHORT, f"out={tmp_path}", "method=finetune"]
+    both = [subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert said[0][0] == said[1][0]  # the same table and the same row
+    assert len(list(tmp_path.rglob("metrics.json"))) == 1
+    assert len(list((tmp_path / "artefacts/unlearned").glob("*.safetensors"))) == 1
+
+
+def test_an_edited_method_is_run_again(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/method").mkdir(parents=True)
+    (tmp_path / "conf/method/edited.yaml").write_text("_target_: edited.Edited\n")
+    body = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Edited:\n"
+    body += "    def __call__(self, model, data, lab):\n        lab.details['version'] = {}\n        return model\n"
+    versions = []
+    for text in (body.format(1), body.format(1) + "# a remark\n", body.format(2)):
+        (tmp_path / "edited.py").write_text(text)
+        sys.modules.pop("edited", None)
+        importlib.invalidate_caches()
+        linecache.clearcache()
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        row = command("--config-dir", "conf", "method=edited", *SHORT, f"out={tmp_path / 'runs'}").row
+        versions.append(row["details"]["version"])
+    assert versions == [1, 1, 2]
+    assert len(list((tmp_path / "runs").rglob("metrics.json"))) == 2
 
 
 def test_an_interruption_ends_with_130(command, monkeypatch, tmp_path):

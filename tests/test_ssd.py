@@ -151,6 +151,21 @@ def test_settings_out_of_range(setting):
         SSD(**{key: value if key in ("importance", "order") else float(value)})
 
 
+def test_the_bound_is_given_where_it_holds_alone(split):
+    from dataclasses import replace
+
+    def bound(data=split, **settings):
+        method = SSD(batch_size=8, **settings)
+        return method.bound(data, *method.batches(data))
+
+    n_forget = len(split.forget)
+    assert bound(importance="per_sample") == pytest.approx(70 / n_forget)
+    assert bound() == len(SSD(batch_size=8).batches(split)[0]) / len(SSD(batch_size=8).batches(split)[1])
+    assert bound(order="request") is bound(order="mixed") is bound(order="shuffled") is None
+    assert bound(replace(split, scenario="random")) is None
+    assert bound(replace(split, rows=split.retain)) is None  # a placebo
+
+
 def test_warnings_name_what_went_wrong(split, caplog):
     caplog.set_level(logging.WARNING)
     SSD(order="shuffled")._warn(split, selected=0, bound=10)
