@@ -75,6 +75,22 @@ class Recipe:
         if any(not 0 < m <= 1 for m in self.milestones):
             raise ValueError(f"milestones are shares of the epochs, between 0 and 1, got {list(self.milestones)}")
 
+    @classmethod
+    def constant(
+        cls, optimizer: str, epochs: int, batch_size: int, lr: float, momentum: float = 0.9, weight_decay: float = 0.0
+    ) -> Recipe:
+        """The recipe of most unlearning methods: one learning rate, no warm-up. momentum is SGD's alone."""
+        return cls(
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            warmup_epochs=0,
+            schedule="constant",
+        )
+
     def milestone_epochs(self) -> list[int]:
         """The epochs, counted from 1, from which on the learning rate is lower."""
         return [round(m * self.epochs) for m in self.milestones]

@@ -25,15 +25,7 @@ class Amnesiac:
         self.recipe()
 
     def recipe(self) -> Recipe:
-        return Recipe(
-            optimizer="adam",
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            weight_decay=0.0,
-            warmup_epochs=0,
-            schedule="constant",
-        )
+        return Recipe.constant("adam", self.epochs, self.batch_size, self.lr)
 
     def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
         labels = wrong_labels(data, lab.generator("labels"))

@@ -22,16 +22,7 @@ class Finetune:
         self.recipe()  # raises for values out of range
 
     def recipe(self) -> Recipe:
-        return Recipe(
-            optimizer="sgd",
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            warmup_epochs=0,
-            schedule="constant",
-        )
+        return Recipe.constant("sgd", self.epochs, self.batch_size, self.lr, self.momentum, self.weight_decay)
 
     def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
         return fit(model, data.images, data.retain, self.recipe(), lab.generator("batches"), "finetune")

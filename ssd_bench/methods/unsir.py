@@ -47,15 +47,7 @@ class Unsir:
         self.recipe(self.impair_batch_size), self.recipe(self.repair_batch_size)
 
     def recipe(self, batch_size: int) -> Recipe:
-        return Recipe(
-            optimizer="adam",
-            epochs=1,
-            batch_size=batch_size,
-            lr=self.lr,
-            weight_decay=0.0,
-            warmup_epochs=0,
-            schedule="constant",
-        )
+        return Recipe.constant("adam", 1, batch_size, self.lr)
 
     def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
         noise = self.learn_noise(model, data, lab)[: self.noise_images]
