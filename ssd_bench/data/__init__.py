@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -96,7 +97,7 @@ class Augment:
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class DataSettings(ABC):
     """What every source can be asked for; the sources add their own."""
 
     train_per_class: int | None = None
@@ -130,8 +131,9 @@ class DataSettings:
             return whole
         return replace(whole, **parts, fingerprint=fingerprint(*parts.values()))
 
+    @abstractmethod
     def load_all(self) -> Dataset:
-        raise NotImplementedError
+        """The whole data set; each source has its own."""
 
 
 def subset(part: Part, per_class: int | None, seed: int | None, dataset: Dataset, name: str) -> Part:
