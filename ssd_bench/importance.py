@@ -6,14 +6,13 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.errors import Diverged, check_choice
+from ssd_bench.per_sample import add_per_sample
 from ssd_bench.training import eval_mode, in_model
 
 ESTIMATORS = ("batch_mean", "per_sample")
-CHUNK = 32  # samples whose gradients are held at once by per_sample: chunk x parameters x 4 bytes
 
 
 def diagonal_fisher(
@@ -29,14 +28,13 @@ def diagonal_fisher(
     is not finite.
     """
     check_choice("estimator", estimator, ESTIMATORS)
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p, requires_grad=False) for name, p in model.named_parameters()}
     add = _add_batch_mean if estimator == "batch_mean" else add_per_sample
     count = 0
     with eval_mode(model), torch.enable_grad():
         for inputs, labels in batches:
             with in_model():
-                add(model, parameters, inputs, labels, total)
+                add(model, inputs, labels, total)
             count += 1 if estimator == "batch_mean" else len(labels)
     if count == 0:
         raise ValueError("importances need at least one sample, got no batch")
@@ -47,34 +45,11 @@ def diagonal_fisher(
     return total
 
 
-def _add_batch_mean(
-    model: nn.Module, parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, total: dict[str, Tensor]
-) -> None:
+def _add_batch_mean(model: nn.Module, inputs: Tensor, labels: Tensor, total: dict[str, Tensor]) -> None:
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         return
     loss = cross_entropy(model(inputs), labels)
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     used = [(total[name], g) for name, g in zip(parameters, gradients, strict=True) if g is not None]
     torch._foreach_addcmul_([t for t, _ in used], [g for _, g in used], [g for _, g in used])
-
-
-def add_per_sample(
-    model: nn.Module,
-    parameters: dict[str, Tensor],
-    inputs: Tensor,
-    labels: Tensor,
-    total: dict[str, Tensor],
-    weights: Tensor | None = None,
-) -> None:
-    """Add the sum over samples of `weights` (default 1) times the squared gradient of the cross-entropy to `total`."""
-    scale = torch.ones(len(labels), device=inputs.device) if weights is None else weights.sqrt()
-
-    def loss(values: dict[str, Tensor], x: Tensor, y: Tensor, s: Tensor) -> Tensor:
-        return s * cross_entropy(functional_call(model, values, (x[None],)), y[None])
-
-    values = {name: p.detach() for name, p in parameters.items()}
-    for start in range(0, len(labels), CHUNK):
-        chunk = slice(start, start + CHUNK)
-        gradients = vmap(grad(loss), in_dims=(None, 0, 0, 0))(values, inputs[chunk], labels[chunk], scale[chunk])
-        for name, g in gradients.items():
-            total[name] += g.square_().sum(0)

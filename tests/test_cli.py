@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from ssd_bench import cli
 
 SECTIONS = {
-    "schema", "status", "reason", "task", "method", "settings", "config", "metrics", "original_metrics", "details",
-    "times", "cached", "artefacts", "memory", "env",
+    "schema", "status", "reason", "task", "method", "settings", "config", "metrics", "original_metrics", "samples",
+    "details", "times", "cached", "artefacts", "memory", "env",
 }  # fmt: skip
 
 

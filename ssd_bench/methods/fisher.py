@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssd_bench import console
 from ssd_bench.errors import check_choice
-from ssd_bench.importance import add_per_sample
+from ssd_bench.per_sample import add_per_sample
 from ssd_bench.task import Lab, Split
 from ssd_bench.training import eval_mode, in_model
 
@@ -73,18 +73,17 @@ class Fisher:
 
 def label_expected_fisher(model: nn.Module, data: Split, rows: Tensor) -> dict[str, Tensor]:
     """Mean over samples of sum_y p(y | x) (grad of -ln p(y | x))^2, by parameter name, in eval mode."""
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p, requires_grad=False) for name, p in model.named_parameters()}
     log.info("fisher: %d samples x %d classes = %d gradients", len(rows), data.n_classes, len(rows) * data.n_classes)
     start = time.monotonic()
     with eval_mode(model):
         for done, batch in enumerate(rows.split(BATCH)):
-            inputs, labels = data.images.batch(batch)
-            with torch.no_grad(), in_model():
-                probs = model(inputs).softmax(dim=1)
-            for label in range(data.n_classes):
-                with in_model():
-                    add_per_sample(model, parameters, inputs, torch.full_like(labels, label), total, probs[:, label])
+            inputs, _ = data.images.batch(batch)
+            with in_model():
+                with torch.no_grad():
+                    probs = model(inputs).softmax(dim=1)
+                labels = torch.arange(data.n_classes, device=probs.device).expand_as(probs)
+                add_per_sample(model, inputs, labels, total, probs)
             if done == 0 and len(rows) > BATCH:
                 left = (time.monotonic() - start) * (len(rows) / BATCH - 1)
                 log.info("fisher: about %s; method.n_samples makes it cheaper", console.clock(left))
