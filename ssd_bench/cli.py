@@ -93,19 +93,20 @@ def _job(cfg: DictConfig) -> None:
     if row["reason"]:
         log.warning("%s: %s", row["status"], row["reason"])
     if not sweep:
-        show(rows_beside(path))
+        show(rows_beside(path), path.parents[1])
     print(f"metrics: {path}", flush=True)
 
 
 def _after_sweep(seconds: float) -> None:
-    """The table of each task that the sweep touched, and where the time went."""
+    """The tables of each task that the sweep touched, over all its seeds, and where the time went."""
     from ssd_bench.report.table import show
-    from ssd_bench.results import rows_beside
+    from ssd_bench.results import rows_around
     from ssd_bench.training import in_model
 
-    tasks = {json.dumps(json.loads(path.read_text())["task"]): path for path in finished}
-    for path in tasks.values():
-        show(rows_beside(path))
+    for rows, folder in rows_around(finished):
+        show(rows, folder)
+    out = finished[0].parents[3]
+    log.info("attacks, distances to the retrained model, other formats and pictures: ssd-bench-report %s", out)
     share = 100 * in_model.seconds / seconds
     took = console.clock(seconds)
     log.info("%d runs in %s; %.1f %% of that inside forward and backward passes", len(finished), took, share)

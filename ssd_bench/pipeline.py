@@ -76,6 +76,7 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
     plan, task, name = bench.plan, bench.task, bench.plan.names["method"]
     row = {"schema": SCHEMA, "status": "done", "reason": None, "task": bench.identity.task, "method": name}
     row |= {"settings": asdict(plan.method), "config": plan.config, "metrics": dict.fromkeys(METRICS)}
+    row["classes"] = list(task.classes)
     row["samples"] = {name: len(task.sets[name][1]) for name in plan.evaluate.sets}
     row |= {"original_metrics": None, "details": {}, "times": {}, "cached": {}, "artefacts": {}}
     row |= {"memory": {"peak_bytes": None, "what": None}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ TASK_KEYS = (
     "data", "model", "original", "scenario", "target", "placebo", "forget_sha256",
     "seed", "seed_forget", "seed_unlearn", "fidelity", "evaluation",
 )  # fmt: skip  # "original" is a hash of the data, the recipe and the training seed
+
+
+OF_SEEDS = ("original", "seed", "seed_forget", "seed_unlearn")  # what differs between the seeds of one task
 
 
 def read_rows(folder: Path) -> list[Row]:
@@ -54,11 +58,34 @@ def by_task(rows: list[Row]) -> list[list[Row]]:
     return list(tasks.values())
 
 
+def across_seeds(rows: list[Row]) -> list[list[Row]]:
+    """The rows of each table over seeds: those that agree in all but the method, its settings and the seeds.
+
+    Another seed draws other images to forget in the random scenario and for a placebo.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        task = row["task"]
+        drawn = ("forget_sha256",) if task["target"] is None or task["placebo"] else ()
+        key = {name: value for name, value in task.items() if name not in (*OF_SEEDS, *drawn)}
+        groups.setdefault(json.dumps(key, sort_keys=True), []).append(row)
+    return list(groups.values())
+
+
 def rows_beside(path: Path) -> list[Row]:
     """The rows of the same task as the row at `path`: they lie in the folder around it."""
     folder = path.parents[1]
     name = path.relative_to(folder).as_posix()
     return next(rows for rows in by_task(read_rows(folder)) if name in {row["path"] for row in rows})
+
+
+def rows_around(paths: list[Path]) -> Iterator[tuple[list[Row], Path]]:
+    """For each task among the rows at `paths`: its rows over all seeds, and the folder that they lie in."""
+    for folder in dict.fromkeys(path.parents[1] for path in paths):
+        names = {path.relative_to(folder).as_posix() for path in paths if path.is_relative_to(folder)}
+        for rows in across_seeds(read_rows(folder)):
+            if names & {row["path"] for row in rows}:
+                yield rows, folder
 
 
 def reference(rows: list[Row]) -> Row | None:

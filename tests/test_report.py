@@ -1,16 +1,23 @@
 """Rows to tables: what is derived, what is left out, and the command that writes them."""
 
+import copy
 import io
 import json
+import re
+from pathlib import Path
+from statistics import mean, stdev
 
 import pandas as pd
 import pytest
 import torch
 from conftest import SHORT
+from scipy.stats import ttest_1samp
 
 from ssd_bench.metrics.against import average_gap, layer_distance, tow
 from ssd_bench.report import cli as report
 from ssd_bench.report.derive import derived
+from ssd_bench.report.pictures import PICTURES
+from ssd_bench.report.summary import summarise, t_interval
 from ssd_bench.results import by_task, read_rows, reference, to_frame
 
 
@@ -24,6 +31,11 @@ def say(capfd):
         return ended.value.code, said.out, said.err
 
     return run
+
+
+def only(things):
+    assert len(things) == 1
+    return things[0]
 
 
 @pytest.fixture
@@ -55,16 +67,86 @@ def test_one_line_a_run(swept, say):
     assert ssd.cost_s == pytest.approx(row["times"]["online_s"] + row["times"]["importance_full_cost_s"])
 
 
-def test_one_table_a_task(swept, say):
+def test_one_table_a_task_over_its_seeds(swept, say):
     code, out, _ = say(swept)
     assert code == 0
-    assert out.count("digits, resnet18_slim, full_class: forget 8") == 2
-    firsts = [
-        line.split()[0]
-        for line in out.splitlines()
-        if line.split() and line.split()[0] in ("original", "retrain", "ssd")
-    ]
+    assert out.count("digits, resnet18_slim, full_class: forget 8, seeds 0, 1") == 2  # accuracies, then distances
+    firsts = [line.split()[0] for line in out.splitlines() if "±" in line and "." in line.split()[1]]
     assert firsts == ["original", "retrain", "ssd"] * 2
+    values = [row["metrics"]["test_acc"] for row in read_rows(swept) if row["method"] == "ssd"]
+    assert f"{mean(values):.2f} ± {stdev(values):.2f}" in out
+
+
+def test_values_over_seeds_by_hand(swept):
+    rows = read_rows(swept)
+    summary = only(summarise(rows, derived(rows, swept)))
+    by = {(row["method"], row["task"]["seed"]): row["metrics"]["mia"] for row in rows}
+    ssd = summary.line("ssd")
+    assert summary.seeds == [0, 1]
+    assert ssd.values["mia"] == {0: by["ssd", 0], 1: by["ssd", 1]}
+    apart = [by["ssd", seed] - by["retrain", seed] for seed in (0, 1)]
+    assert summary.differences(ssd, "mia") == apart
+    assert summary.distance(ssd, "mia") == pytest.approx(mean(map(abs, apart)))
+    held = ttest_1samp(apart, 0).confidence_interval(0.95)
+    assert t_interval(apart) == pytest.approx((held.low, held.high))
+    assert summary.told_apart(ssd, "mia") == (not held.low <= 0 <= held.high)
+    assert summary.told_apart(summary.retrained, "mia") is None
+
+
+def test_best_is_nearest_to_the_retrained_model_not_highest(swept):
+    rows = read_rows(swept)
+    for row in list(rows):  # two more methods, of which the better has the lower accuracies
+        if row["method"] == "ssd":
+            for name, value in (("high", 100.0), ("near", None)):
+                other = copy.deepcopy(row) | {"method": name, "path": row["path"] + name}
+                retrained = next(
+                    r for r in rows if r["method"] == "retrain" and r["task"]["seed"] == row["task"]["seed"]
+                )
+                other["metrics"]["retain_acc"] = retrained["metrics"]["retain_acc"] if value is None else value
+                rows.append(other)
+    summary = only(summarise(rows, derived(rows, swept)))
+    ranks = summary.ranks("retain_acc", 2)
+    assert ranks["near"] == 1
+    assert summary.distance(summary.line("near"), "retain_acc") == 0
+    assert not {"original", "retrain"} & set(ranks)
+
+
+def test_what_is_missing_or_ended_badly_is_said(swept, command, say):
+    command("-m", *SHORT, f"out={swept}", "method=finetune", "seed=0")
+    command("-m", *SHORT, f"out={swept}", "method=teacher", "method.lr=1e30", "seed=0,1")
+    out = say(swept)[1]
+    assert "finetune: seeds 1 have not been run" in out
+    assert "teacher: diverged (seeds 0, 1)" in out
+
+
+def test_latex_is_whole_and_escaped(swept, say):
+    text = say(swept, "--format", "latex")[1]
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+    assert r"resnet18\_slim" in text
+    assert r"$\pm$" in text
+    assert not re.search(r"(?m)(?<!\\)%(?!$)", text.split(r"\begin{table}")[1])
+    assert text.count("{") == text.count("}")
+    rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert len({line.count(" & ") for line in rows}) <= 2
+
+
+def test_few_images_are_marked(command, tmp_path, say):
+    command(*SHORT, f"out={tmp_path}")  # ten test images to forget
+    out = say(tmp_path)[1]
+    assert "one seed, so no error bar" in out
+    assert "°: rests on fewer images" in out
+    assert "D'_f 10" in out
+
+
+def test_pictures_of_every_kind(swept, command, say, tmp_path):
+    alphas = "method.alpha=1,2,4"
+    command("-m", *SHORT, f"out={swept}", "method=ssd", "method.importance=batch_mean,per_sample", alphas, "seed=0,1")
+    command("-m", *SHORT, f"out={swept}", "method=finetune", "seed=0,1")
+    code, out, _ = say(swept, "--pictures", tmp_path / "pictures")
+    assert code == 0
+    kinds = {path.stem.rsplit("-", 1)[1] for path in map(Path, out.split())}
+    assert kinds == {picture.__name__ for picture in PICTURES}
+    assert all(Path(path).stat().st_size > 5000 for path in out.split())
 
 
 def test_markdown_into_a_file(swept, say, tmp_path):

@@ -10,4 +10,5 @@ class About:
     unit: str  # "percent", "nats", "fraction" (0 to 1), ...
     ideal: str  # "retrained" (the retrained model's value), or a number
     valid: str  # where it means something
-    least: int = 1  # smallest number of samples in its smallest set that it means anything for
+    on: tuple[str, ...] = ()  # of task.SETS: the sets that it rests on
+    least: int = 1  # smallest number of samples in the smallest of them that it means anything for

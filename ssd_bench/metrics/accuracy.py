@@ -22,8 +22,8 @@ class Accuracy:
     average: str = "sample"
     batch_size: int = 64
     about: ClassVar[dict[str, About]] = {
-        **{f"{name}_acc": About("percent", "retrained", "everywhere", 20) for name in SETS},
-        **{f"{name}_loss": About("nats", "retrained", "everywhere", 20) for name in LOSSES},
+        **{f"{name}_acc": About("percent", "retrained", "everywhere", (name,), 20) for name in SETS},
+        **{f"{name}_loss": About("nats", "retrained", "everywhere", (name,), 20) for name in LOSSES},
     }
 
     def __post_init__(self) -> None:

@@ -15,12 +15,12 @@ from ssd_bench.task import Outputs
 
 SETS = ("forget", "retain", "test")  # D'_f, D'_r, D'
 ABOUT = {
-    **{f"js_{name}": About("fraction", "0", "beside the floor", 20) for name in SETS},
-    **{f"distance_{name}": About("L2", "0", "beside the floor", 20) for name in SETS},
-    **{f"agreement_{name}": About("percent", "100", "beside the floor", 20) for name in SETS},
+    **{f"js_{name}": About("bits", "0", "beside the floor", (name,), 20) for name in SETS},
+    **{f"distance_{name}": About("L2", "0", "beside the floor", (name,), 20) for name in SETS},
+    **{f"agreement_{name}": About("percent", "100", "beside the floor", (name,), 20) for name in SETS},
     "layer_distance": About("L2", "0", "beside the floor alone: two retrained models are far apart"),
-    "average_gap": About("points", "0", "everywhere", 20),
-    "tow": About("fraction", "1", "everywhere", 20),
+    "average_gap": About("points", "0", "everywhere", ("forget_train", "retain_train", "retain"), 20),
+    "tow": About("fraction", "1", "everywhere", ("forget_train", "retain_train", "test"), 20),
 }
 
 
@@ -57,6 +57,19 @@ def average_gap(metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenar
     if any(value is None for pair in pairs for value in pair):
         return None
     return sum(abs(value - other) for value, other in pairs) / len(pairs)
+
+
+SIGNED = ("retain_acc", "forget_acc", "test_acc", "retain_train_acc", "forget_train_acc", "mia", "zrf")
+
+
+def metrics_against(metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenario: str) -> dict[str, float | None]:
+    """`average_gap`, `tow`, and `delta.*`: the signed difference of each metric that both models have."""
+    known = [name for name in SIGNED if metrics.get(name) is not None and retrained.get(name) is not None]
+    return {
+        "average_gap": average_gap(metrics, retrained, scenario),
+        "tow": tow(metrics, retrained),
+        **{f"delta.{name}": metrics[name] - retrained[name] for name in known},
+    }
 
 
 def tow(metrics: Mapping[str, Any], retrained: Mapping[str, Any]) -> float | None:

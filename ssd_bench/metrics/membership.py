@@ -22,8 +22,20 @@ class EntropyAttack:
 
     seed: int = 0
     about: ClassVar[dict[str, About]] = {
-        "mia": About("percent", "retrained", "beside the retrained model's; far below it is a Streisand effect"),
-        "mia_auc": About("fraction", "0.5", "at 0.5 the attack attacks nothing, and mia says nothing", 50),
+        "mia": About(
+            "percent",
+            "retrained",
+            "where mia_auc is above 0.5; far below the ideal is a Streisand effect",
+            ("forget_train",),
+            20,
+        ),
+        "mia_auc": About(
+            "fraction",
+            "retrained",
+            "at 0.5 the attack attacks nothing, and mia says nothing",
+            ("retain_train", "test"),
+            50,
+        ),
     }
 
     def __call__(self, seen: Outputs) -> dict[str, float]:
@@ -46,8 +58,12 @@ class PopulationAttack:
     n_bootstrap: int = 1000
     seed: int = 0
     about: ClassVar[dict[str, About]] = {
-        "population_auc": About("fraction", "retrained", "about 0.5 for a retrained model", 20),
-        "population_tpr1": About("percent", "retrained", "at 1 % false positives; about 1 for a retrained model", 100),
+        "population_auc": About(
+            "fraction", "retrained", "about 0.5 for a retrained model", ("forget", "forget_train"), 20
+        ),
+        "population_tpr1": About(
+            "percent", "retrained", "at 1 % false positives; about 1 for a retrained model", ("forget",), 100
+        ),
     }
 
     def __post_init__(self) -> None:

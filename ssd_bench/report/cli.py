@@ -9,10 +9,11 @@ from typing import NoReturn
 
 from ssd_bench.errors import ConfigError, check_choice
 from ssd_bench.report.derive import derived
-from ssd_bench.report.table import markdown, show
+from ssd_bench.report.summary import Summary, summarise
+from ssd_bench.report.table import latex, markdown, show
 from ssd_bench.results import read_rows, to_frame
 
-FORMATS = ("table", "csv", "markdown")
+FORMATS = ("table", "csv", "markdown", "latex")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,6 +38,7 @@ def _report(arguments: list[str] | None) -> None:
     parser.add_argument("folder", type=Path, help="a folder of runs (searched through and through)")
     parser.add_argument("--format", help=f"one of {', '.join(FORMATS)} (default: table; into a file: markdown)")
     parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw the pictures of each task into this folder")
     args = parser.parse_args(arguments)
     form = args.format or ("markdown" if args.output else "table")
     check_choice("--format", form, FORMATS)
@@ -47,12 +49,20 @@ def _report(arguments: list[str] | None) -> None:
     rows = read_rows(args.folder)
     if not rows:
         raise ConfigError(f"{args.folder} holds no finished run (no metrics.json); run ssd-bench first")
+    told = derived(rows, args.folder)
+    if args.pictures:
+        _draw(summarise(rows, told), args.folder, args.pictures)
+        if not (args.format or args.output):
+            return
     if form == "table":
         if args.output:
-            raise ConfigError("--format=table is for the terminal; allowed with --output: csv, markdown")
-        show(rows)
+            raise ConfigError(f"--format=table is for the terminal; allowed with --output: {', '.join(FORMATS[1:])}")
+        show(rows, args.folder, whole=True)
         return
-    text = to_frame(rows, derived(rows, args.folder)).to_csv(index=False) if form == "csv" else markdown(rows)
+    if form == "csv":
+        text = to_frame(rows, told).to_csv(index=False)
+    else:
+        text = {"markdown": markdown, "latex": latex}[form](summarise(rows, told))
     if args.output is None:
         sys.stdout.write(text)
         return
@@ -60,3 +70,13 @@ def _report(arguments: list[str] | None) -> None:
         args.output.write_text(text)
     except OSError as e:
         raise ConfigError(f"--output={args.output} cannot be written: {e.strerror}") from e
+
+
+def _draw(summaries: list[Summary], folder: Path, into: Path) -> None:
+    from ssd_bench.report.pictures import draw  # here, so that a table does not wait for matplotlib
+
+    try:
+        for path in draw(summaries, folder, into):
+            print(path)
+    except OSError as e:
+        raise ConfigError(f"--pictures={into} cannot be written: {e.strerror}") from e

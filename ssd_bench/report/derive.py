@@ -10,70 +10,73 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ssd_bench.evaluation import outputs
-from ssd_bench.metrics.against import average_gap, layer_distance, outputs_against, tow
-from ssd_bench.results import Row, by_task, reference
+from ssd_bench.metrics.against import layer_distance, metrics_against, outputs_against
+from ssd_bench.results import Row, across_seeds, by_task, reference
 from ssd_bench.task import Outputs
 
-SIGNED = ("retain_acc", "forget_acc", "test_acc", "retain_train_acc", "forget_train_acc", "mia", "zrf")
-OF_SEEDS = ("original", "seed", "seed_forget", "seed_unlearn")  # what differs between the training seeds of one task
 
-
-def derived(rows: list[Row], folder: Path) -> dict[str, dict[str, float | None]]:
+def derived(rows: list[Row], folder: Path | str) -> dict[str, dict[str, float | None]]:
     """By path of the row: distances to the retrained model of its own task, and the floor under them.
 
     `delta.*` are signed differences of metrics. `floor.*` are the same distances between that retrained model and those
     of other training seeds (their mean): nothing below them can be told from chance. Empty without a retrained model;
     no floor with one seed; no distances where the artefacts are gone.
     """
-    tasks = by_task(rows)
-    values = {}
-    for of_task in tasks:
-        retrained = reference(of_task)
-        if retrained is None:
-            continue
-        floor = _floor(retrained, tasks, folder)
-        for row in of_task:
-            mine, theirs = row["metrics"], retrained["metrics"]
-            told = {"average_gap": average_gap(mine, theirs, row["task"]["scenario"]), "tow": tow(mine, theirs)}
-            known = [name for name in SIGNED if mine.get(name) is not None and theirs.get(name) is not None]
-            told |= {f"delta.{name}": mine[name] - theirs[name] for name in known}
-            values[row["path"]] = told | _distances(row, retrained, folder) | floor
+    folder, values = Path(folder), derived_metrics(rows)
+    for alike in across_seeds(rows):
+        tasks = [(of_task, reference(of_task)) for of_task in by_task(alike)]
+        known = [retrained for _, retrained in tasks if retrained]
+        for of_task, retrained in tasks:
+            if retrained is None:
+                continue
+            floor = _floor(retrained, known, folder)
+            for row in of_task:
+                values[row["path"]] |= _distances(row, retrained, folder) | floor
     return values
 
 
-def _floor(retrained: Row, tasks: list[list[Row]], folder: Path) -> dict[str, float]:
-    def alike(other: Row) -> bool:
-        names = [name for name in retrained["task"] if name not in OF_SEEDS]
-        return other["settings"] == retrained["settings"] and all(
-            other["task"].get(name) == retrained["task"][name] for name in names
-        )
+def derived_metrics(rows: list[Row]) -> dict[str, dict[str, float | None]]:
+    """The part of `derived` that the rows alone tell: gaps, without a look at any artefact."""
+    return {
+        row["path"]: metrics_against(row["metrics"], retrained["metrics"], row["task"]["scenario"])
+        for of_task in by_task(rows)
+        if (retrained := reference(of_task))
+        for row in of_task
+    }
 
-    others = [other for other in map(reference, tasks) if other and other is not retrained and alike(other)]
-    apart = [distances for other in others if (distances := _distances(other, retrained, folder))]
-    names = apart[0] if apart else ()
+
+def _floor(retrained: Row, known: list[Row], folder: Path) -> dict[str, float]:
+    others = [row for row in known if row["task"]["seed"] != retrained["task"]["seed"]]
+    others = [row for row in others if row["settings"] == retrained["settings"]]
+    apart = [distances for row in others if (distances := _distances(row, retrained, folder))]
+    names = [name for name in (apart[0] if apart else ()) if all(name in each for each in apart)]
     return {f"floor.{name}": sum(each[name] for each in apart) / len(apart) for name in names}
 
 
 def _distances(row: Row, retrained: Row, folder: Path) -> dict[str, float]:
     if row["status"] != "done":
         return {}
-    found = [_said(each, folder) for each in (row, retrained)]
+    found = [said(each, folder) for each in (row, retrained)]
     values = outputs_against(*found) if all(found) else {}
-    weights = [_tensors(each["artefacts"].get("unlearned"), folder) for each in (row, retrained)]
+    if row["task"]["forget_sha256"] != retrained["task"]["forget_sha256"]:  # other images were drawn for D_f
+        values = {name: value for name, value in values.items() if not name.endswith("_forget")}
+    weights = [tensors(each["artefacts"].get("unlearned"), folder) for each in (row, retrained)]
     if all(weights):
         values["layer_distance"] = layer_distance(*weights)
     return values
 
 
-def _said(row: Row, folder: Path) -> Outputs | None:
+def said(row: Row, folder: Path) -> Outputs | None:
+    """What the row's model says about its sets, read from the artefacts; None where they are gone."""
     sets, logits = (row["artefacts"].get(name) for name in ("sets", "outputs"))
-    tensors = _tensors(sets, folder), _tensors(logits, folder)
-    if not all(tensors):
+    found = tensors(sets, folder), tensors(logits, folder)
+    if not all(found):
         return None
-    return outputs(tensors[0], json.loads(_find(sets, folder).with_suffix(".json").read_text())["about"], tensors[1])
+    return outputs(found[0], json.loads(_find(sets, folder).with_suffix(".json").read_text())["about"], found[1])
 
 
-def _tensors(path: str | None, folder: Path) -> dict[str, Tensor] | None:
+def tensors(path: str | None, folder: Path) -> dict[str, Tensor] | None:
+    """The tensors of an artefact that a row names."""
     found = _find(path, folder) if path else None
     return _load(found) if found else None
 
