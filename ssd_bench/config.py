@@ -52,6 +52,9 @@ class Evaluate:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
 @dataclass(frozen=True)
 class Settings:
     """The keys that belong to no group."""
@@ -62,6 +65,8 @@ class Settings:
     seed_forget: int | None = None
     device: str = "auto"
     threads: str = "auto"
+    precision: str = "float32"
+    compile: bool = False
     out: str = "runs"
     force: bool = False
     save_model: bool = True
@@ -73,6 +78,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ValueError(f"{name} must be a whole number from 0 on, got {value}")
+        check_choice("precision", self.precision, PRECISIONS)
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             check_choice("device", self.device, ("auto", "cpu", "cuda", "cuda:1", "mps"))
         if self.threads != "auto" and not (self.threads.isdecimal() and 1 <= int(self.threads) <= 1024):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -29,22 +30,37 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def set_up(threads: str, parallel: bool) -> int:
-    """Set the number of CPU threads and switch to deterministic kernels; returns the number of threads."""
+def use_threads(threads: str, parallel: bool) -> int:
+    """Set the number of CPU threads; returns it."""
     if threads != "auto":
         torch.set_num_threads(int(threads))
     elif parallel:
         torch.set_num_threads(1)
     else:
         torch.set_num_threads(_default_threads)
+    return torch.get_num_threads()
+
+
+def be_deterministic() -> None:
+    """Switch to deterministic kernels. PyTorch imports its compiler for that (seconds), so only who computes asks."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA needs for deterministic matrix products
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every new tensor twice
     torch.backends.cudnn.benchmark = False
-    return torch.get_num_threads()
 
 
 _default_threads = torch.get_num_threads()  # torch's own choice: the physical cores, or OMP_NUM_THREADS
+
+
+def use_precision(precision: str, device: torch.device) -> Callable[[], AbstractContextManager]:
+    """Switch to this arithmetic; returns what forward and backward passes are to run in. The default is float32 proper:
+    PyTorch's own lets a GPU round the inputs of convolutions to TF32. Raises ConfigError for TF32 without CUDA."""
+    if precision == "tf32" and device.type != "cuda":
+        raise ConfigError(f"precision=tf32 needs a CUDA device, not {device.type}; allowed there: float32, bfloat16")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    if precision == "bfloat16":
+        return partial(torch.autocast, device.type, torch.bfloat16)
+    return nullcontext
 
 
 def synchronise(device: torch.device) -> None:

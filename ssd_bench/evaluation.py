@@ -16,7 +16,8 @@ from ssd_bench.results import METRICS
 from ssd_bench.task import Outputs, derive_seed
 from ssd_bench.training import predict
 
-LIKE = ("model", "view", "data", "labels", "device", "threads", "torch")  # what a random model's outputs depend on
+# What a random model's outputs depend on.
+LIKE = ("model", "view", "data", "labels", "device", "threads", "torch", "precision", "compile")
 Model = Callable[[], nn.Module]  # asked for only where an inference pass is needed
 
 

@@ -43,6 +43,7 @@ def hash_rows(rows: Tensor) -> str:
 def identify(plan: Plan, dataset: Dataset, task: Task, train: Images, device: torch.device, threads: int) -> Identity:
     """The identity of the run that `plan` describes on this data and device."""
     machine = {"device": device.type, "threads": threads, "torch": torch.__version__}
+    machine |= {"precision": plan.settings.precision, "compile": plan.settings.compile}
     model = {key: value for key, value in asdict(plan.model).items() if key != "checkpoint"}
     view = {"mean": train.mean.tolist(), "std": train.std.tolist(), "side": train.side}
     data = {

@@ -71,8 +71,8 @@ def _recorded(model: nn.Module, names: dict[int, str], n: int, total: dict[str, 
         def add(gradient: Tensor) -> None:
             if handled.isdisjoint(own.values()):
                 return
-            with torch.no_grad():
-                for name, squares in rule(module, seen, gradient).items():
+            with torch.no_grad(), torch.autocast(seen.device.type, enabled=False):
+                for name, squares in rule(module, seen.float(), gradient.float()).items():
                     if name in own:
                         total[own[name]] += squares
 

@@ -38,7 +38,8 @@ def run(plan: Plan, parallel: bool = False) -> Path:
     started, start, passes = datetime.now(UTC), time.monotonic(), in_model.seconds
     settings = plan.settings
     device = devices.choose_device(settings.device)
-    threads = devices.set_up(settings.threads, parallel)
+    threads = devices.use_threads(settings.threads, parallel)
+    in_model.precision = devices.use_precision(settings.precision, device)
     dataset = plan.data.load()
     task = plan.scenario(dataset, plan.data.targets, plan.seed_forget)
     images = view(dataset, task, plan.data.norm, plan.model, device)
@@ -49,11 +50,15 @@ def run(plan: Plan, parallel: bool = False) -> Path:
     if path.exists() and not settings.force:
         log.info("%s: finished already; force=true runs it again", path)
         return path
+    devices.be_deterministic()
 
     def new_model(seed: int, pretrained: bool = True) -> nn.Module:
         _, channels, side, _ = images["train"].pixels.shape
         model = plan.model if pretrained else plan.model.untrained()
-        return fresh(model, seed, len(task.classes), channels, side).to(device)
+        made = fresh(model, seed, len(task.classes), channels, side).to(device)
+        if settings.compile:
+            made.compile()
+        return made
 
     original = new_model(derive_seed(settings.seed, "original", "init"))  # what cannot be built says so now
     if plan.model.checkpoint:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -20,6 +21,8 @@ from ssd_bench import console
 from ssd_bench.errors import Diverged, check_choice
 from ssd_bench.task import Images, generator
 
+log = logging.getLogger(__name__)
+
 RECIPE_VERSION = 1  # part of every artefact's address: raise it when a change here changes the weights that come out
 
 
@@ -27,12 +30,14 @@ class PassClock:
     """Seconds spent inside forward and backward passes by this process (on an asynchronous device: launching them)."""
 
     seconds = 0.0
+    precision: Callable[[], AbstractContextManager] = nullcontext  # what passes run in, see `devices.use_precision`
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         start = time.perf_counter()
         try:
-            yield
+            with self.precision():
+                yield
         finally:
             self.seconds += time.perf_counter() - start
 
@@ -273,15 +278,26 @@ def _cross_entropy(model: nn.Module, inputs: Tensor, labels: Tensor, rows: Tenso
 
 @torch.inference_mode()
 def predict(model: nn.Module, images: Images, rows: Tensor, batch_size: int) -> Tensor:
-    """The logits of these rows in eval mode: n x classes, float32, CPU. The model's modes are left as they were."""
+    """The logits of these rows in eval mode: n x classes, float32, CPU. The model's modes are left as they were.
+
+    Where the device's memory does not suffice, half as many images are taken at once, down to one.
+    """
+    order = rows.to(images.pixels.device)
+    logits = []
     with eval_mode(model):
-        order = rows.to(images.pixels.device)
-        logits = []
-        for start in range(0, len(order), batch_size):
-            inputs, _ = images.batch(order[start : start + batch_size])
-            with in_model():
-                logits.append(model(inputs))
-        return torch.cat(logits).float().cpu()
+        start = 0
+        while start < len(order):
+            try:
+                inputs, _ = images.batch(order[start : start + batch_size])
+                with in_model():
+                    logits.append(model(inputs).float())
+                start += batch_size
+            except torch.OutOfMemoryError:
+                if batch_size == 1:
+                    raise
+                batch_size //= 2
+                log.warning("out of memory: going on with evaluate.batch_size=%d", batch_size)
+    return torch.cat(logits).cpu()
 
 
 @contextmanager

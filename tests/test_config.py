@@ -74,6 +74,9 @@ def test_tuned_files_apply_where_their_name_says_and_leave_the_fidelity_switches
     for key, value in yaml.safe_load(path.read_text())["method"].items():
         if "by_fidelity" in str(default[key]):
             assert "by_fidelity" in value, f"{path}: {key} would hide fidelity=official"
+        elif "by_fidelity" in str(value):  # the released setting is the default, and stays under fidelity=official
+            official = composed("fidelity=official", *(f"{group}={option}" for group, option in chosen.items()))
+            assert official.method[key] == default[key] != cfg.method[key]
         else:
             assert cfg.method[key] == value
 

@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
 
 import torch
+from platformdirs import user_cache_path
+from torch import Tensor
 
+from ssd_bench.artefacts import Store
 from ssd_bench.data import Dataset, DataSettings, Part, fingerprint
 
 NAMES = tuple("0123456789")
@@ -26,18 +31,25 @@ class Digits(DataSettings):
         return _load(self.split_seed)
 
 
-@lru_cache(maxsize=2)
-def _load(split_seed: int) -> Dataset:
+def _split(split_seed: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     images, labels = load_digits(return_X_y=True)
     pixels = torch.from_numpy(images).reshape(-1, 1, 8, 8).mul(255 / 16).round().to(torch.uint8)
     fine = torch.from_numpy(labels).long()
-    train_rows, test_rows = train_test_split(
-        torch.arange(len(fine)), test_size=0.2, stratify=labels, random_state=split_seed
-    )
-    train, test = (Part(pixels[rows.sort().values], fine[rows.sort().values]) for rows in (train_rows, test_rows))
+    rows = train_test_split(torch.arange(len(fine)), test_size=0.2, stratify=labels, random_state=split_seed)
+    parts = {name: of_part.sort().values for name, of_part in zip(("train", "test"), rows, strict=True)}
+    tensors = {f"{name}.pixels": pixels[of_part] for name, of_part in parts.items()}
+    return tensors | {f"{name}.fine": fine[of_part] for name, of_part in parts.items()}, {}
+
+
+@lru_cache(maxsize=2)
+def _load(split_seed: int) -> Dataset:
+    key = {"archive": "digits", "scikit-learn": version("scikit-learn"), "split_seed": split_seed}
+    cache = Store(user_cache_path("ssd-bench"), optional=True)  # importing scikit-learn takes longer than all the rest
+    kept = cache.get_or_make("decoded", key, lambda: _split(split_seed)).tensors
+    train, test = (Part(kept[f"{name}.pixels"], kept[f"{name}.fine"]) for name in ("train", "test"))
     scaled = train.pixels.double() / 255
     return Dataset(
         name="digits",
