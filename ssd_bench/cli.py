@@ -40,6 +40,9 @@ def main() -> NoReturn:
         sweep = args.multirun
         _find_modules(args.config_dir)
         if not (args.help or args.hydra_help or args.info or args.shell_completion):
+            if stands_for := overrides.sweep_of_experiment(args):
+                args.overrides += stands_for
+                sys.argv += [*stands_for, "hydra.sweeper.params=null"]
             overrides.check(args)
             checked = True
         hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(_job)()

@@ -57,6 +57,26 @@ def check(args: argparse.Namespace) -> None:
                 raise ConfigError(f"out={override.value()} cannot be written; choose a folder that can")
 
 
+def sweep_of_experiment(args: argparse.Namespace) -> list[str]:
+    """The overrides that the experiment on the command line stands for; what is given beside it wins.
+
+    An experiment file holds its sweep as `hydra.sweeper.params`. Raises ConfigError for one without --multirun.
+    """
+    given = {override.key_or_group: override for override in map(_parse, args.overrides)}
+    if (chosen := given.get("experiment")) is None or chosen.value() is None:
+        return []
+    search = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"] if args.config_dir else []
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        known = loader.get_group_options("experiment") + _beside(args.config_dir).get("experiment", [])
+        check_choice("experiment", str(chosen.value()), known)
+        cfg = compose("config", [*search, f"experiment={chosen.value()}"], return_hydra_config=True)
+    params = cfg.hydra.sweeper.params or {}
+    if params and not args.multirun:
+        raise ConfigError(f"experiment={chosen.value()} is a sweep; add --multirun")
+    return [f"{key}={value}" for key, value in params.items() if key not in given]
+
+
 def _parse(text: str) -> Override:
     try:
         return OverridesParser.create().parse_override(text)
@@ -70,7 +90,15 @@ def _options(loader: Any, config_dir: str | None) -> dict[str, list[str]]:
     """The options of every group of ours, those of --config-dir included."""
     groups = (group for group in loader.list_groups("") if group not in ("hydra", "tuned"))
     options = {group: loader.get_group_options(group) for group in groups}
-    for path in Path(config_dir).glob("*/*.yaml") if config_dir else ():
+    for group, names in _beside(config_dir).items():
+        options.setdefault(group, []).extend(names)
+    return options
+
+
+def _beside(config_dir: str | None) -> dict[str, list[str]]:
+    """Per group, the options in --config-dir."""
+    options: dict[str, list[str]] = {}
+    for path in sorted(Path(config_dir).glob("*/*.yaml")) if config_dir else ():
         options.setdefault(path.parent.name, []).append(path.stem)
     return options
 

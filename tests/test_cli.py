@@ -180,6 +180,7 @@ WRONG = {  # arguments -> what the line says
     "train=resnet81": "did you mean 'resnet18'",
     "metric=[accuracy,zfr]": "did you mean 'zrf'",
     "experiment=table": "experiment",
+    "experiment=cifar20_sub_class": "add --multirun",
     "methd=ssd": "did you mean 'method'",
     "sede=1": "did you mean 'seed'",
     "method.alpa=3": "did you mean 'method.alpha'",

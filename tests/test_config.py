@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import composed
+from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
+from ssd_bench import overrides
 from ssd_bench.config import CONF_DIR, Plan, plan
 from ssd_bench.errors import ConfigError
 
@@ -119,3 +121,34 @@ def test_seeds_follow_seed():
     assert (made.seed_unlearn, made.seed_forget) == (4, 4)
     made = planned("seed=4", "seed_unlearn=0", "seed_forget=7")
     assert (made.seed_unlearn, made.seed_forget) == (0, 7)
+
+
+EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_is_a_sweep_whose_jobs_compose(name):
+    args = get_args_parser().parse_args(["--multirun", f"experiment={name}"])
+    args.overrides += overrides.sweep_of_experiment(args)
+    overrides.check(args)
+    swept = dict(override.split("=", 1) for override in args.overrides)
+    assert {"original", "retrain", "ssd"} <= set(swept["method"].split(","))
+    assert len(swept["seed"].split(",")) == (3 if name.endswith("_slim") else 10)
+    assert name.startswith(f"{swept['data']}_{swept['scenario']}")
+    first = composed(*(f"{key}={value.split(',')[0]}" for key, value in swept.items() if key != "experiment"))
+    assert first.scenario._target_
+    if targets := first.data.targets.get(swept["scenario"]):
+        assert swept["scenario.target"].split(",") == targets[: 1 if name.endswith("_slim") else None]
+
+
+def test_every_paper_table_has_a_slim_twin():
+    assert {name for name in EXPERIMENTS if f"{name}_slim" in EXPERIMENTS} == {
+        name for name in EXPERIMENTS if not name.endswith("_slim")
+    }
+
+
+def test_what_is_given_beside_an_experiment_wins():
+    args = get_args_parser().parse_args(["--multirun", "experiment=cifar20_sub_class_slim", "seed=7", "method=ssd"])
+    added = overrides.sweep_of_experiment(args)
+    assert "scenario=sub_class" in added
+    assert not [override for override in added if override.startswith(("seed=", "method="))]

@@ -1,0 +1,509 @@
+"""How fast ssd-bench is: ratios, measured side by side in one run on one machine.
+
+    python scripts/benchmark.py [--threads 1] [--device cpu] [--width 16] [--output results/benchmark/table.md]
+
+Every ratio is the median of paired measurements taken in turn, so that other load on the machine falls on both. The
+images are made up (CIFAR's shape, classes that overlap): speed does not depend on what is in them. "The usual way" is a
+straightforward implementation: a DataLoader over PIL images, importances recomputed for each request, the attack at
+batch size 1. Times of training an original are in none of the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import math
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
+from torch.utils.data import ConcatDataset, DataLoader, Subset
+from torchvision import transforms
+
+from ssd_bench import config, devices, pipeline
+from ssd_bench.data import Dataset, Part, fingerprint, view
+from ssd_bench.data.cifar import Cifar
+from ssd_bench.importance import diagonal_fisher
+from ssd_bench.methods.ssd import dampen
+from ssd_bench.metrics.membership import entropy
+from ssd_bench.models import ResNet18, fresh
+from ssd_bench.task import Images
+from ssd_bench.training import Recipe, augmented, fit, predict
+
+METHODS = ("original", "ssd", "teacher", "unsir", "amnesiac", "finetune")
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Synthetic(Cifar):
+    """Made-up images with CIFAR-20's classes: `train_per_class` and `test_per_class` of each of its 100 fine ones."""
+
+    def load(self) -> Dataset:
+        draws = torch.Generator().manual_seed(0)
+        patterns = torch.rand(100, 3, 32, 32, generator=draws)
+        parts = []
+        for per_class in (self.train_per_class, self.test_per_class):
+            fine = torch.arange(100).repeat(per_class)
+            noise = torch.rand(len(fine), 3, 32, 32, generator=draws)
+            parts.append(Part((patterns[fine] * 64 + noise * 191).to(torch.uint8), fine))
+        known = Cifar(name=self.name)
+        names, coarse, of = _names(known)
+        stats = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "fingerprint": fingerprint(*parts)}
+        level = "coarse" if coarse else "fine"
+        return Dataset("synthetic", *parts, names, coarse, of, level, {}, **stats)
+
+
+def _names(known: Cifar) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, ...]]:
+    from ssd_bench.data.cifar import CIFAR20_NAMES, CIFAR100_NAMES, COARSE_OF
+
+    return (CIFAR100_NAMES, CIFAR20_NAMES, COARSE_OF) if known.name == "cifar20" else (CIFAR100_NAMES, (), ())
+
+
+def run(out: Path, *overrides: str) -> dict:
+    """One run of ssd-bench in this process; returns its row."""
+    base = [
+        "data=cifar20", "data._target_=__main__.Synthetic", "model=resnet18_slim", f"model.width={ARGS.width}",
+        "data.train_per_class=10", "data.test_per_class=2", "train.epochs=1", f"device={ARGS.device}",
+        f"threads={ARGS.threads}", f"out={out}",
+    ]  # fmt: skip
+    with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
+        cfg = compose("config", overrides=[*base, *overrides], return_hydra_config=True)
+    names = {group: str(cfg.hydra.runtime.choices[group]) for group in config.GROUPS}
+    del cfg.hydra
+    return json.loads(pipeline.run(config.plan(cfg, names)).read_text())
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of one call, the device synchronised."""
+    devices.synchronise(torch.device(ARGS.device))
+    start = time.perf_counter()
+    work()
+    devices.synchronise(torch.device(ARGS.device))
+    return time.perf_counter() - start
+
+
+def paired(ours: Callable[[], object], theirs: Callable[[], object], repeats: int = 7) -> tuple[float, float, float]:
+    """Median seconds of both, and the median of the ratios of neighbours."""
+    ours(), theirs()
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(repeats)]
+    return median(a for a, _ in pairs), median(b for _, b in pairs), median(a / b for a, b in pairs)
+
+
+class Table:
+    """Lines of the report: printed as they are made, kept for the file."""
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+
+    def section(self, title: str, *columns: str) -> None:
+        self.add(f"\n## {title}\n")
+        self.line(*columns)
+        self.line(*["---"] * len(columns))
+
+    def line(self, *cells: object) -> None:
+        self.add(f"| {' | '.join(f'{c:.3g}' if isinstance(c, float) else str(c) for c in cells)} |")
+
+    def compare(self, what: str, ours: float, theirs: float, ratio: float, goal: str) -> None:
+        kind, limit = goal.split()
+        met = ratio <= float(limit) if kind == "<=" else ratio >= float(limit)
+        self.line(what, ours, theirs, f"{ratio:.2f}", goal, "yes" if met else "no")
+
+    def add(self, text: str) -> None:
+        self.text.append(text)
+        print(text, flush=True)
+
+
+# The usual way
+
+
+class Folder(torch.utils.data.Dataset):
+    """Images as PIL hands them out, one by one."""
+
+    def __init__(self, images: Images, augment: bool = False) -> None:
+        self.arrays = images.pixels.cpu().permute(0, 2, 3, 1).numpy()
+        self.labels = images.labels.cpu().tolist()
+        random = [transforms.RandomCrop(32, 4), transforms.RandomHorizontalFlip(), transforms.RandomRotation(15)]
+        mean, std = images.mean.cpu().tolist(), images.std.cpu().tolist()
+        steps = [transforms.ToPILImage(), *(random if augment else []), transforms.ToTensor()]
+        self.transform = transforms.Compose([*steps, transforms.Normalize(mean, std)])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        return self.transform(self.arrays[i]), self.labels[i]
+
+
+class Usual:
+    """A straightforward implementation of the same cells."""
+
+    def __init__(self, model: nn.Module, images: dict[str, Images], target: int) -> None:
+        self.model = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+        self.device = images["train"].pixels.device
+        train, test = Folder(images["train"]), Folder(images["test"])
+        labels = torch.tensor(train.labels)
+        of_test = torch.tensor(test.labels)
+        self.train, self.test = train, test
+        self.forget = Subset(train, (labels == target).nonzero().flatten().tolist())
+        self.retain = Subset(train, (labels != target).nonzero().flatten().tolist())
+        self.test_forget = Subset(test, (of_test == target).nonzero().flatten().tolist())
+        self.test_retain = Subset(test, (of_test != target).nonzero().flatten().tolist())
+
+    def cell(self, method: str) -> None:
+        model = copy.deepcopy(self.model)
+        if method != "original":
+            getattr(self, method)(model)
+        self.evaluate(model)
+
+    def batches(self, data: torch.utils.data.Dataset, size: int, shuffle: bool = False) -> DataLoader:
+        loader = DataLoader(data, batch_size=size, shuffle=shuffle)
+        return ((x.to(self.device), y.to(self.device)) for x, y in loader)
+
+    def ssd(self, model: nn.Module) -> None:
+        full, forget = (self.importance(model, data) for data in (self.train, self.forget))
+        dampen(model, full, forget, 10.0, 1.0)
+
+    def importance(self, model: nn.Module, data: torch.utils.data.Dataset) -> dict[str, Tensor]:
+        model.eval()
+        total = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
+        for x, y in self.batches(data, 64):
+            model.zero_grad()
+            cross_entropy(model(x), y).backward()
+            for name, p in model.named_parameters():
+                total[name] += p.grad.clone().pow(2)
+        return {name: t / math.ceil(len(data) / 64) for name, t in total.items()}
+
+    def train_on(self, model: nn.Module, data: torch.utils.data.Dataset, epochs: int, size: int, lr: float) -> None:
+        optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+        model.train()
+        for _ in range(epochs):
+            for x, y in self.batches(data, size, shuffle=True):
+                optimizer.zero_grad()
+                cross_entropy(model(x), y).backward()
+                optimizer.step()
+
+    def finetune(self, model: nn.Module) -> None:
+        self.train_on(model, self.retain, 5, 64, 0.02)
+
+    def amnesiac(self, model: nn.Module) -> None:
+        self.train_on(model, self.train, 3, 128, 1e-4)
+
+    def teacher(self, model: nn.Module) -> None:
+        good, bad = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
+        kept = torch.randperm(len(self.retain))[: int(0.3 * len(self.retain))].tolist()
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+        model.train()
+        for x, _ in self.batches(ConcatDataset([self.forget, Subset(self.retain, kept)]), 256, shuffle=True):
+            with torch.no_grad():
+                target = (softmax(good(x), 1) + softmax(bad(x), 1)) / 2
+            optimizer.zero_grad()
+            kl_div(log_softmax(model(x), 1), target, reduction="batchmean").backward()
+            optimizer.step()
+
+    def unsir(self, model: nn.Module) -> None:
+        noise = torch.randn(32, 3, 32, 32, device=self.device, requires_grad=True)
+        optimizer = torch.optim.Adam([noise], lr=0.1)
+        for _ in range(25):
+            optimizer.zero_grad()
+            (-cross_entropy(model(noise), torch.zeros(32, dtype=torch.long, device=self.device))).backward()
+            optimizer.step()
+        copies = [(image, 0) for image in noise.detach().cpu().repeat(80, 1, 1, 1)]
+        self.train_on(model, ConcatDataset([copies, self.retain]), 1, 32, 1e-4)
+        self.train_on(model, self.retain, 1, 128, 1e-4)
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> None:
+        model.eval()
+        for data in (self.test_retain, self.test_forget):
+            np.mean([(model(x).argmax(1) == y).float().mean().item() for x, y in self.batches(data, 64)])
+        entropies = []
+        for data in (self.retain, self.test, self.forget):
+            probs = torch.cat([softmax(model(x), 1).cpu() for x, _ in self.batches(data, 1)])
+            entropies.append(entropy(probs)[:, None].numpy())
+        labels = np.repeat([1, 0], [len(e) for e in entropies[:2]])
+        attack = LogisticRegression(class_weight="balanced").fit(np.concatenate(entropies[:2]), labels)
+        attack.predict(entropies[2]).mean()
+
+
+# Sections of the report
+
+
+def loops(table: Table, model: nn.Module, images: Images) -> None:
+    rows = torch.arange(len(images))
+    inputs, labels = images.batch(rows.to(images.pixels.device))
+    batches = list(zip(inputs.split(64), labels.split(64), strict=True))
+    recipe = Recipe.constant("sgd", 1, 64, 0.01)
+
+    def bare_training() -> None:
+        model.train()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        for x, y in batches:
+            cross_entropy(model(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    @torch.inference_mode()
+    def bare_forward(size: int) -> None:
+        model.eval()
+        for x in inputs.split(size):
+            model(x)
+
+    def bare_backward() -> None:
+        model.eval()
+        for x, y in batches:
+            torch.autograd.grad(cross_entropy(model(x), y), list(model.parameters()))
+
+    table.section("Loops", "what", "ours, s", "against, s", "ratio", "goal", "met")
+    ours = partial(fit, model, images, rows, recipe, torch.Generator().manual_seed(0), "training")
+    table.compare("training, one epoch / barest PyTorch loop", *paired(ours, bare_training), "<= 1.03")
+    draws = torch.zeros(64, 4, device=images.pixels.device)
+    step = partial(augmented, images.pixels[:64], draws, 4, True)
+    one, whole = seconds(step) * len(batches), seconds(bare_training)
+    table.line("augmentation of those images / training on them", one, whole, f"{one / whole:.3f}", "-", "-")
+    best = min((32, 64, 128, 256, 512), key=lambda size: min(seconds(partial(bare_forward, size)) for _ in range(3)))
+    ours = partial(predict, model, images, rows, 128)
+    table.compare(
+        f"inference / bare forward pass at its best batch ({best})",
+        *paired(ours, partial(bare_forward, best)),
+        "<= 1.05",
+    )
+    mean = partial(diagonal_fisher, model, batches)
+    table.compare("batch-mean importances / bare forward and backward", *paired(mean, bare_backward), "<= 1.05")
+    table.compare(
+        "per-sample importances / batch-mean",
+        *paired(partial(diagonal_fisher, model, batches, "per_sample"), mean),
+        "<= 1.5",
+    )
+
+
+def requests(table: Table, folder: Path, model: nn.Module, images: dict[str, Images]) -> None:
+    """First and later SSD requests and all methods of a task: against the floor, and against the usual way."""
+    train, test = (len(images[part]) for part in ("train", "test"))
+    forget = int((images["train"].labels == 19).sum())
+    x, y = images["train"].batch(torch.arange(512, device=images["train"].pixels.device))
+
+    @torch.inference_mode()
+    def forward() -> None:
+        for part in x.split(128):
+            model(part)
+
+    def backward() -> None:
+        for part, labels in zip(x.split(64), y.split(64), strict=True):
+            torch.autograd.grad(cross_entropy(model(part), labels), list(model.parameters()))
+
+    model.eval()
+    usual = [Usual(model, images, target) for target in (19, 4)]
+    took: dict[str, list[list[float]]] = {"ours": [], "usual": [], "floor": []}
+    for i in range(REPEATS):
+        out = folder / f"requests{i}"
+        shutil.copytree(folder / "trained" / "artefacts" / "original", out / "artefacts" / "original")
+        per_image = [seconds(work) / 512 for work in (forward, backward)]
+        floor, ours, theirs = [], [], []
+        for method in (*METHODS, "ssd later"):
+            name, target = ("ssd", "veg") if method == "ssd later" else (method, "vehicle2")
+            ours.append(seconds(partial(run, out, f"method={name}", f"scenario.target={target}")))
+            theirs.append(seconds(partial(usual[target == "veg"].cell, name)))
+            passes = {"ssd": train + forget, "ssd later": forget}.get(method, 0)
+            floor.append((train + test) * per_image[0] + passes * per_image[1])
+        for key, values in (("ours", ours), ("usual", theirs), ("floor", floor)):
+            took[key].append(values)
+    table.section("Requests", "what", "ours, s", "against, s", "ratio", "goal", "met")
+
+    def add(what: str, key: str, places: list[int], goal: str, upside_down: bool = False) -> None:
+        ours, theirs = ([sum(of_run[p] for p in places) for of_run in took[k]] for k in ("ours", key))
+        ratios = [b / a if upside_down else a / b for a, b in zip(ours, theirs, strict=True)]
+        table.compare(what, median(ours), median(theirs), median(ratios), goal)
+
+    first, later = METHODS.index("ssd"), len(METHODS)
+    add("a first SSD request / arithmetic floor", "floor", [first], "<= 1.15")
+    add("a later SSD request / arithmetic floor", "floor", [later], "<= 1.2")
+    add("usual way / a first SSD request", "usual", [first], ">= 2", True)
+    add("usual way / a later SSD request", "usual", [later], ">= 7", True)
+    add("usual way / all methods of one task", "usual", list(range(len(METHODS))), ">= 1.7", True)
+    table.add(f"\n{train:,} training and {test:,} test images, medians of {REPEATS} paired repeats.")
+    table.section("Cells", "method", "ours, s", "usual way, s", "ratio")
+    for place, method in enumerate((*METHODS, "ssd later")):
+        ours, theirs = (median(of_run[place] for of_run in took[key]) for key in ("ours", "usual"))
+        table.line(method, ours, theirs, f"{theirs / ours:.2f}")
+
+
+def sharing(table: Table, folder: Path) -> None:
+    """Sweeps against the sum of their cells, each cell alone in a folder of its own."""
+    table.section("Sharing", "sweep", "shared, s", "cells apart, s", "ratio")
+    cells = [(f"method={m}", f"seed={s}") for m in ("original", "ssd", "teacher") for s in (0, 1)]
+    alphas = [("method=ssd", f"method.alpha={a}") for a in range(1, 21)]
+    few = ("data.train_per_class=5",)
+    for what, grid, extra in (
+        ("3 methods x 2 seeds", cells, few), ("SSD, 20 values of alpha", alphas, few),
+        ("the same, evaluate.sets=[retain,forget]", alphas, (*few, "evaluate.sets=[retain,forget]")),
+    ):  # fmt: skip
+        together = seconds(lambda: [run(folder / what, *cell, *extra) for cell in grid])  # noqa: B023
+        apart = sum(seconds(partial(run, folder / what / f"{i}", *cell, *extra)) for i, cell in enumerate(grid))
+        table.line(what, together, apart, f"{apart / together:.1f}")
+
+
+def start_up(table: Table, folder: Path) -> None:
+    table.section("Start-up", "command", "seconds", "goal", "met")
+    base = ["threads=1", "train.epochs=1", f"out={folder / 'start'}"]
+    ask = partial(subprocess.run, capture_output=True, check=False)
+    ask([sys.executable, "-m", "ssd_bench.cli", *base])
+    commands = (
+        ("ssd-bench --help", ["--help"], 1.0),
+        ("ssd-bench method=sdd", ["method=sdd"], 1.0),
+        ("a finished run again", base, 3.0),
+    )
+    for what, arguments, goal in commands:
+        command = [sys.executable, "-m", "ssd_bench.cli", *arguments]
+        took = median(seconds(partial(ask, command)) for _ in range(3))
+        table.line(what, took, f"<= {goal:g}", "yes" if took <= goal else "no")
+
+
+def memory(table: Table) -> None:
+    table.section(
+        "Peak memory", "stage (a batch of 64; inference 128)", "growth, MB", "what its tensors need, MB", "ratio"
+    )
+    for stage in ("training", "inference", "batch_mean", "per_sample"):
+        command = [sys.executable, __file__, "--stage", stage, "--width", str(ARGS.width), "--threads", ARGS.threads]
+        grown, needed = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+        table.line(stage, grown / 1e6, needed / 1e6, f"{grown / needed:.2f}")
+
+
+def stage_memory(stage: str) -> None:
+    """In a process of its own: bytes that a stage adds at its peak, and bytes of the tensors that it has to hold."""
+    model, images = made_up(2, torch.device("cpu"))["train"]
+    rows, saved = torch.arange(len(images)), {}
+    x, y = images.batch(rows[:64])
+
+    def keep(t: Tensor) -> Tensor:
+        saved[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        loss = cross_entropy(model(x), y)
+    own = sum(p.numel() * 4 for p in model.parameters())
+    held = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    activations = sum(size for place, size in saved.items() if place not in held)
+    del loss
+    widest = 2 * 128 * ARGS.width * 32 * 32 * 4 * 2  # input and output of a block, and its shortcut
+    needed = {"training": activations + 3 * own, "inference": widest, "batch_mean": activations + 2 * own}
+    needed["per_sample"] = activations + own
+    batches = list(zip(*(t.split(64) for t in images.batch(rows)), strict=True))
+    work = {
+        "training": lambda: fit(
+            model, images, rows, Recipe.constant("sgd", 1, 64, 0.01), torch.Generator(), "training"
+        ),
+        "inference": lambda: predict(model, images, rows, 128),
+        "batch_mean": lambda: diagonal_fisher(model, batches),
+        "per_sample": lambda: diagonal_fisher(model, batches, "per_sample"),
+    }
+    with devices.measured(torch.device("cpu")) as measured:
+        work[stage]()
+    print(json.dumps([measured.peak_bytes, needed[stage]]))
+
+
+def growth(table: Table, folder: Path) -> None:
+    """Seconds and bytes as one size grows; the exponent is the slope in log-log, 1 is linear."""
+    columns = ("first request, s", "exponent", "later request without D_r, s", "exponent", "peak of the first, MB")
+    table.section("Growth", "what grows", "sizes", *columns)
+    hundred = ("data=cifar100", "data.name=cifar100", "data.targets.full_class=[rocket,sea]")
+    veg, sea, redrawn = ("scenario.target=veg",), ("scenario.target=sea",), ("seed_forget=1",)
+    axes = {  # settings, and what asks for another request
+        "|D|": [((f"data.train_per_class={n}",), veg) for n in (4, 8, 16)],
+        "|D_f|": [(("scenario=random", f"scenario.n_forget={n}"), redrawn) for n in (50, 100, 200)],
+        "classes": [((), veg), (hundred, sea)],
+        "parameters": [((f"model.width={w}",), veg) for w in (8, 16, 32)],
+    }
+    restricted = "evaluate.sets=[retain,forget]"
+    for axis, grid in axes.items():
+        sizes, first, later, peaks = [], [], [], []
+        for i, (cell, another) in enumerate(grid):
+            out = folder / f"growth-{axis.strip('|')}-{i}"
+            run(out, *cell, "method=original")
+            row = run(out, *cell, "method=ssd")
+            first.append(row["times"]["method_s"] + row["times"]["evaluate_s"])
+            peaks.append(row["memory"]["peak_bytes"] / 1e6)
+            run(out, *cell, restricted, "method=original")
+            row = run(out, *cell, *another, restricted, "method=ssd")
+            later.append(row["times"]["online_s"] + row["times"]["evaluate_s"])
+            task = row["task"]
+            size = {"|D|": task["n_train"], "|D_f|": task["n_forget"], "classes": len(row["classes"])}
+            sizes.append(size.get(axis) or n_parameters(row))
+        slopes = [np.polyfit(np.log(sizes), np.log(times), 1)[0] for times in (first, later)]
+        shown = [", ".join(f"{value:.3g}" for value in values) for values in (first, later, peaks)]
+        cells = (shown[0], f"{slopes[0]:.2f}", shown[1], f"{slopes[1]:.2f}", shown[2])
+        table.line(axis, ", ".join(map(str, sizes)), *cells)
+
+
+def n_parameters(row: dict) -> int:
+    from safetensors import safe_open
+
+    with safe_open(row["artefacts"]["original"], "pt") as file:
+        shapes = [file.get_slice(name).get_shape() for name in file.keys() if "running" not in name]  # noqa: SIM118
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def made_up(per_class: int, device: torch.device) -> dict[str, tuple[nn.Module, Images]]:
+    data = Synthetic(name="cifar20", train_per_class=per_class, test_per_class=2).load()
+    labels = {part: data.labelled(getattr(data, part), "coarse") for part in ("train", "test")}
+    task = type("Labels", (), {f"{part}_labels": of_part for part, of_part in labels.items()})
+    images = view(data, task, "own", ResNet18(), device)
+    model = fresh(ResNet18(width=ARGS.width), 0, 20, 3, 32).to(device)
+    return {part: (model, of_part) for part, of_part in images.items()}
+
+
+def main() -> None:
+    logging.disable(logging.WARNING)
+    device = torch.device(ARGS.device)
+    if ARGS.stage:
+        stage_memory(ARGS.stage)
+        return
+    threads = devices.use_threads(ARGS.threads, parallel=False)
+    devices.be_deterministic()
+    start, table = time.monotonic(), Table()
+    what = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    command = f"python scripts/benchmark.py --threads {ARGS.threads} --device {ARGS.device} --width {ARGS.width}"
+    versions = f"Python {platform.python_version()}, PyTorch {torch.__version__}"
+    table.add(f"# Benchmark\n\n`{command}`\n\n{what}, {threads} threads, {versions}; ResNet18 of width {ARGS.width}.")
+    made = made_up(10, device)
+    model, images = made["train"][0], {part: of_part for part, (_, of_part) in made.items()}
+    loops(table, copy.deepcopy(model), images["train"])
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run(folder / "trained", "method=original")
+        requests(table, folder, copy.deepcopy(model), images)
+        sharing(table, folder)
+        start_up(table, folder)
+        if device.type == "cpu":
+            memory(table)
+        growth(table, folder)
+    table.add(f"\nThe whole took {time.monotonic() - start:.0f} s.")
+    if ARGS.output:
+        ARGS.output.parent.mkdir(parents=True, exist_ok=True)
+        ARGS.output.write_text("\n".join(table.text) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", default="auto", help="CPU threads, or auto")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--width", type=int, default=16, help="channels of the ResNet18's stem")
+    parser.add_argument("--output", type=Path, help="write the tables to this file too")
+    parser.add_argument("--stage", help=argparse.SUPPRESS)
+    ARGS = parser.parse_args()
+    main()
