@@ -75,8 +75,8 @@ def _names(known: Cifar) -> tuple[tuple[str, ...], tuple[str, ...], tuple[int, .
     return (CIFAR100_NAMES, CIFAR20_NAMES, COARSE_OF) if known.name == "cifar20" else (CIFAR100_NAMES, (), ())
 
 
-def run(out: Path, *overrides: str) -> dict:
-    """One run of ssd-bench in this process; returns its row."""
+def plan(out: Path, *overrides: str) -> config.Plan:
+    """The plan of one run of ssd-bench in this process."""
     base = [
         "data=cifar20", "data._target_=__main__.Synthetic", "model=resnet18_slim", f"model.width={ARGS.width}",
         "data.train_per_class=10", "data.test_per_class=2", "train.epochs=1", f"device={ARGS.device}",
@@ -86,7 +86,12 @@ def run(out: Path, *overrides: str) -> dict:
         cfg = compose("config", overrides=[*base, *overrides], return_hydra_config=True)
     names = {group: str(cfg.hydra.runtime.choices[group]) for group in config.GROUPS}
     del cfg.hydra
-    return json.loads(pipeline.run(config.plan(cfg, names)).read_text())
+    return config.plan(cfg, names)
+
+
+def run(out: Path, *overrides: str) -> dict:
+    """One run; returns its row."""
+    return json.loads(pipeline.run(plan(out, *overrides)).read_text())
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -317,7 +322,8 @@ def requests(table: Table, folder: Path, model: nn.Module, images: dict[str, Ima
         floor, ours, theirs = [], [], []
         for method in (*METHODS, "ssd later"):
             name, target = ("ssd", "veg") if method == "ssd later" else (method, "vehicle2")
-            ours.append(seconds(partial(run, out, f"method={name}", f"scenario.target={target}")))
+            planned = plan(out, f"method={name}", f"scenario.target={target}")
+            ours.append(seconds(partial(pipeline.run, planned)))
             theirs.append(seconds(partial(usual[target == "veg"].cell, name)))
             passes = {"ssd": train + forget, "ssd later": forget}.get(method, 0)
             floor.append((train + test) * per_image[0] + passes * per_image[1])
@@ -349,12 +355,15 @@ def sharing(table: Table, folder: Path) -> None:
     cells = [(f"method={m}", f"seed={s}") for m in ("original", "ssd", "teacher") for s in (0, 1)]
     alphas = [("method=ssd", f"method.alpha={a}") for a in range(1, 21)]
     few = ("data.train_per_class=5",)
-    for what, grid, extra in (
-        ("3 methods x 2 seeds", cells, few), ("SSD, 20 values of alpha", alphas, few),
+    sweeps = (
+        ("3 methods x 2 seeds", cells, few),
+        ("SSD, 20 values of alpha", alphas, few),
         ("the same, evaluate.sets=[retain,forget]", alphas, (*few, "evaluate.sets=[retain,forget]")),
-    ):  # fmt: skip
-        together = seconds(lambda: [run(folder / what, *cell, *extra) for cell in grid])  # noqa: B023
-        apart = sum(seconds(partial(run, folder / what / f"{i}", *cell, *extra)) for i, cell in enumerate(grid))
+    )
+    for place, (what, grid, extra) in enumerate(sweeps):
+        out = folder / f"sweep{place}"
+        together = sum(seconds(partial(run, out, *cell, *extra)) for cell in grid)
+        apart = sum(seconds(partial(run, out / f"alone{i}", *cell, *extra)) for i, cell in enumerate(grid))
         table.line(what, together, apart, f"{apart / together:.1f}")
 
 
@@ -433,7 +442,7 @@ def growth(table: Table, folder: Path) -> None:
     for axis, grid in axes.items():
         sizes, first, later, peaks = [], [], [], []
         for i, (cell, another) in enumerate(grid):
-            out = folder / f"growth-{axis.strip('|')}-{i}"
+            out = folder / f"growth{list(axes).index(axis)}-{i}"
             run(out, *cell, "method=original")
             row = run(out, *cell, "method=ssd")
             first.append(row["times"]["method_s"] + row["times"]["evaluate_s"])

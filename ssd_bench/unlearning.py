@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssd_bench import devices
-from ssd_bench.artefacts import Store
+from ssd_bench.artefacts import Store, digest
 from ssd_bench.bench import Bench
 from ssd_bench.methods.original import Original
 from ssd_bench.task import Images, Lab, Split
@@ -85,7 +85,7 @@ def unlearn(bench: Bench, original: nn.Module) -> dict[str, Any]:
         head=plan.model.head,
         cached=keeper.cached,
     )
-    _warm_up(copy.deepcopy(original), data.images, task.train[:64])
+    _warm_up(original, data.images, task.train[:64], bench.identity.original["model"])
     model = copy.deepcopy(original)
     with devices.measured(bench.device) as measured:
         model = plan.method(model, data, lab)
@@ -115,8 +115,18 @@ def unlearn(bench: Bench, original: nn.Module) -> dict[str, Any]:
     return made
 
 
-def _warm_up(model: nn.Module, images: Images, rows: Tensor) -> None:
-    """One forward and backward pass, so that no method pays for the first use of the device's kernels."""
+_warm: set[str] = set()  # what this process has warmed up
+
+
+def _warm_up(model: nn.Module, images: Images, rows: Tensor, architecture: dict[str, Any]) -> None:
+    """One forward and backward pass, so that no method pays for the first use of the device's kernels.
+
+    Once in a process for each architecture and device: later runs find them warm.
+    """
     inputs, labels = images.batch(rows.to(images.pixels.device))
+    what = digest([architecture, str(inputs.device), list(inputs.shape)])
+    if what in _warm:
+        return
+    _warm.add(what)
     with in_model():
-        cross_entropy(model(inputs), labels).backward()
+        cross_entropy(copy.deepcopy(model)(inputs), labels).backward()
