@@ -13,7 +13,16 @@ from ssd_bench.report.summary import Summary, summarise
 from ssd_bench.report.table import latex, markdown, show
 from ssd_bench.results import read_rows, to_frame
 
-FORMATS = ("table", "csv", "markdown", "latex")
+FORMATS = ("table", "csv", "markdown", "latex", "html")
+
+
+def _page(summaries: list[Summary]) -> str:
+    from ssd_bench.report.page import page  # here, so that a table does not wait for plotly
+
+    return page(summaries)
+
+
+WRITERS = {"markdown": markdown, "latex": latex, "html": _page}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,10 +68,7 @@ def _report(arguments: list[str] | None) -> None:
             raise ConfigError(f"--format=table is for the terminal; allowed with --output: {', '.join(FORMATS[1:])}")
         show(rows, args.folder, whole=True)
         return
-    if form == "csv":
-        text = to_frame(rows, told).to_csv(index=False)
-    else:
-        text = {"markdown": markdown, "latex": latex}[form](summarise(rows, told))
+    text = to_frame(rows, told).to_csv(index=False) if form == "csv" else WRITERS[form](summarise(rows, told))
     if args.output is None:
         sys.stdout.write(text)
         return

@@ -15,16 +15,19 @@ from matplotlib.figure import Figure
 from ssd_bench.methods.ssd import ORDERS
 from ssd_bench.metrics.membership import entropy, scores
 from ssd_bench.report.derive import said, tensors
-from ssd_bench.report.summary import ORIGINAL, Line, Summary
+from ssd_bench.report.summary import COLOURS, ORIGINAL, Line, Summary, shown, style
 from ssd_bench.results import Row
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-MARKERS = "osD^vP*X"
 STYLE = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "figure.constrained_layout.use": True, "savefig.dpi": 130, "axes.titlesize": 9, "legend.frameon": False,
     "svg.hashsalt": "ssd-bench",
 }  # fmt: skip
+MATPLOTLIB = {
+    "circle": "o", "star": "*", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "cross": "P",
+    "x": "X", "triangle-left": "<", "triangle-right": ">",
+}  # fmt: skip
+MARKERS = "osD^v"
 IMPORTANCES = ("per sample", *(f"batch mean, {order}" for order in ORDERS))
 NOTHING = 1e-4  # percent: where a logarithmic axis shows that nothing was selected
 Picture = Callable[[Summary, Path], "Figure | None"]
@@ -61,13 +64,13 @@ def attack(summary: Summary, folder: Path) -> Figure | None:
 
 
 def _scatter(summary: Summary, x: str, y: str, x_label: str, y_label: str) -> Figure | None:
-    lines = [line for line in _shown(summary) if line.mean(x) is not None and line.mean(y) is not None]
+    lines = [line for line in shown(summary) if line.mean(x) is not None and line.mean(y) is not None]
     if len(lines) < 2:
         return None
     figure = Figure(figsize=(6.4, 4))
     axes = figure.subplots()
     for line in lines:
-        colour, marker = _look(summary, line)
+        colour, marker = look(summary, line)
         axes.errorbar(
             line.mean(x), line.mean(y), xerr=line.std(x), yerr=line.std(y), color=colour, fmt=marker,
             markersize=13 if line is summary.retrained else 7, capsize=2, label=line.label, zorder=3,
@@ -83,7 +86,7 @@ def _scatter(summary: Summary, x: str, y: str, x_label: str, y_label: str) -> Fi
 
 def times(summary: Summary, folder: Path) -> Figure | None:
     """What each method costs, on a log scale."""
-    lines = [line for line in _shown(summary) if line.mean("cost_s")]
+    lines = [line for line in shown(summary) if line.mean("cost_s")]
     if len(lines) < 2:
         return None
     lines.sort(key=lambda line: line.mean("cost_s"), reverse=True)
@@ -92,7 +95,7 @@ def times(summary: Summary, folder: Path) -> Figure | None:
     seconds = [line.mean("cost_s") for line in lines]
     bars = axes.barh(
         [line.label for line in lines], seconds, xerr=[line.std("cost_s") or 0 for line in lines], height=0.6,
-        color=[_look(summary, line)[0] for line in lines], capsize=2,
+        color=[look(summary, line)[0] for line in lines], capsize=2,
     )  # fmt: skip
     axes.bar_label(bars, [f"{s:.3g} s" for s in seconds], padding=6)
     axes.set_xscale("log")
@@ -216,9 +219,9 @@ def alpha_sweep(summary: Summary, folder: Path) -> Figure | None:
             for axes in (keeps, forgets, share):
                 axes.axvline(bound, color="grey", lw=0.8, ls=":", label="alpha = bound")
     for axes, key in ((keeps, "retain_acc"), (forgets, "forget_acc"), (matched, "retain_acc")):
-        for line, style in ((summary.line(ORIGINAL), "--"), (summary.retrained, "-.")):
+        for line, dashes in ((summary.line(ORIGINAL), "--"), (summary.retrained, "-.")):
             if line and line.mean(key) is not None:
-                axes.axhline(line.mean(key), color="black", lw=0.8, ls=style, label=line.label)
+                axes.axhline(line.mean(key), color="black", lw=0.8, ls=dashes, label=line.label)
     ticks = sorted({line.settings["alpha"] for lines in curves.values() for line in lines})
     for axes, heading in ((keeps, "accuracy on D'_r, %"), (forgets, "accuracy on D'_f, %"), (share, "selected, %")):
         axes.set(xscale="log", xlabel="alpha", ylabel=heading)
@@ -239,31 +242,16 @@ def importance_label(settings: dict[str, Any]) -> str:
 PICTURES: tuple[Picture, ...] = (trade_off, attack, times, histograms, classes, dampened, alpha_sweep)
 
 
-def _shown(summary: Summary) -> list[Line]:
-    """The original, the retrained model and the methods; where a setting was swept, its lines are too many."""
-    methods = summary.methods
-    if len(methods) > len(COLOURS):
-        first: dict[str, Line] = {}
-        for line in methods:
-            first.setdefault(line.method, line)
-        methods = list(first.values()) if len(first) > 1 else []
-    return [line for line in (summary.line(ORIGINAL), summary.retrained, *methods) if line and line.values]
-
-
-def _look(summary: Summary, line: Line) -> tuple[str, str]:
-    """Colour and marker: black and grey for the original and the retrained model."""
-    if line.label == ORIGINAL:
-        return "#777777", "o"
-    if line is summary.retrained:
-        return "#000000", "*"
-    place = [other.label for other in summary.methods].index(line.label) % len(COLOURS)
-    return (*COLOURS[:6], "#8C6D31", "#A6761D")[place], "sD^vPX<>"[place]
+def look(summary: Summary, line: Line) -> tuple[str, str]:
+    """Colour and matplotlib's marker."""
+    colour, symbol = style(summary, line)
+    return colour, MATPLOTLIB[symbol]
 
 
 def _models(summary: Summary, folder: Path, *sets: str) -> list[tuple[str, Any, Row]]:
     """Label, outputs and row of each model of the first seed whose outputs on these sets are there."""
     models = []
-    for line in _shown(summary):
+    for line in shown(summary):
         for row in line.rows:
             if row["task"]["seed"] == summary.seeds[0] and row["status"] == "done" and (seen := said(row, folder)):
                 if seen.has(*sets):

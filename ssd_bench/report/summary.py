@@ -187,3 +187,37 @@ def _summarise(rows: list[Row], derived: dict[str, dict[str, float | None]]) -> 
         line.values = {name: {seed: mean(of_line[name][seed]) for seed in sorted(of_line[name])} for name in of_line}
     every = [line for line in (before, *ordered, floor) if line.values or line.ended]
     return Summary(rows, sorted({row["task"]["seed"] for row in rows}), every)
+
+
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#8C6D31",
+    "#A6761D",
+)  # Okabe and Ito's first
+SYMBOLS = ("square", "diamond", "triangle-up", "triangle-down", "cross", "x", "triangle-left", "triangle-right")
+
+
+def style(summary: Summary, line: Line) -> tuple[str, str]:
+    """Colour and symbol of a line in every picture: grey and black for the original and the retrained model."""
+    if line.label == ORIGINAL:
+        return "#777777", "circle"
+    if line is summary.retrained:
+        return "#000000", "star"
+    place = [other.label for other in summary.methods].index(line.label) % len(COLOURS)
+    return COLOURS[place], SYMBOLS[place]
+
+
+def shown(summary: Summary) -> list[Line]:
+    """The lines that a picture has room for: where a setting was swept, one of each method."""
+    methods = summary.methods
+    if len(methods) > len(COLOURS):
+        first: dict[str, Line] = {}
+        for line in methods:
+            first.setdefault(line.method, line)
+        methods = list(first.values()) if len(first) > 1 else []
+    return [line for line in (summary.line(ORIGINAL), summary.retrained, *methods) if line and line.values]
