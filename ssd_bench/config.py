@@ -35,6 +35,8 @@ class Evaluate:
     """Which sets are evaluated, and how averaged."""
 
     sets: list[str]
+    retain_train_samples: int | None = None
+    sample_seed: int = 0
     average: str = "sample"
     average_batch: int = 64
     batch_size: int = 128
@@ -47,8 +49,8 @@ class Evaluate:
         if not self.sets:
             raise ValueError(f"sets must name at least one of {', '.join(SETS)}")
         check_choice("average", self.average, ("sample", "batch"))
-        for name in ("average_batch", "batch_size"):
-            if getattr(self, name) < 1:
+        for name in ("average_batch", "batch_size", "retain_train_samples"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 

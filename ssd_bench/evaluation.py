@@ -13,7 +13,7 @@ from ssd_bench.bench import Bench
 from ssd_bench.errors import Diverged
 from ssd_bench.identity import hash_rows
 from ssd_bench.results import METRICS
-from ssd_bench.task import Outputs, derive_seed
+from ssd_bench.task import Outputs, derive_seed, generator
 from ssd_bench.training import predict
 
 # What a random model's outputs depend on.
@@ -36,14 +36,29 @@ def infer(model: Model, key: Any, rows: dict[str, Tensor], bench: Bench, anew: b
     return bench.store.get_or_make("outputs", key, make, anew)
 
 
+def chosen_sets(bench: Bench) -> dict[str, tuple[str, Tensor]]:
+    """What is evaluated: of each set the part that it lies in and its rows; of D_r a sample, where one is asked for.
+
+    The sample is the same for every request but for the images that are to be forgotten.
+    """
+    asked = bench.plan.evaluate
+    wanted = {name: bench.task.sets[name] for name in asked.sets}
+    if asked.retain_train_samples is not None and "retain_train" in wanted:
+        part, rows = wanted["retain_train"]
+        order = torch.randperm(len(bench.images["train"]), generator=generator(asked.sample_seed, "retain_train"))
+        drawn = order[torch.isin(order, rows)][: asked.retain_train_samples]
+        wanted["retain_train"] = part, drawn.sort().values
+    return wanted
+
+
 def find_sets(bench: Bench) -> Artefact:
     """Which rows of the outputs each set is made of, and their labels; kept, so that tables can be derived later.
 
     All sets of a class scenario need every row, whatever the class: the original's outputs are shared by all requests.
     """
-    task, names = bench.task, bench.plan.evaluate.sets
+    task = bench.task
     labels = {"train": task.train_labels, "test": task.test_labels}
-    wanted = {name: task.sets[name] for name in names}
+    wanted = chosen_sets(bench)
     key = {
         "sets": {name: [part, hash_rows(rows)] for name, (part, rows) in wanted.items()},
         "labels": {part: hash_rows(of_part) for part, of_part in labels.items()},

@@ -17,7 +17,7 @@ from ssd_bench.bench import Bench
 from ssd_bench.config import Plan, writable
 from ssd_bench.data import view
 from ssd_bench.errors import ConfigError, Diverged
-from ssd_bench.evaluation import evaluate
+from ssd_bench.evaluation import chosen_sets, evaluate
 from ssd_bench.identity import environment, identify, row_path
 from ssd_bench.methods.original import Original
 from ssd_bench.models import fit_checkpoint, fresh
@@ -82,7 +82,7 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
     row = {"schema": SCHEMA, "status": "done", "reason": None, "task": bench.identity.task, "method": name}
     row |= {"settings": asdict(plan.method), "config": plan.config, "metrics": dict.fromkeys(METRICS)}
     row["classes"] = list(task.classes)
-    row["samples"] = {name: len(task.sets[name][1]) for name in plan.evaluate.sets}
+    row["samples"] = {name: len(rows) for name, (_, rows) in chosen_sets(bench).items()}
     row |= {"original_metrics": None, "details": {}, "times": {}, "cached": {}, "artefacts": {}}
     row |= {"memory": {"peak_bytes": None, "what": None}}
     lacking = [need for need in getattr(plan.method, "needs", ()) if getattr(task, need, None) is None]

@@ -20,6 +20,20 @@ SECTIONS = {
 }  # fmt: skip
 
 
+def test_a_sample_of_the_retained_images_is_enough_for_those_who_ask(command, tmp_path):
+    whole, drawn, again = (
+        command(*SHORT, f"out={tmp_path / name}", f"evaluate.retain_train_samples={n}")
+        for name, n in (("whole", "null"), ("drawn", 100), ("again", 100))
+    )
+    assert (whole.row["samples"]["retain_train"], drawn.row["samples"]["retain_train"]) == (270, 100)
+    assert drawn.row["metrics"] == again.row["metrics"]
+    for name in ("retain_acc", "forget_acc", "test_acc", "forget_train_acc", "zrf"):
+        assert drawn.row["metrics"][name] == whole.row["metrics"][name]
+    error = 100 * (0.25 * (1 - 100 / 270) / 100) ** 0.5
+    assert abs(drawn.row["metrics"]["retain_train_acc"] - whole.row["metrics"]["retain_train_acc"]) < 4 * error
+    assert f"D_r: 100 of 270 images, drawn at random; standard error of its accuracy: {error:.1f} or less" in drawn.out
+
+
 def test_a_run_leaves_a_row_and_prints_a_table(command, runs):
     ended = command(*SHORT, f"out={runs}")
     assert ended.code == 0

@@ -198,6 +198,12 @@ def _main_notes(summary: Summary) -> list[str]:
         f"MIA: share of D_f that the paper's attack calls a member{_attack_worth(summary)}. time: the method, with the "
         "importance of D where it needs one.",
     ]
+    drawn, whole = summary.samples.get("retain_train"), task["n_train"] - (0 if task["placebo"] else task["n_forget"])
+    if drawn is not None and drawn < whole:
+        error = 50 * ((1 - drawn / whole) / drawn) ** 0.5
+        notes.append(
+            f"D_r: {drawn} of {whole} images, drawn at random; standard error of its accuracy: {error:.1f} or less."
+        )
     if not summary.retrained:
         notes.append("What is ideal is what a model says that never saw D_f: add method=retrain to this table.")
     elif any(line.values.get("average_gap") for line in summary.lines):
