@@ -70,6 +70,7 @@ def _job(cfg: DictConfig) -> None:
     try:
         plan = config.plan(cfg, {group: str(hydra_config.runtime.choices[group]) for group in config.GROUPS})
         from ssd_bench import pipeline  # here, so that a typo or --help does not wait for torch
+        from ssd_bench.report.derive import derived_metrics
         from ssd_bench.report.table import show
         from ssd_bench.results import rows_beside
 
@@ -96,18 +97,20 @@ def _job(cfg: DictConfig) -> None:
     if row["reason"]:
         log.warning("%s: %s", row["status"], row["reason"])
     if not sweep:
-        show(rows_beside(path), path.parents[1])
+        rows = rows_beside(path)
+        show(rows, derived_metrics(rows))
     print(f"metrics: {path}", flush=True)
 
 
 def _after_sweep(seconds: float) -> None:
     """The tables of each task that the sweep touched, over all its seeds, and where the time went."""
+    from ssd_bench.report.derive import derived_metrics
     from ssd_bench.report.table import show
     from ssd_bench.results import rows_around
     from ssd_bench.training import in_model
 
-    for rows, folder in rows_around(finished):
-        show(rows, folder)
+    for rows in rows_around(finished):
+        show(rows, derived_metrics(rows))
     out = finished[0].parents[3]
     log.info("attacks, distances to the retrained model, other formats and pictures: ssd-bench-report %s", out)
     share = 100 * in_model.seconds / seconds

@@ -79,13 +79,13 @@ def rows_beside(path: Path) -> list[Row]:
     return next(rows for rows in by_task(read_rows(folder)) if name in {row["path"] for row in rows})
 
 
-def rows_around(paths: list[Path]) -> Iterator[tuple[list[Row], Path]]:
-    """For each task among the rows at `paths`: its rows over all seeds, and the folder that they lie in."""
+def rows_around(paths: list[Path]) -> Iterator[list[Row]]:
+    """For each task among the rows at `paths`: its rows over all seeds."""
     for folder in dict.fromkeys(path.parents[1] for path in paths):
         names = {path.relative_to(folder).as_posix() for path in paths if path.is_relative_to(folder)}
         for rows in across_seeds(read_rows(folder)):
             if names & {row["path"] for row in rows}:
-                yield rows, folder
+                yield rows
 
 
 def reference(rows: list[Row]) -> Row | None:

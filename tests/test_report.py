@@ -4,6 +4,8 @@ import copy
 import io
 import json
 import re
+import shutil
+import sys
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -136,6 +138,44 @@ def test_few_images_are_marked(command, tmp_path, say):
     assert "one seed, so no error bar" in out
     assert "°: rests on fewer images" in out
     assert "D'_f 10" in out
+
+
+def test_a_new_metric_runs_over_old_runs(swept, say, tmp_path, monkeypatch):
+    (tmp_path / "mine" / "metric").mkdir(parents=True)
+    (tmp_path / "mine" / "metric" / "surest.yaml").write_text(
+        "_target_: surest.Surest\nseed: ${evaluate.attack_seed}\n"
+    )
+    code = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Surest:
+    seed: int = 7
+    def __call__(self, seen):
+        return {"surest": seen.probs("forget").max().item() + self.seed}
+"""
+    (tmp_path / "mine" / "surest.py").write_text(code)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    asked = ("--metrics", "surest,accuracy,mia", "--config-dir", tmp_path / "mine")
+    code, out, err = say(swept, "--format", "csv", *asked)
+    assert code == 0, err
+    frame = pd.read_csv(io.StringIO(out))
+    for row in read_rows(swept):
+        line = frame[frame.path == row["path"]].iloc[0]
+        assert 0 < line.surest <= 1
+        for name in ("retain_acc", "mia"):  # from the same outputs, the same values
+            assert line[name] == pytest.approx(row["metrics"][name], abs=1e-9)
+    assert "surest" in say(swept, *asked)[1]  # a column of its own in the table
+    code, _, err = say(swept, "--metrics", "mai")
+    assert code == 2
+    assert "did you mean 'mia'" in err
+
+
+def test_outputs_that_are_gone_leave_the_values_as_they_are(swept, say, caplog):
+    shutil.rmtree(swept / "artefacts" / "outputs")
+    frame = pd.read_csv(io.StringIO(say(swept, "--format", "csv", "--metrics", "accuracy")[1]))
+    assert "its outputs are gone" in caplog.text
+    assert frame.retain_acc.notna().all()
 
 
 def test_pictures_of_every_kind(swept, command, say, tmp_path):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from omegaconf import OmegaConf
+
+from ssd_bench.config import CONF_DIR
 from ssd_bench.errors import ConfigError, check_choice
-from ssd_bench.report.derive import derived
+from ssd_bench.report.derive import derived, reevaluate
 from ssd_bench.report.summary import Summary, summarise
 from ssd_bench.report.table import latex, markdown, show
 from ssd_bench.results import read_rows, to_frame
@@ -48,6 +51,10 @@ def _report(arguments: list[str] | None) -> None:
     parser.add_argument("--format", help=f"one of {', '.join(FORMATS)} (default: table; into a file: markdown)")
     parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw the pictures of each task into this folder")
+    parser.add_argument(
+        "--metrics", metavar="A,B", help="find these again from the stored outputs (conf/metric/A.yaml)"
+    )
+    parser.add_argument("--config-dir", type=Path, help="a folder with a metric/ of your own")
     args = parser.parse_args(arguments)
     form = args.format or ("markdown" if args.output else "table")
     check_choice("--format", form, FORMATS)
@@ -58,6 +65,8 @@ def _report(arguments: list[str] | None) -> None:
     rows = read_rows(args.folder)
     if not rows:
         raise ConfigError(f"{args.folder} holds no finished run (no metrics.json); run ssd-bench first")
+    if args.metrics:
+        rows = reevaluate(rows, args.folder, _metrics(args.metrics.split(","), args.config_dir))
     told = derived(rows, args.folder)
     if args.pictures:
         _draw(summarise(rows, told), args.folder, args.pictures)
@@ -66,7 +75,7 @@ def _report(arguments: list[str] | None) -> None:
     if form == "table":
         if args.output:
             raise ConfigError(f"--format=table is for the terminal; allowed with --output: {', '.join(FORMATS[1:])}")
-        show(rows, args.folder, whole=True)
+        show(rows, told, whole=True)
         return
     text = to_frame(rows, told).to_csv(index=False) if form == "csv" else WRITERS[form](summarise(rows, told))
     if args.output is None:
@@ -76,6 +85,17 @@ def _report(arguments: list[str] | None) -> None:
         args.output.write_text(text)
     except OSError as e:
         raise ConfigError(f"--output={args.output} cannot be written: {e.strerror}") from e
+
+
+def _metrics(names: list[str], config_dir: Path | None) -> dict[str, Any]:
+    """The YAML nodes of these metrics, the user's own before the package's."""
+    folders = [*([config_dir] if config_dir else []), CONF_DIR]
+    if config_dir:
+        sys.path += [str(config_dir.absolute()), str(config_dir.absolute().parent), str(Path.cwd())]
+    known = {path.stem: path for folder in reversed(folders) for path in (folder / "metric").glob("*.yaml")}
+    for name in names:
+        check_choice("--metrics", name, known)
+    return {key: node for name in names for key, node in OmegaConf.to_container(OmegaConf.load(known[name])).items()}
 
 
 def _draw(summaries: list[Summary], folder: Path, into: Path) -> None:

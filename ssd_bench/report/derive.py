@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ssd_bench.config import build
 from ssd_bench.evaluation import outputs
 from ssd_bench.metrics.against import layer_distance, metrics_against, outputs_against
 from ssd_bench.results import Row, across_seeds, by_task, reference
 from ssd_bench.task import Outputs
+
+log = logging.getLogger(__name__)
 
 
 def derived(rows: list[Row], folder: Path | str) -> dict[str, dict[str, float | None]]:
@@ -43,6 +49,29 @@ def derived_metrics(rows: list[Row]) -> dict[str, dict[str, float | None]]:
         if (retrained := reference(of_task))
         for row in of_task
     }
+
+
+def reevaluate(rows: list[Row], folder: Path, metrics: dict[str, Any]) -> list[Row]:
+    """The rows with these metrics (name -> YAML node) found anew from the stored outputs: nothing is inferred again.
+
+    A row whose outputs are gone keeps what it has, and the log says so. References such as ${evaluate.attack_seed}
+    mean the row's own configuration. What compares with a random model (ZRF) needs more than a row's outputs and keeps
+    its values. Raises ConfigError for a metric that cannot be built.
+    """
+    again = []
+    for row in rows:
+        seen = said(row, folder) if row["status"] == "done" else None
+        if seen is None:
+            if row["status"] == "done":
+                log.warning("%s: its outputs are gone, its metrics stay as they are", row["path"])
+            again.append(row)
+            continue
+        values = {}
+        for name, node in metrics.items():
+            config = OmegaConf.to_container(OmegaConf.create(row["config"] | {"metric": {name: node}}), resolve=True)
+            values |= build(config["metric"][name], f"metric.{name}")(seen)
+        again.append(row | {"metrics": row["metrics"] | values})
+    return again
 
 
 def _floor(retrained: Row, known: list[Row], folder: Path) -> dict[str, float]:

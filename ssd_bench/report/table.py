@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from ssd_bench import console
-from ssd_bench.report.derive import derived, derived_metrics
 from ssd_bench.report.summary import ABOUT, FLOOR, ORIGINAL, Line, Summary, summarise
 from ssd_bench.results import METRICS, Row
 
@@ -59,13 +57,10 @@ class Sheet:
     notes: list[str] = field(default_factory=list)
 
 
-def show(rows: list[Row], folder: Path, whole: bool = False) -> None:
-    """Print the main table of each task among these rows to stdout, and if `whole`, the table of distances.
-
-    folder: the one that the rows were read from.
-    """
+def show(rows: list[Row], derived: dict[str, dict[str, float | None]], whole: bool = False) -> None:
+    """Print the main table of each task among these rows to stdout, and if `whole`, the table of distances."""
     out = console.stdout()
-    for summary in summarise(rows, derived(rows, folder) if whole else derived_metrics(rows)):
+    for summary in summarise(rows, derived):
         for sheet in sheets(summary) if whole else [main_sheet(summary)]:
             table = Table(title=sheet.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
             table.add_column("method", no_wrap=True)
