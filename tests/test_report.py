@@ -143,7 +143,7 @@ def test_few_images_are_marked(command, tmp_path, say):
 def test_a_new_metric_runs_over_old_runs(swept, say, tmp_path, monkeypatch):
     (tmp_path / "mine" / "metric").mkdir(parents=True)
     (tmp_path / "mine" / "metric" / "surest.yaml").write_text(
-        "_target_: surest.Surest\nseed: ${evaluate.attack_seed}\n"
+        "surest: {_target_: surest.Surest, seed: '${evaluate.attack_seed}'}\n"
     )
     code = """
 from dataclasses import dataclass
