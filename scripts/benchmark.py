@@ -431,10 +431,11 @@ def growth(table: Table, folder: Path) -> None:
     columns = ("first request, s", "exponent", "later request without D_r, s", "exponent", "peak of the first, MB")
     table.section("Growth", "what grows", "sizes", *columns)
     hundred = ("data=cifar100", "data.name=cifar100", "data.targets.full_class=[rocket,sea]")
+    random = ("scenario=random",)
     veg, sea, redrawn = ("scenario.target=veg",), ("scenario.target=sea",), ("seed_forget=1",)
     axes = {  # settings, and what asks for another request
-        "|D|": [((f"data.train_per_class={n}",), veg) for n in (4, 8, 16)],
-        "|D_f|": [(("scenario=random", f"scenario.n_forget={n}"), redrawn) for n in (50, 100, 200)],
+        "|D|": [((f"data.train_per_class={n}", *random, "scenario.n_forget=50"), redrawn) for n in (4, 8, 16)],
+        "|D_f|": [((*random, f"scenario.n_forget={n}"), redrawn) for n in (50, 100, 200)],
         "classes": [((), veg), (hundred, sea)],
         "parameters": [((f"model.width={w}",), veg) for w in (8, 16, 32)],
     }
@@ -491,16 +492,21 @@ def main() -> None:
     table.add(f"# Benchmark\n\n`{command}`\n\n{what}, {threads} threads, {versions}; ResNet18 of width {ARGS.width}.")
     made = made_up(10, device)
     model, images = made["train"][0], {part: of_part for part, (_, of_part) in made.items()}
-    loops(table, copy.deepcopy(model), images["train"])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        run(folder / "trained", "method=original")
-        requests(table, folder, copy.deepcopy(model), images)
-        sharing(table, folder)
-        start_up(table, folder)
-        if device.type == "cpu":
-            memory(table)
-        growth(table, folder)
+        sections = {
+            "loops": lambda: loops(table, copy.deepcopy(model), images["train"]),
+            "requests": lambda: requests(table, folder, copy.deepcopy(model), images),
+            "sharing": lambda: sharing(table, folder),
+            "start_up": lambda: start_up(table, folder),
+            "memory": lambda: memory(table),
+            "growth": lambda: growth(table, folder),
+        }
+        for section in ARGS.only.split(",") if ARGS.only else sections:
+            if section == "requests":
+                run(folder / "trained", "method=original")
+            if section != "memory" or device.type == "cpu":
+                sections[section]()
     table.add(f"\nThe whole took {time.monotonic() - start:.0f} s.")
     if ARGS.output:
         ARGS.output.parent.mkdir(parents=True, exist_ok=True)
@@ -513,6 +519,7 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--width", type=int, default=16, help="channels of the ResNet18's stem")
     parser.add_argument("--output", type=Path, help="write the tables to this file too")
+    parser.add_argument("--only", help="some of: loops,requests,sharing,start_up,memory,growth")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     ARGS = parser.parse_args()
     main()

@@ -20,6 +20,7 @@ from ssd_bench.report import cli as report
 from ssd_bench.report.derive import derived
 from ssd_bench.report.pictures import PICTURES
 from ssd_bench.report.summary import summarise, t_interval
+from ssd_bench.report.table import sheets
 from ssd_bench.results import by_task, read_rows, reference, to_frame
 
 
@@ -119,6 +120,16 @@ def test_what_is_missing_or_ended_badly_is_said(swept, command, say):
     out = say(swept)[1]
     assert "finetune: seeds 1 have not been run" in out
     assert "teacher: diverged (seeds 0, 1)" in out
+
+
+def test_an_older_row_of_the_same_run_is_left_out_and_said(swept):
+    rows = read_rows(swept)
+    old = copy.deepcopy(next(row for row in rows if row["method"] == "ssd"))
+    old["path"], old["env"]["finished"], old["metrics"]["mia"] = "old", "2000-01-01T00:00:00+00:00", 1e6
+    summary = only(summarise([old, *rows], derived(rows, swept)))
+    assert summary.outdated == 1
+    assert summary.line("ssd").mean("mia") <= 100
+    assert any("Left out: 1 older row" in note for note in sheets(summary)[0].notes)
 
 
 def test_latex_is_whole_and_escaped(swept, say):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from statistics import mean, stdev
@@ -51,6 +52,7 @@ class Summary:
     rows: list[Row]
     seeds: list[int]
     lines: list[Line]  # the original, the retrained model, the methods by name
+    outdated: int = 0  # rows left out: a newer one has the same method, settings and seeds
 
     @property
     def task(self) -> dict[str, Any]:
@@ -142,7 +144,17 @@ def summarise(rows: list[Row], derived: dict[str, dict[str, float | None]]) -> l
     return [_summarise(group, derived) for group in across_seeds(rows)]
 
 
-def _summarise(rows: list[Row], derived: dict[str, dict[str, float | None]]) -> Summary:
+def newest(rows: list[Row]) -> list[Row]:
+    """Of rows with one method, settings and seeds (made by other code, versions or threads), the last that was made."""
+    last: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: row["env"]["finished"]):
+        seeds = [row["task"][name] for name in ("seed", "seed_unlearn", "seed_forget")]
+        last[json.dumps([row["method"], row["settings"], seeds], sort_keys=True)] = row
+    return [row for row in rows if any(row is kept for kept in last.values())]
+
+
+def _summarise(every: list[Row], derived: dict[str, dict[str, float | None]]) -> Summary:
+    rows = newest(every)
     varying = varying_settings(rows)
     before, floor = Line(ORIGINAL, ORIGINAL), Line(FLOOR, FLOOR)
     lines: dict[str, Line] = {}
@@ -185,8 +197,8 @@ def _summarise(rows: list[Row], derived: dict[str, dict[str, float | None]]) -> 
     ):  # of several `seed_unlearn` the mean, so that every training seed counts once
         of_line = found.get(line.label, {})
         line.values = {name: {seed: mean(of_line[name][seed]) for seed in sorted(of_line[name])} for name in of_line}
-    every = [line for line in (before, *ordered, floor) if line.values or line.ended]
-    return Summary(rows, sorted({row["task"]["seed"] for row in rows}), every)
+    shown = [line for line in (before, *ordered, floor) if line.values or line.ended]
+    return Summary(rows, sorted({row["task"]["seed"] for row in rows}), shown, len(every) - len(rows))
 
 
 COLOURS = (

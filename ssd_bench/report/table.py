@@ -257,6 +257,10 @@ _SET_NAMES = {"retain": "D'_r", "forget": "D'_f", "test": "D'", "retain_train": 
 def _ended(summary: Summary) -> list[str]:
     """What is missing, and why."""
     notes = []
+    if summary.outdated:
+        notes.append(
+            f"Left out: {summary.outdated} older rows with the same method, settings and seeds as a newer one."
+        )
     for line in summary.lines:
         for status in line.ended:
             reasons = sorted({row["reason"] for row in line.rows if row["status"] == status})
