@@ -106,7 +106,10 @@ def times(summary: Summary, folder: Path) -> Figure | None:
 
 
 def histograms(summary: Summary, folder: Path) -> Figure | None:
-    """Entropy and loss on D_r, D_f and D', for each model of the first seed: what the attacks see."""
+    """Entropy and loss on D_r, D_f and D', for each model of the first seed: what the attacks see.
+
+    The last bin holds the one percent that would stretch the axis.
+    """
     models = _models(summary, folder, "retain_train", "forget_train", "test")
     if len(models) < 2:
         return None
@@ -132,7 +135,7 @@ def histograms(summary: Summary, folder: Path) -> Figure | None:
             axes.grid(visible=False)
             if column == 0:
                 axes.set_ylabel(label, rotation=0, ha="right", va="center")
-        grid[-1, column].set_xlabel(f"{heading} (99 % of what there is; the rest in the last bin)")
+        grid[-1, column].set_xlabel(f"{heading}; seed {summary.seeds[0]}")
     grid[0, 1].legend(loc="upper right", ncols=3)
     return figure
 
@@ -146,16 +149,17 @@ def classes(summary: Summary, folder: Path) -> Figure | None:
     right = {label: _class_accuracy(seen, len(names)) for label, seen, _ in models}
     before = right.pop(ORIGINAL)
     change = np.array([after - before for after in right.values()])
+    most = max(10.0, float(np.nanmax(np.abs(change))))
     figure = Figure(figsize=(max(6.4, 1.6 + 0.16 * len(names)), 1.9 + 0.28 * len(change)))
     axes = figure.subplots()
-    image = axes.imshow(change, cmap="PuOr", vmin=-100, vmax=100, aspect="auto")
+    image = axes.imshow(change, cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
     forgotten = next((row["task"]["target"] for row in summary.rows), None)
     axes.set_xticks(
         range(len(names)), [f"» {name}" if name == forgotten else name for name in names], rotation=90, fontsize=7
     )
     axes.set_yticks(range(len(right)), list(right))
     axes.grid(visible=False)
-    figure.colorbar(image, label="change, points", shrink=0.8)
+    figure.colorbar(image, label=f"change, points; seed {summary.seeds[0]}", shrink=0.8)
     return figure
 
 
