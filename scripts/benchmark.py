@@ -48,6 +48,7 @@ from ssd_bench.training import Recipe, augmented, fit, predict
 
 METHODS = ("original", "ssd", "teacher", "unsir", "amnesiac", "finetune")
 REPEATS = 3
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # in a state dict, but no parameters
 
 
 @dataclass(frozen=True)
@@ -464,7 +465,7 @@ def n_parameters(row: dict) -> int:
     from safetensors import safe_open
 
     with safe_open(row["artefacts"]["original"], "pt") as file:
-        shapes = [file.get_slice(name).get_shape() for name in file.keys() if "running" not in name]  # noqa: SIM118
+        shapes = [file.get_slice(name).get_shape() for name in file.keys() if not name.endswith(BUFFERS)]  # noqa: SIM118
     return sum(math.prod(shape) for shape in shapes)
 
 
