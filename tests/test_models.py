@@ -142,3 +142,41 @@ def test_weights_that_cannot_be_had_are_a_line_that_says_how_to_go_on(monkeypatc
 def test_vit_settings_that_make_no_model(wrong):
     with pytest.raises(ValueError, match=r"dim|depth|pretrained"):
         ViT(**wrong)
+
+
+def watched(model):
+    """The same model, its modules called one by one: hooks are to see what goes in and out."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda *_: None)
+    return model
+
+
+def test_folding_the_normalisation_changes_neither_outputs_nor_gradients():
+    model = fresh(ResNet18(width=4), 0, 5, 3, 16).double()
+    draws = torch.Generator().manual_seed(0)
+    inputs, labels = torch.randn(8, 3, 16, 16, generator=draws).double(), torch.arange(8) % 5
+    with torch.no_grad():
+        model(inputs)  # running statistics away from their start
+        for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            norm.weight.copy_(torch.randn(norm.weight.shape, generator=draws))
+            norm.bias.copy_(torch.randn(norm.bias.shape, generator=draws))
+    ours, plain = model.eval(), watched(model.eval())
+    said = ours(inputs), plain(inputs)
+    assert not torch.equal(*said), "nothing was folded"
+    torch.testing.assert_close(*said, rtol=1e-10, atol=1e-10)
+    for logits in said:
+        torch.nn.functional.cross_entropy(logits, labels).backward()
+    for (name, p), q in zip(ours.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-8, atol=1e-10, msg=name)
+
+
+def test_a_hook_sees_every_convolution_and_normalisation():
+    model = fresh(ResNet18(width=4), 0, 5, 3, 16).eval()
+    seen = []
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.BatchNorm2d)]
+    for layer in layers:
+        layer.register_forward_hook(lambda module, *_: seen.append(module))
+    model(torch.randn(2, 3, 16, 16))
+    assert set(seen) == set(layers)
