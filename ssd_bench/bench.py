@@ -23,3 +23,9 @@ class Bench:
     store: Store
     device: torch.device
     new_model: Callable[..., nn.Module]  # (seed, pretrained=True) -> a newly initialised model on the device
+
+    @property
+    def lacking(self) -> list[str]:
+        """What the method needs and the task does not offer."""
+        needs = getattr(self.plan.method, "needs", ())
+        return [need for need in needs if getattr(self.task, need, None) is None]

@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -27,13 +29,14 @@ log = logging.getLogger(__name__)
 finished: list[Path] = []  # rows of this process's jobs
 failures: list[int] = []  # exit codes of this process's jobs that did not end well
 errors: list[ConfigError] = []  # of a single run: Hydra adds lines of its own to what a job raises
+grids: list[Any] = []  # the `estimate.Grid` of dry_run=true, once there is a job
 
 
 def main() -> NoReturn:
     """Entry point; ends with exit code 0 (done or skipped), 1 (in a sweep), 2 (input), 3 (diverged) or 130."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand us the exceptions instead of printing them
-    finished.clear(), failures.clear(), errors.clear()
-    sweep = checked = False
+    finished.clear(), failures.clear(), errors.clear(), grids.clear()
+    sweep = checked = dry = False
     start = time.monotonic()
     try:
         args = _arguments()
@@ -44,8 +47,11 @@ def main() -> NoReturn:
                 args.overrides += stands_for
                 sys.argv += [*stands_for, "hydra.sweeper.params=null"]
             overrides.check(args)
-            checked = True
-        hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(_job)()
+            checked, dry = True, overrides.is_dry(args)
+        with tempfile.TemporaryDirectory() if dry else nullcontext() as aside:
+            if dry:  # one process counts, and what Hydra writes about a sweep is no part of the answer
+                sys.argv += ["hydra/launcher=basic", f"hydra.sweep.dir={aside}"]
+            hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(_job)()
         if errors:
             raise errors[0]
     except KeyboardInterrupt:
@@ -56,6 +62,8 @@ def main() -> NoReturn:
     except Exception:
         if not failures:
             raise
+    if grids:
+        print("\n".join(["", *grids[0].summary()]))
     if sweep and finished:
         _after_sweep(time.monotonic() - start)
     sys.exit(1 if sweep and failures else max(failures, default=0))
@@ -74,6 +82,9 @@ def _job(cfg: DictConfig) -> None:
         from ssd_bench.report.table import show
         from ssd_bench.results import rows_beside
 
+        if plan.settings.dry_run:
+            _count(pipeline.prepare(plan, parallel))
+            return
         path = pipeline.run(plan, parallel)
     except ConfigError as e:
         if not sweep:
@@ -87,9 +98,6 @@ def _job(cfg: DictConfig) -> None:
             failures.append(1)
             log.exception("this job failed; the others go on")
         raise
-    if plan.settings.dry_run:
-        print(f"{path}: {'finished already' if path.exists() else 'would be run'}")
-        return
     row = json.loads(path.read_text())
     finished.append(path)
     if row["status"] == "diverged":
@@ -100,6 +108,16 @@ def _job(cfg: DictConfig) -> None:
         rows = rows_beside(path)
         show(rows, derived_metrics(rows))
     print(f"metrics: {path}", flush=True)
+
+
+def _count(bench: Any) -> None:
+    """One line about a run of `dry_run=true`, and its part of the sums at the end."""
+    from ssd_bench.estimate import Grid
+
+    if not grids:
+        grids.append(Grid())
+    path = grids[0].add(bench)
+    print(f"{path}: {'finished already' if grids[0].runs[path] else 'would be run'}", flush=True)
 
 
 def _after_sweep(seconds: float) -> None:

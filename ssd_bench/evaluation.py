@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssd_bench.artefacts import Artefact
 from ssd_bench.bench import Bench
+from ssd_bench.config import Plan
 from ssd_bench.errors import Diverged
 from ssd_bench.identity import hash_rows
 from ssd_bench.results import METRICS
@@ -24,7 +25,6 @@ Model = Callable[[], nn.Module]  # asked for only where an inference pass is nee
 def infer(model: Model, key: Any, rows: dict[str, Tensor], bench: Bench, anew: bool = False) -> Artefact:
     """The logits of these rows of the "train" and "test" images, kept under `key`; with `anew`, made again."""
     batch_size = bench.plan.evaluate.batch_size
-    key = {"model": key, "rows": {part: hash_rows(r) for part, r in rows.items()}, "batch_size": batch_size}
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         ready = model()
@@ -33,7 +33,13 @@ def infer(model: Model, key: Any, rows: dict[str, Tensor], bench: Bench, anew: b
             raise Diverged("the model's outputs are not finite")
         return logits, {}
 
-    return bench.store.get_or_make("outputs", key, make, anew)
+    return bench.store.get_or_make("outputs", outputs_key(key, rows, bench.plan), make, anew)
+
+
+def outputs_key(model: Any, rows: dict[str, Tensor], plan: Plan) -> dict[str, Any]:
+    """The key of a model's outputs for these rows of each part."""
+    row_hashes = {part: hash_rows(r) for part, r in rows.items()}
+    return {"model": model, "rows": row_hashes, "batch_size": plan.evaluate.batch_size}
 
 
 def chosen_sets(bench: Bench) -> dict[str, tuple[str, Tensor]]:
@@ -51,6 +57,13 @@ def chosen_sets(bench: Bench) -> dict[str, tuple[str, Tensor]]:
     return wanted
 
 
+def needed_rows(bench: Bench) -> dict[str, Tensor]:
+    """Per part of the data, the rows that a model has to be asked about, ascending."""
+    wanted = chosen_sets(bench).values()
+    parts = sorted({part for part, _ in wanted})
+    return {p: torch.cat([rows for part, rows in wanted if part == p]).unique() for p in parts}
+
+
 def find_sets(bench: Bench) -> Artefact:
     """Which rows of the outputs each set is made of, and their labels; kept, so that tables can be derived later.
 
@@ -65,8 +78,7 @@ def find_sets(bench: Bench) -> Artefact:
     }
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        parts = sorted({part for part, _ in wanted.values()})
-        needed = {p: torch.cat([rows for part, rows in wanted.values() if part == p]).unique() for p in parts}
+        needed = needed_rows(bench)
         tensors = {f"rows.{part}": rows for part, rows in needed.items()}
         for name, (part, rows) in wanted.items():
             tensors[f"place.{name}"] = torch.searchsorted(needed[part], rows)

@@ -100,21 +100,32 @@ def _code(cls: type) -> str:
     return digest(ast.dump(ast.parse(inspect.getsource(inspect.getmodule(cls)))))
 
 
-def environment(device: torch.device, threads: int, started: datetime, finished: datetime) -> dict[str, Any]:
+def environment(device: torch.device, started: datetime, finished: datetime) -> dict[str, Any]:
     """Where and when a row was made."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     commit, dirty = _git()
     return {
         "ssd_bench": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": f"{device} ({name})",
-        "threads": threads,
+        "threads": torch.get_num_threads(),
         "git": commit,
         "git_dirty": dirty,
         "started": started.isoformat(timespec="seconds"),
         "finished": finished.isoformat(timespec="seconds"),
     }
+
+
+@lru_cache(maxsize=1)
+def processor() -> str:
+    """Name of the CPU, and the instructions that PyTorch uses of it: both decide how sums are rounded."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return f"{next(named, platform.processor() or platform.machine())}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 @lru_cache(maxsize=1)

@@ -77,6 +77,11 @@ def sweep_of_experiment(args: argparse.Namespace) -> list[str]:
     return [f"{key}={value}" for key, value in params.items() if key not in given]
 
 
+def is_dry(args: argparse.Namespace) -> bool:
+    """Whether dry_run=true is among the overrides."""
+    return any(o.key_or_group == "dry_run" and o.value() is True for o in map(_parse, args.overrides))
+
+
 def _parse(text: str) -> Override:
     try:
         return OverridesParser.create().parse_override(text)

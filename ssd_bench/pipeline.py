@@ -29,13 +29,8 @@ from ssd_bench.unlearning import unlearn
 log = logging.getLogger(__name__)
 
 
-def run(plan: Plan, parallel: bool = False) -> Path:
-    """Make the row that `plan` describes, unless it is there; returns its path (a `metrics.json`).
-
-    parallel: whether other jobs share the cores. Raises ConfigError, before anything is trained or written, when the
-    plan cannot be carried out.
-    """
-    started, start, passes = datetime.now(UTC), time.monotonic(), in_model.seconds
+def prepare(plan: Plan, parallel: bool = False) -> Bench:
+    """Data, task and identity of a run: all that can be known without computing. Nothing is written under `out`."""
     settings = plan.settings
     device = devices.choose_device(settings.device)
     threads = devices.use_threads(settings.threads, parallel)
@@ -44,13 +39,6 @@ def run(plan: Plan, parallel: bool = False) -> Path:
     task = plan.scenario(dataset, plan.data.targets, plan.seed_forget)
     images = view(dataset, task, plan.data.norm, plan.model, device)
     identity = identify(plan, dataset, task, images["train"], device, threads)
-    path = row_path(Path(settings.out), plan, identity)
-    if settings.dry_run:
-        return path
-    if path.exists() and not settings.force:
-        log.info("%s: finished already; force=true runs it again", path)
-        return path
-    devices.be_deterministic()
 
     def new_model(seed: int, pretrained: bool = True) -> nn.Module:
         _, channels, side, _ = images["train"].pixels.shape
@@ -60,18 +48,33 @@ def run(plan: Plan, parallel: bool = False) -> Path:
             made.compile()
         return made
 
-    original = new_model(derive_seed(settings.seed, "original", "init"))  # what cannot be built says so now
+    return Bench(plan, task, images, identity, Store(Path(settings.out)), device, new_model)
+
+
+def run(plan: Plan, parallel: bool = False) -> Path:
+    """Make the row that `plan` describes, unless it is there; returns its path (a `metrics.json`).
+
+    parallel: whether other jobs share the cores. Raises ConfigError, before anything is trained or written, when the
+    plan cannot be carried out.
+    """
+    started, start, passes = datetime.now(UTC), time.monotonic(), in_model.seconds
+    settings, bench = plan.settings, prepare(plan, parallel)
+    path = row_path(Path(settings.out), plan, bench.identity)
+    if path.exists() and not settings.force:
+        log.info("%s: finished already; force=true runs it again", path)
+        return path
+    devices.be_deterministic()
+    original = bench.new_model(derive_seed(settings.seed, "original", "init"))  # what cannot be built says so now
     if plan.model.checkpoint:
         fit_checkpoint(original, Path(plan.model.checkpoint))
     if not writable(Path(settings.out)):
         raise ConfigError(f"out={settings.out} cannot be written; choose a folder that can")
-    bench = Bench(plan, task, images, identity, Store(Path(settings.out)), device, new_model)
     with hold(path.with_name("row.lock"), "row"):
         if path.exists() and not settings.force:  # another process was faster
             return path
         row = make_row(bench, original)
         row["times"] |= {"total_s": time.monotonic() - start, "passes_s": in_model.seconds - passes}
-        row["env"] = environment(device, threads, started, datetime.now(UTC))
+        row["env"] = environment(bench.device, started, datetime.now(UTC))
         write_json(path, row)
     return path
 
@@ -85,10 +88,9 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
     row["samples"] = {name: len(rows) for name, (_, rows) in chosen_sets(bench).items()}
     row |= {"original_metrics": None, "details": {}, "times": {}, "cached": {}, "artefacts": {}}
     row |= {"memory": {"peak_bytes": None, "what": None}}
-    lacking = [need for need in getattr(plan.method, "needs", ()) if getattr(task, need, None) is None]
     try:
-        if lacking:
-            needed = {"forget_label": "one class to forget"}.get(lacking[0], lacking[0])
+        if bench.lacking:
+            needed = {"forget_label": "one class to forget"}.get(bench.lacking[0], bench.lacking[0])
             row |= {"status": "skipped", "reason": f"{name} needs {needed}; scenario={task.scenario} has none"}
         else:
             row |= carry_out(bench, original)

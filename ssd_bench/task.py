@@ -131,10 +131,20 @@ class Lab:
         return derive_seed(self.seed_unlearn, "method", *names)
 
 
+@dataclass(frozen=True)
+class Cost:
+    """How many images are sent through a network of the original's size, as an estimate for `dry_run=true`."""
+
+    forward: int = 0  # forward alone
+    backward: int = 0  # forward and backward
+    shared: Mapping[str, tuple[Any, Cost]] = field(default_factory=dict)  # what `Lab.cached` keeps
+
+
 class Method(Protocol):
     """An unlearning method: a frozen dataclass of its settings that maps the original model to the unlearned one.
 
     `needs` names what a task must offer: "forget_label" (one class to forget). A pair that lacks it is skipped.
+    A method may also have `cost(data: Split, recipe) -> Cost`: what a call with these settings takes.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()

@@ -50,6 +50,21 @@ class Keeper:
         return artefact.tensors
 
 
+def split_of(bench: Bench) -> Split:
+    """The training side of the task."""
+    task = bench.task
+    return Split(
+        images=bench.images["train"],
+        rows=task.train,
+        retain=task.retain,
+        forget=task.forget,
+        group=task.group,
+        scenario=task.scenario,
+        forget_label=task.forget_label,
+        n_classes=len(task.classes),
+    )
+
+
 def unlearn(bench: Bench, original: nn.Module) -> dict[str, Any]:
     """The unlearned model, found in the store or made now, and the row's sections about its making."""
     plan, task, key = bench.plan, bench.task, bench.identity.unlearned
@@ -65,16 +80,7 @@ def unlearn(bench: Bench, original: nn.Module) -> dict[str, Any]:
             "artefacts": found.about["artefacts"] | {"unlearned": str(found.path)},
         }
     keeper = Keeper(bench.store, bench.identity.original, bench.device)
-    data = Split(
-        images=bench.images["train"],
-        rows=task.train,
-        retain=task.retain,
-        forget=task.forget,
-        group=task.group,
-        scenario=task.scenario,
-        forget_label=task.forget_label,
-        n_classes=len(task.classes),
-    )
+    data = split_of(bench)
     lab = Lab(
         device=bench.device,
         seed=plan.settings.seed,

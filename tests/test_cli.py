@@ -167,6 +167,31 @@ def test_dry_run_leaves_nothing(command, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_sweep_counts_what_is_shared_once_and_leaves_nothing(command, tmp_path):
+    sweep = ("-m", *SHORT, f"out={tmp_path / 'runs'}", "method=ssd,finetune", "method.lr=1")  # what exists is checked
+    assert command(*sweep, "dry_run=true").code != 0
+    sweep = ("-m", *SHORT, f"out={tmp_path / 'runs'}", "seed=0,1", "method=original,ssd,finetune")
+    ended = command(*sweep, "dry_run=true")
+    assert ended.code == 0, ended.err
+    assert "6 runs: 0 finished already, 6 to do" in ended.out
+    wanted = "2 original (for 6 runs), 6 outputs (for 10 runs), 2 importance_full, 2 ssd, 2 finetune"
+    said = next(line for line in ended.out.splitlines() if line.startswith("to be made"))
+    assert sorted(said.removeprefix("to be made, each once: ").split(", ")) == sorted(wanted.split(", "))
+    assert not (tmp_path / "runs").exists()
+    command("-m", *SHORT, f"out={tmp_path / 'runs'}", "seed=0", "method=original,ssd")
+    before = sorted(tmp_path.rglob("*"))
+    ended = command(*sweep, "dry_run=true")
+    assert "6 runs: 2 finished already, 4 to do" in ended.out
+    assert "1 original (for 3 runs)" in ended.out
+    assert sorted(tmp_path.rglob("*")) == before
+    command(*sweep)
+    made = {kind: len(list((tmp_path / "runs/artefacts" / kind).glob("*.json"))) for kind in ("original", "unlearned")}
+    assert made == {"original": 2, "unlearned": 4}
+    ended = command(*sweep, "dry_run=true")
+    assert "6 runs: 6 finished already, 0 to do" in ended.out
+    assert "to be made" not in ended.out
+
+
 def test_everything_lies_under_out(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command("-m", *SHORT, "out=here", "method=original", "seed=0")

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
 
@@ -113,3 +114,43 @@ def test_a_method_cannot_reach_the_test_images():
 
     names = {name for cls in (Lab, Split) for name in cls.__dataclass_fields__}
     assert not {name for name in names if "test" in name or name == "sets"}
+
+
+@pytest.mark.parametrize("scenario", ["full_class", "random"])
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("original", "fisher")])
+def test_a_method_costs_what_it_says(command, tmp_path, monkeypatch, method, scenario):
+    """Images that go through the first convolution while the method runs, against `cost`.
+
+    Not of Fisher forgetting, where one forward pass serves the backward passes of all labels.
+    """
+    from ssd_bench import estimate, unlearning
+
+    images, told = [], []
+    conv, measured, split_of = torch.nn.functional.conv2d, unlearning.devices.measured, unlearning.split_of
+
+    def counting(inputs, *more):
+        if inputs.shape[1] == 1:  # digits have one channel, inner layers more
+            images.append(len(inputs))
+        return conv(inputs, *more)
+
+    @contextmanager
+    def counted(device):
+        images.clear()
+        with measured(device) as result:
+            yield result
+        told.append(sum(images))
+
+    def asked(bench):
+        told.extend(w.cost for w in estimate._work(bench) if w.kind in (method, "importance_full"))
+        return split_of(bench)
+
+    monkeypatch.setattr("ssd_bench.models.conv2d", counting)
+    monkeypatch.setattr(torch.nn.Conv2d, "_conv_forward", lambda of, x, *w: counting(x, *w, of.stride, of.padding))
+    monkeypatch.setattr(unlearning.devices, "measured", counted)
+    monkeypatch.setattr(unlearning, "split_of", asked)
+    ended = command(*SHORT, *forgotten(scenario), f"method={method}", f"out={tmp_path}", *FAST.get(method, []))
+    if ended.row["status"] == "skipped":
+        assert not told
+        return
+    *costs, were = told
+    assert were == pytest.approx(sum(cost.forward + cost.backward for cost in costs), rel=0.01)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.task import Lab, Split
+from ssd_bench.task import Cost, Lab, Split
 from ssd_bench.training import Recipe, fit
 
 
@@ -26,6 +26,9 @@ class Amnesiac:
 
     def recipe(self) -> Recipe:
         return Recipe.constant("adam", self.epochs, self.batch_size, self.lr)
+
+    def cost(self, data: Split, recipe: Recipe) -> Cost:
+        return Cost(backward=self.epochs * (len(data.forget) + len(data.retain)))
 
     def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
         labels = wrong_labels(data, lab.generator("labels"))

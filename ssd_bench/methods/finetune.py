@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ssd_bench.task import Lab, Split
+from ssd_bench.task import Cost, Lab, Split
 from ssd_bench.training import Recipe, fit
 
 
@@ -23,6 +23,9 @@ class Finetune:
 
     def recipe(self) -> Recipe:
         return Recipe.constant("sgd", self.epochs, self.batch_size, self.lr, self.momentum, self.weight_decay)
+
+    def cost(self, data: Split, recipe: Recipe) -> Cost:
+        return Cost(backward=self.epochs * len(data.retain))
 
     def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
         return fit(model, data.images, data.retain, self.recipe(), lab.generator("batches"), "finetune")

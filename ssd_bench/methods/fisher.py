@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ssd_bench import console
 from ssd_bench.errors import check_choice
 from ssd_bench.per_sample import add_per_sample
-from ssd_bench.task import Lab, Split
-from ssd_bench.training import eval_mode, in_model
+from ssd_bench.task import Cost, Lab, Split
+from ssd_bench.training import Recipe, eval_mode, in_model
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,10 @@ class Fisher:
             raise ValueError(f"alpha must be at least 0, got {self.alpha}")
         if self.n_samples is not None and self.n_samples < 1:
             raise ValueError(f"n_samples must be null or at least 1, got {self.n_samples}")
+
+    def cost(self, data: Split, recipe: Recipe) -> Cost:
+        samples = len(data.retain[: self.n_samples])
+        return Cost(forward=samples, backward=samples * data.n_classes)
 
     def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
         drawn = torch.randperm(len(data.retain), generator=lab.generator("samples"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from ssd_bench.errors import check_choice
-from ssd_bench.task import Lab, Split, derive_seed, generator
+from ssd_bench.task import Cost, Lab, Split, derive_seed, generator
 from ssd_bench.training import Recipe, batch_ends, fit
 
 
@@ -28,6 +28,9 @@ class Retrain:
             raise ValueError(f"lr must be positive, got {self.lr}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+    def cost(self, data: Split, recipe: Recipe) -> Cost:
+        return Cost(backward=recipe.epochs * len(data.retain))
 
     def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
         batches = generator(lab.seed, "retrain", "batches")

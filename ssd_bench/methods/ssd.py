@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssd_bench.errors import check_choice
 from ssd_bench.importance import ESTIMATORS, diagonal_fisher
-from ssd_bench.task import Images, Lab, Split, generator
+from ssd_bench.task import Cost, Images, Lab, Split, generator
+from ssd_bench.training import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -47,11 +49,17 @@ class SSD:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
+    def cost(self, data: Split, recipe: Recipe) -> Cost:
+        full, forget = self.batches(data)
+        passes = [Cost(backward=sum(map(len, batches))) for batches in (full, forget)]
+        return replace(passes[1], shared={"importance_full": (self._key(full), passes[0])})
+
     def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
         full, forget = self.batches(data)
-        key = {"estimator": self.importance, "rows": [_row_hash(rows) for rows in self._what_matters(full)]}
         importance_full = lab.cached(
-            "importance_full", key, lambda: diagonal_fisher(model, _draw(data.images, full), self.importance)
+            "importance_full",
+            self._key(full),
+            lambda: diagonal_fisher(model, _draw(data.images, full), self.importance),
         )
         importance_forget = diagonal_fisher(model, _draw(data.images, forget), self.importance)
         per_tensor = dampen(model, importance_full, importance_forget, self.alpha, self.lam)
@@ -93,9 +101,10 @@ class SSD:
     def _forget_in_full(self, data: Split) -> bool:
         return bool(torch.isin(data.forget[:1], data.rows))  # a placebo was never part of D
 
-    def _what_matters(self, full: list[Tensor]) -> list[Tensor]:
-        """Per sample, neither order nor batches change I_D, so they must not change its address either."""
-        return [torch.cat(full).sort().values] if self.importance == "per_sample" else full
+    def _key(self, full: list[Tensor]) -> dict[str, Any]:
+        """What I_D depends on. Per sample, neither order nor batches change it, so they must not change its address."""
+        batches = [torch.cat(full).sort().values] if self.importance == "per_sample" else full
+        return {"estimator": self.importance, "rows": [_row_hash(rows) for rows in batches]}
 
     def _warn(self, data: Split, selected: int, bound: float | None) -> None:
         if self.importance == "batch_mean" and self.order in ("mixed", "shuffled") and data.scenario != "random":

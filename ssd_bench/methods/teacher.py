@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, softmax
 
 from ssd_bench.errors import check_choice
-from ssd_bench.task import Lab, Split
+from ssd_bench.task import Cost, Lab, Split
 from ssd_bench.training import Recipe, fit
 
 
@@ -40,6 +40,10 @@ class Teacher:
 
     def recipe(self) -> Recipe:
         return Recipe.constant("adam", self.epochs, self.batch_size, self.lr)
+
+    def cost(self, data: Split, recipe: Recipe) -> Cost:
+        images = self.epochs * (len(data.forget) + int(self.retain_share * len(data.retain)))
+        return Cost(forward=2 * images, backward=images)
 
     def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
         competent = copy.deepcopy(model).eval()

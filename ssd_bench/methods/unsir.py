@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.errors import check_choice
-from ssd_bench.task import Lab, Split
+from ssd_bench.task import Cost, Lab, Split
 from ssd_bench.training import Recipe, eval_mode, fit, in_model
 
 
@@ -48,6 +48,10 @@ class Unsir:
 
     def recipe(self, batch_size: int) -> Recipe:
         return Recipe.constant("adam", 1, batch_size, self.lr)
+
+    def cost(self, data: Split, recipe: Recipe) -> Cost:
+        kept = len(first_of_each_class(data.retain, data.group, self.samples_per_class))
+        return Cost(backward=self.noise_steps * self.noise_batch + 2 * kept + self.copies * self.noise_images)
 
     def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
         noise = self.learn_noise(model, data, lab)[: self.noise_images]
