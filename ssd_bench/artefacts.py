@@ -7,6 +7,7 @@ so processes that share a folder wait for each other only when they want the sam
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -20,7 +21,9 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import AcquireReturnProxy, FileLock, Timeout
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -30,6 +33,10 @@ log = logging.getLogger(__name__)
 
 _recent: OrderedDict[Path, Artefact] = OrderedDict()  # the jobs of a sweep share what was just used
 _RECENT = 6
+
+
+class Damaged(Exception):
+    """An artefact is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +55,57 @@ def digest(key: Any) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """`write` fills a temporary file beside `path`, which then takes its place whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".part-", dir=path.parent)
-    os.close(handle)
+PART = ".part-"  # what temporary files begin with: a process that is killed leaves its own behind
+
+
+def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = True) -> None:
+    """`write` fills a temporary file beside `path`, which then takes its place whole or not at all.
+
+    durable: also when the machine loses power. Raises OSError with the path where there is no room or no permission.
+    """
+    name = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=PART, dir=path.parent)
+        os.close(handle)
         write(Path(name))
-        with open(name, "rb+") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(name, "rb+") as file:
+                os.fsync(file.fileno())
         os.chmod(name, 0o644)  # mkstemp's 0600 would shut out the others in a shared folder
         os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+    except BaseException as e:
+        if name:
+            Path(name).unlink(missing_ok=True)
+        if isinstance(e, SafetensorError):  # safetensors wraps what the system said
+            raise OSError(errno.EIO, str(e), str(path)) from e
+        if isinstance(e, OSError) and e.errno is not None:
+            raise OSError(e.errno, e.strerror, str(path)) from e
         raise
+
+
+def save_tensors(
+    path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None, durable: bool = True
+) -> None:
+    """One safetensors file, atomically. tensors: contiguous, on the CPU; about: kept in the file's header."""
+    write_atomically(path, lambda part: save_file(tensors, part, about), durable)
+
+
+def checksum(tensors: dict[str, Tensor], about: str = "") -> str:
+    """sha256 of tensors (contiguous, on the CPU) with their names, types and shapes, and of a text about them."""
+    total = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        t = tensors[name]
+        total.update(f"{name} {t.dtype} {list(t.shape)}".encode())
+        total.update(t.view(-1).view(torch.uint8).numpy() if t.numel() else b"")
+    return total.hexdigest()
+
+
+def set_aside(path: Path, why: Exception) -> None:
+    """Rename a damaged file, so that nobody takes it for a whole one and somebody can look at it."""
+    log.warning("%s is damaged (%s); set aside as *.damaged and made again", path, why)
+    if path.exists():
+        os.replace(path, path.with_name(path.name + ".damaged"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -102,28 +146,21 @@ class Store:
             _recent.move_to_end(path)
             return _recent[path]
         try:
-            known = json.loads(sheet.read_text())
-            with path.open("rb") as file:
-                if file_digest(file, "sha256").hexdigest() != known["sha256"]:
-                    raise ValueError("its checksum differs")
-            artefact = Artefact(path, load_file(path), known["about"], known["cost_s"], found=True)
-        except (OSError, ValueError, KeyError) as e:
-            log.warning("%s is damaged (%s); set aside and made again", path, e)
-            for part in (sheet, path):
-                if part.exists():
-                    os.replace(part, part.with_name(part.name + ".damaged"))
+            return _remember(read_artefact(path))
+        except Damaged as e:
+            set_aside(sheet, e)
+            set_aside(path, e)
             return None
-        return _remember(artefact)
 
     def put(self, kind: str, key: Any, tensors: dict[str, Tensor], about: dict[str, Any], cost_s: float) -> Artefact:
         """Keep tensors under this key."""
         path = self.path(kind, key)
         tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        write_atomically(path, lambda part: save_file(tensors, part))
+        save_tensors(path, tensors)
         with path.open("rb") as file:
-            checksum = file_digest(file, "sha256").hexdigest()
-        sheet = {"kind": kind, "key": key, "sha256": checksum, "bytes": path.stat().st_size}
-        write_json(path.with_suffix(".json"), sheet | {"cost_s": cost_s, "about": about})
+            sheet = {"kind": kind, "key": key, "sha256": file_digest(file, "sha256").hexdigest()}
+        sheet |= {"bytes": path.stat().st_size, "cost_s": cost_s, "about": about}
+        write_json(path.with_suffix(".json"), sheet | {"sheet_sha256": digest(sheet)})
         return _remember(Artefact(path, tensors, about, cost_s, found=True))
 
     def get_or_make(
@@ -132,10 +169,11 @@ class Store:
         key: Any,
         make: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]],
         anew: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> Artefact:
         """The artefact, made by `make() -> (tensors, about)` if it is not there; one process makes, others wait.
 
-        anew: make it although it is there.
+        anew: make it although it is there. clock: what tells how long that took.
         """
         if not anew and (artefact := self.get(kind, key)):
             return artefact
@@ -145,9 +183,23 @@ class Store:
         with hold(self.path(kind, key).with_suffix(".lock"), kind):
             if not anew and (artefact := self.get(kind, key)):
                 return artefact
-            start = time.monotonic()
+            start = clock()
             tensors, about = make()
-            return replace(self.put(kind, key, tensors, about, time.monotonic() - start), found=False)
+            return replace(self.put(kind, key, tensors, about, clock() - start), found=False)
+
+
+def read_artefact(path: Path) -> Artefact:
+    """The artefact whose tensors lie at `path`. Raises Damaged unless both its files are there, as they were made."""
+    try:
+        known = json.loads(path.with_suffix(".json").read_text())
+        if known.pop("sheet_sha256", None) not in (None, digest(known)):
+            raise ValueError("the checksum of its .json differs")
+        with path.open("rb") as file:
+            if file_digest(file, "sha256").hexdigest() != known["sha256"]:
+                raise ValueError("its checksum differs")
+        return Artefact(path, load_file(path), known["about"], known["cost_s"], found=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as e:
+        raise Damaged(f"{type(e).__name__}: {e}" if isinstance(e, KeyError) else str(e)) from e
 
 
 def _remember(artefact: Artefact) -> Artefact:

@@ -48,7 +48,7 @@ class Progress:
 
     def __init__(self, what: str, steps: int, epochs: int) -> None:
         self.what, self.steps, self.epochs = what, steps, epochs
-        self.done, self.warned = 0, False
+        self.before, self.done, self.warned = 0, 0, False
         self.bars = None
         if stderr.is_terminal and bars_allowed:
             columns = (
@@ -70,11 +70,17 @@ class Progress:
         if self.bars:
             self.bars.stop()
 
+    def begin(self, done: int) -> None:
+        """These many steps were done before this process."""
+        self.before = done
+        if self.bars:
+            self.bars.update(self.bar, completed=done)
+
     def step(self, epoch: int, images: int, seen: Any) -> None:
         """One step is done; `seen` holds summed loss and correct answers of this epoch and is read only when shown."""
         self.done += 1
         now = time.monotonic()
-        left = (now - self.start) / self.done * (self.steps - self.done)
+        left = (now - self.start) / self.done * (self.steps - self.before - self.done)
         if not self.warned and self.done >= 20 and now - self.start > 5:
             self.warned = True
             if left > LONG_S:
@@ -91,6 +97,6 @@ class Progress:
         where = f"{self.what}: epoch {epoch}/{self.epochs}"
         text = f"{where}, loss {loss / images:.3f}, accuracy {100 * correct / images:.1f} %"
         if self.bars:
-            self.bars.update(self.bar, completed=self.done, description=text)
+            self.bars.update(self.bar, completed=self.before + self.done, description=text)
         else:
             log.info("%s, %s left", text, clock(left))

@@ -22,6 +22,7 @@ from ssd_bench.identity import environment, identify, row_path
 from ssd_bench.methods.original import Original
 from ssd_bench.models import fit_checkpoint, fresh
 from ssd_bench.results import METRICS, SCHEMA, TIMES
+from ssd_bench.resume import checkpoints
 from ssd_bench.task import derive_seed
 from ssd_bench.training import in_model, train_original
 from ssd_bench.unlearning import unlearn
@@ -127,11 +128,15 @@ def train_or_find(bench: Bench, model: nn.Module) -> Artefact | None:
     if plan.model.checkpoint:
         return None
 
-    def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
-        seeds = plan.settings.seed, "original", "batches"
-        train_original(model, bench.images, bench.task.train, plan.train, plan.data.augment, seeds)
-        return model.state_dict(), {}
+    key, seeds = bench.identity.original, (plan.settings.seed, "original", "batches")
+    if not (artefact := bench.store.get("original", key)):
+        with checkpoints(bench.store, "original", key) as resumed:
 
-    artefact = bench.store.get_or_make("original", bench.identity.original, make)
+            def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+                checkpoint = resumed("training")
+                train_original(model, bench.images, bench.task.train, plan.train, plan.data.augment, seeds, checkpoint)
+                return model.state_dict(), {}
+
+            artefact = bench.store.get_or_make("original", key, make, clock=resumed.clock)
     model.load_state_dict(artefact.tensors)
     return artefact

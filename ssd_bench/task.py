@@ -120,6 +120,7 @@ class Lab:
     head: str  # name of the model's last layer
     cached: Callable[..., dict[str, Tensor]]  # (kind, key, make): what is worth keeping, made once per key
     augment: Any = None  # data.Augment of the data set
+    checkpoint: Callable[[str], Any] = lambda name: None  # (name of the phase): what `fit` takes as its checkpoint
     details: dict[str, Any] = field(default_factory=dict)  # what the method has to tell; goes into the row
 
     def generator(self, *names: object) -> torch.Generator:

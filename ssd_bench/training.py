@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from ssd_bench import console
 from ssd_bench.errors import Diverged, check_choice
+from ssd_bench.resume import Checkpoint, Position
 from ssd_bench.task import Images, generator
 
 log = logging.getLogger(__name__)
@@ -175,13 +176,17 @@ def fit(
     objective: Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     labels: Tensor | None = None,
     after_epoch: Callable[[int], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+    kept: dict[str, Tensor] | None = None,
 ) -> nn.Module:
     """Train `model` in place on these rows of `images` and return it.
 
     rows: int64 on the CPU, reshuffled by `draws_from` each epoch. rates: the learning rate of every step, instead of
     the recipe's own. objective: (model, inputs, labels, rows) -> (loss, logits), instead of the cross-entropy.
     labels: of all images, instead of their own. after_epoch: called with the epoch, counted from 1. what: the name
-    shown beside the progress. Raises Diverged at the end of an epoch whose mean loss is not finite.
+    shown beside the progress. checkpoint: where a training that was killed goes on, with the same bytes in the end;
+    not for an objective that keeps a state of its own. kept: tensors of `after_epoch`'s that belong to it. Raises
+    Diverged at the end of an epoch whose mean loss is not finite.
     """
     device = images.pixels.device
     ends = batch_ends(len(rows), recipe.batch_size)
@@ -191,16 +196,20 @@ def fit(
     objective = objective or _cross_entropy
     optimizer = recipe.make_optimizer(model)
     progress = console.Progress(what, recipe.epochs * steps_per_epoch, recipe.epochs)
-    step = 0
+    kept = {} if kept is None else kept
+    begun = checkpoint.restore(what, model, optimizer, draws_from, kept) if checkpoint else Position()
+    step = (begun.epoch - 1) * steps_per_epoch + begun.batches
     with progress:
-        for epoch in range(1, recipe.epochs + 1):
+        progress.begin(step)
+        for epoch in range(begun.epoch, recipe.epochs + 1):
             model.train()
+            before = draws_from.get_state()
             order = rows[torch.randperm(len(rows), generator=draws_from)].to(device)
             draws = None
             if augment is not None:
                 draws = draw_augmentation(len(rows), augment.rotation, draws_from).to(device)
-            seen = torch.zeros(2, device=device)  # summed loss, correct answers
-            for start, end in pairwise([0, *ends]):
+            seen = torch.zeros(2, device=device) if begun.seen is None else begun.seen.to(device)
+            for start, end in list(pairwise([0, *ends]))[begun.batches :]:
                 batch = order[start:end]
                 pixels, targets = images.pixels[batch], labels[batch]
                 if draws is not None:
@@ -217,6 +226,9 @@ def fit(
                     seen += torch.stack([loss.detach() * len(batch), (logits.argmax(1) == targets).sum()])
                 step += 1
                 progress.step(epoch, end, seen)
+                if checkpoint and checkpoint.due():
+                    done = step - (epoch - 1) * steps_per_epoch
+                    checkpoint.save(model, optimizer, before, Position(epoch, done, seen), kept)
             mean_loss = seen[0].item() / len(rows)
             if not math.isfinite(mean_loss):
                 raise Diverged(
@@ -224,6 +236,9 @@ def fit(
                 )
             if after_epoch is not None:
                 after_epoch(epoch)
+            begun = Position(epoch + 1, 0, torch.zeros(2, device=device))
+            if checkpoint:
+                checkpoint.save(model, optimizer, draws_from.get_state(), begun, kept)
     check_finite(model, what)
     return model
 
@@ -243,19 +258,20 @@ def train_original(
     recipe: Recipe,
     augment: Any,
     seeds: tuple[object, ...],
+    checkpoint: Checkpoint | None = None,
 ) -> None:
     """Train `model` in place on these rows of the "train" images, its draws from `task.generator(*seeds)`.
 
     recipe.select=last keeps the last epoch's weights; best_test those of the epoch with the best accuracy on the
     "test" images, as the released code does: a leak, and there for comparison alone.
     """
-    best = {"accuracy": -1.0, "weights": None}
+    best: dict[str, Tensor] = {}  # "accuracy" and the weights
     test = images["test"]
 
     def keep_best(epoch: int) -> None:
         right = predict(model, test, torch.arange(len(test)), 128).argmax(1) == test.labels.cpu()
-        if (accuracy := right.double().mean().item()) > best["accuracy"]:
-            best.update(accuracy=accuracy, weights=copy.deepcopy(model.state_dict()))
+        if "accuracy" not in best or right.double().mean() > best["accuracy"]:
+            best.update(copy.deepcopy(model.state_dict()), accuracy=right.double().mean())
 
     fit(
         model,
@@ -266,9 +282,11 @@ def train_original(
         "original",
         augment=augment if recipe.augment else None,
         after_epoch=keep_best if recipe.select == "best_test" else None,
+        checkpoint=checkpoint,
+        kept=best,
     )
-    if best["weights"]:
-        model.load_state_dict(best["weights"])
+    if best:
+        model.load_state_dict({name: t for name, t in best.items() if name != "accuracy"})
 
 
 def _cross_entropy(model: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

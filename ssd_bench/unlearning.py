@@ -16,6 +16,7 @@ from ssd_bench import devices
 from ssd_bench.artefacts import Store, digest
 from ssd_bench.bench import Bench
 from ssd_bench.methods.original import Original
+from ssd_bench.resume import Checkpoints, checkpoints
 from ssd_bench.task import Images, Lab, Split
 from ssd_bench.training import check_finite, in_model
 
@@ -67,18 +68,25 @@ def split_of(bench: Bench) -> Split:
 
 def unlearn(bench: Bench, original: nn.Module) -> dict[str, Any]:
     """The unlearned model, found in the store or made now, and the row's sections about its making."""
-    plan, task, key = bench.plan, bench.task, bench.identity.unlearned
+    plan, key = bench.plan, bench.identity.unlearned
     if isinstance(plan.method, Original):
         return {"model": original, "times": {"method_s": 0.0, "online_s": 0.0}, "cached": {}, "artefacts": {}}
-    if not plan.settings.force and (found := bench.store.get("unlearned", key)):
-        model = copy.deepcopy(original)
-        model.load_state_dict(found.tensors)
-        return {
-            "model": model,
-            **found.about,
-            "cached": found.about["cached"] | {"unlearned": True},
-            "artefacts": found.about["artefacts"] | {"unlearned": str(found.path)},
-        }
+    with checkpoints(bench.store, "unlearned", key) as resumed:
+        if not plan.settings.force and (found := bench.store.get("unlearned", key)):
+            model = copy.deepcopy(original)
+            model.load_state_dict(found.tensors)
+            return {
+                "model": model,
+                **found.about,
+                "cached": found.about["cached"] | {"unlearned": True},
+                "artefacts": found.about["artefacts"] | {"unlearned": str(found.path)},
+            }
+        return make(bench, original, resumed)
+
+
+def make(bench: Bench, original: nn.Module, resumed: Checkpoints) -> dict[str, Any]:
+    """Call the method, time it, and keep what comes out."""
+    plan, task, key = bench.plan, bench.task, bench.identity.unlearned
     keeper = Keeper(bench.store, bench.identity.original, bench.device)
     data = split_of(bench)
     lab = Lab(
@@ -90,10 +98,11 @@ def unlearn(bench: Bench, original: nn.Module) -> dict[str, Any]:
         fresh_model=bench.new_model,
         head=plan.model.head,
         cached=keeper.cached,
+        checkpoint=resumed,
     )
     _warm_up(original, data.images, task.train[:64], bench.identity.original["model"])
     model = copy.deepcopy(original)
-    with devices.measured(bench.device) as measured:
+    with devices.measured(bench.device, resumed.clock) as measured:
         model = plan.method(model, data, lab)
     check_finite(model, plan.names["method"])
     full = "importance_full"

@@ -23,6 +23,24 @@ from ssd_bench.config import CONF_DIR
 SHORT = ("train.epochs=2", "data.train_per_class=30", "data.test_per_class=10", "model.width=4", "threads=1")
 
 
+FIGURES: list[str] = []  # what the tests of reliability counted, for the end of the report
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="as many trials as docs/reliability.md reports (an hour)")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in FIGURES:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def trials(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """How many trials: few in the suite, many with --long."""
+    return lambda few, many: many if request.config.getoption("--long") else few
+
+
 @dataclass
 class Ended:
     """How a command ended."""

@@ -111,7 +111,7 @@ def test_the_student_moves_to_its_teachers(images, lab, original, reduction):
 def test_teachers_reductions_differ_by_the_number_of_classes(images, lab, original):
     data, gradients = split(images, "full_class"), {}
 
-    def record(model, images, rows, recipe, draws, what, objective):
+    def record(model, images, rows, recipe, draws, what, objective, checkpoint):
         model.train()
         loss, _ = objective(model, *images.batch(rows[:40]), rows[:40])
         return loss.item()

@@ -33,7 +33,10 @@ class Amnesiac:
     def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
         labels = wrong_labels(data, lab.generator("labels"))
         rows, batches = torch.cat([data.forget, data.retain]), lab.generator("batches")
-        return fit(model, data.images, rows, self.recipe(), batches, "amnesiac", labels=labels)
+        checkpoint = lab.checkpoint("amnesiac")
+        return fit(
+            model, data.images, rows, self.recipe(), batches, "amnesiac", labels=labels, checkpoint=checkpoint
+        )  # fmt: skip
 
 
 def wrong_labels(data: Split, draws_from: torch.Generator) -> Tensor:

@@ -28,4 +28,5 @@ class Finetune:
         return Cost(backward=self.epochs * len(data.retain))
 
     def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
-        return fit(model, data.images, data.retain, self.recipe(), lab.generator("batches"), "finetune")
+        draws, checkpoint = lab.generator("batches"), lab.checkpoint("finetune")
+        return fit(model, data.images, data.retain, self.recipe(), draws, "finetune", checkpoint=checkpoint)

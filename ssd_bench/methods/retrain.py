@@ -33,12 +33,14 @@ class Retrain:
         return Cost(backward=recipe.epochs * len(data.retain))
 
     def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
-        batches = generator(lab.seed, "retrain", "batches")
+        batches, checkpoint = generator(lab.seed, "retrain", "batches"), lab.checkpoint("retrain")
         fresh = lab.fresh_model(derive_seed(lab.seed, "retrain", "init"))
         if self.mode == "from_scratch":
             recipe = replace(lab.recipe, select="last")  # a method has no test data to select by
             augment = lab.augment if recipe.augment else None
-            return fit(fresh, data.images, data.retain, recipe, batches, "retrain", augment=augment)
+            return fit(
+                fresh, data.images, data.retain, recipe, batches, "retrain", augment=augment, checkpoint=checkpoint
+            )  # fmt: skip
         model.get_submodule(lab.head).load_state_dict(fresh.get_submodule(lab.head).state_dict())
         recipe = replace(
             lab.recipe,
@@ -49,7 +51,7 @@ class Retrain:
             weight_decay=5e-4,
         )
         rates = released_rates(recipe, len(batch_ends(len(data.retain), self.batch_size)))
-        return fit(model, data.images, data.retain, recipe, batches, "retrain", rates=rates)
+        return fit(model, data.images, data.retain, recipe, batches, "retrain", rates=rates, checkpoint=checkpoint)
 
 
 def released_rates(recipe: Recipe, steps_per_epoch: int) -> list[float]:

@@ -63,4 +63,7 @@ class Teacher:
             return loss / (len(rows) if self.reduction == "batchmean" else logits.numel()), logits
 
         rows = torch.cat([data.forget, retained])
-        return fit(model, data.images, rows, self.recipe(), lab.generator("batches"), "teacher", objective=objective)
+        draws, checkpoint = lab.generator("batches"), lab.checkpoint("teacher")
+        return fit(
+            model, data.images, rows, self.recipe(), draws, "teacher", objective=objective, checkpoint=checkpoint
+        )  # fmt: skip

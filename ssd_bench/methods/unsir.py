@@ -71,8 +71,10 @@ class Unsir:
 
         impair, repair = self.recipe(self.impair_batch_size), self.recipe(self.repair_batch_size)
         all_rows, kept_rows = torch.arange(n + extra), torch.arange(n)
-        fit(model, mixed, all_rows, impair, lab.generator("impair"), "unsir impair", objective=objective)
-        return fit(model, mixed, kept_rows, repair, lab.generator("repair"), "unsir repair")
+        draws, checkpoint = lab.generator("impair"), lab.checkpoint("impair")
+        fit(model, mixed, all_rows, impair, draws, "unsir impair", objective=objective, checkpoint=checkpoint)
+        draws, checkpoint = lab.generator("repair"), lab.checkpoint("repair")
+        return fit(model, mixed, kept_rows, repair, draws, "unsir repair", checkpoint=checkpoint)
 
     def learn_noise(self, model: nn.Module, data: Split, lab: Lab) -> Tensor:
         """Noise images in the model's input space: noise_batch x channels x side x side."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from safetensors.torch import load_file
 from torch import Tensor
 
+from ssd_bench.artefacts import Damaged, read_artefact
 from ssd_bench.config import build
 from ssd_bench.evaluation import outputs
 from ssd_bench.metrics.against import layer_distance, metrics_against, outputs_against
@@ -111,8 +111,12 @@ def tensors(path: str | None, folder: Path) -> dict[str, Tensor] | None:
 
 
 @lru_cache(maxsize=8)
-def _load(path: Path) -> dict[str, Tensor]:
-    return load_file(path)
+def _load(path: Path) -> dict[str, Tensor] | None:
+    try:
+        return read_artefact(path).tensors
+    except Damaged as e:
+        log.warning("%s is damaged (%s) and is left out; ssd-bench makes it again", path, e)
+        return None
 
 
 def _find(path: str, folder: Path) -> Path | None:
