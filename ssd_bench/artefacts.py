@@ -7,7 +7,6 @@ so processes that share a folder wait for each other only when they want the sam
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -27,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ssd_bench.config import writable
+from ssd_bench.errors import CannotWrite
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +60,12 @@ PART = ".part-"  # what temporary files begin with: a process that is killed lea
 def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = True) -> None:
     """`write` fills a temporary file beside `path`, which then takes its place whole or not at all.
 
-    durable: also when the machine loses power. Raises OSError with the path where there is no room or no permission.
+    durable: also when the machine loses power. Raises CannotWrite.
     """
     name = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=PART, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f"{PART}{path.name}-", dir=path.parent)
         os.close(handle)
         write(Path(name))
         if durable:
@@ -77,11 +76,18 @@ def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = 
     except BaseException as e:
         if name:
             Path(name).unlink(missing_ok=True)
-        if isinstance(e, SafetensorError):  # safetensors wraps what the system said
-            raise OSError(errno.EIO, str(e), str(path)) from e
-        if isinstance(e, OSError) and e.errno is not None:
-            raise OSError(e.errno, e.strerror, str(path)) from e
+        if isinstance(e, SafetensorError | OSError):  # safetensors wraps what the system said
+            raise CannotWrite(path, e) from e
         raise
+
+
+def clear_parts(path: Path) -> None:
+    """Remove what killed writers of `path`, and of files whose names begin like its, left behind.
+
+    For the one who holds its lock.
+    """
+    for part in path.parent.glob(f"{PART}{path.stem}*"):
+        part.unlink(missing_ok=True)
 
 
 def save_tensors(
@@ -115,14 +121,20 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def hold(path: Path, what: str) -> AcquireReturnProxy:
-    """The lock at `path`, held by the `with` that it is used in. It is let go of when its process ends, however."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
+    """The lock at `path`, held by the `with` that it is used in. It is let go of when its process ends, however.
+
+    Raises CannotWrite.
+    """
     try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        log.info("waiting for another process that is making the same %s", what)
-        return lock.acquire()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            return lock.acquire(timeout=0)
+        except Timeout:
+            log.info("waiting for another process that is making the same %s", what)
+            return lock.acquire()
+    except OSError as e:
+        raise CannotWrite(path, e) from e
 
 
 class Store:
@@ -155,6 +167,7 @@ class Store:
     def put(self, kind: str, key: Any, tensors: dict[str, Tensor], about: dict[str, Any], cost_s: float) -> Artefact:
         """Keep tensors under this key."""
         path = self.path(kind, key)
+        clear_parts(path)
         tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
         save_tensors(path, tensors)
         with path.open("rb") as file:
@@ -177,9 +190,20 @@ class Store:
         """
         if not anew and (artefact := self.get(kind, key)):
             return artefact
-        if self.optional and not writable(self.root):
-            tensors, about = make()
+        if self.optional:
+            return self._made_at_least(kind, key, make)
+        return self._make(kind, key, make, anew, clock)
+
+    def _made_at_least(self, kind: str, key: Any, make: Callable[[], Any]) -> Artefact:
+        made = []
+        try:
+            return self._make(kind, key, lambda: made.append(make()) or made[0], False, time.monotonic)
+        except CannotWrite as e:
+            log.warning("%s; going on without keeping it", e)
+            tensors, about = made[0] if made else make()
             return Artefact(self.path(kind, key), tensors, about, 0.0, found=False)
+
+    def _make(self, kind: str, key: Any, make: Callable[[], Any], anew: bool, clock: Callable[[], float]) -> Artefact:
         with hold(self.path(kind, key).with_suffix(".lock"), kind):
             if not anew and (artefact := self.get(kind, key)):
                 return artefact

@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -38,6 +39,7 @@ def main() -> NoReturn:
     finished.clear(), failures.clear(), errors.clear(), grids.clear()
     sweep = checked = dry = False
     start = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
     try:
         args = _arguments()
         sweep = args.multirun

@@ -36,6 +36,12 @@ def stdout() -> Console:
     return console if console.is_terminal else Console(file=sys.stdout, highlight=False, width=240)
 
 
+def size(n_bytes: float) -> str:
+    """Bytes in the unit that suits them."""
+    power = min(3, max(0, len(str(int(n_bytes))) - 1) // 3)
+    return f"{n_bytes / 1000**power:.{1 if power else 0}f} {('B', 'kB', 'MB', 'GB')[power]}"
+
+
 def clock(seconds: float) -> str:
     """Seconds as h:mm:ss or m:ss."""
     minutes, s = divmod(round(seconds), 60)

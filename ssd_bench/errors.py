@@ -8,6 +8,17 @@ class ConfigError(Exception):
     """The user's input is wrong; the message is one line that says what, what is allowed and the nearest match."""
 
 
+class CannotWrite(ConfigError):
+    """There is no room, no permission or no folder for a file."""
+
+    def __init__(self, path: object, why: Exception) -> None:
+        said = getattr(why, "strerror", None) or " ".join(str(why).split())
+        super().__init__(
+            f"{path} cannot be written ({said}); make room, or choose another folder with out=..., and start the same "
+            "command again: what is finished is kept"
+        )
+
+
 class Diverged(Exception):
     """A loss or a weight is no longer a finite number; the message says where."""
 

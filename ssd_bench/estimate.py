@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from ssd_bench import devices
 from ssd_bench.artefacts import digest
 from ssd_bench.bench import Bench
-from ssd_bench.console import clock
+from ssd_bench.console import clock, size
 from ssd_bench.evaluation import needed_rows, outputs_key
 from ssd_bench.identity import row_path
 from ssd_bench.methods.original import Original
@@ -81,8 +81,8 @@ class Grid:
                 f"to be made, each once: {', '.join(f'{n} {kind}{shared[kind]}' for kind, n in kinds.items())}"
             )
             seconds = clock(sum(s for _, s in self.work.values()))
-            size = _size(sum(work.bytes for work, _ in self.work.values()))
-            lines.append(f"about {seconds} of forward and backward passes, one run after the other; {size} on disk")
+            disk = size(sum(work.bytes for work, _ in self.work.values()))
+            lines.append(f"about {seconds} of forward and backward passes, one run after the other; {disk} on disk")
         for forward, backward in self.rates.values():
             lines.append(f"measured just now: {forward:,.0f} images/s forward, {backward:,.0f} forward and backward")
         if self.unknown:
@@ -133,7 +133,3 @@ def _rate(work: Callable[[], object], images: int, device: torch.device) -> floa
         devices.synchronise(device)
         times += 1
     return images * times / (time.perf_counter() - start)
-
-
-def _size(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"

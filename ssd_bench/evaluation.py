@@ -110,7 +110,7 @@ def evaluate(
     plan, sets = bench.plan, find_sets(bench)
     rows = {name.removeprefix("rows."): t for name, t in sets.tensors.items() if name.startswith("rows.")}
     seen = infer(lambda: model, key, rows, bench, anew)
-    random_logits = None
+    random_logits, paths = None, {"outputs": str(seen.path), "sets": str(sets.path)}
     if "forget" in sets.about:
         part, forget = bench.task.sets["forget"]
         seed = derive_seed(plan.evaluate.zrf_seed, "zrf")
@@ -118,9 +118,9 @@ def evaluate(
         at_random = infer(
             lambda: bench.new_model(seed, pretrained=False), {"seed": seed, **like}, {part: forget}, bench
         )
-        random_logits = at_random.tensors[part]
+        random_logits, paths["random_outputs"] = at_random.tensors[part], str(at_random.path)
     said = outputs(sets.tensors, sets.about, seen.tensors, random_logits)
     values: dict[str, float | None] = dict.fromkeys(METRICS)
     for metric in plan.metrics.values():
         values.update(metric(said))
-    return values, {"outputs": str(seen.path), "sets": str(sets.path)}
+    return values, paths

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssd_bench import devices
-from ssd_bench.artefacts import Artefact, Store, hold, write_json
+from ssd_bench.artefacts import Artefact, Damaged, Store, clear_parts, hold, set_aside
 from ssd_bench.bench import Bench
 from ssd_bench.config import Plan, writable
 from ssd_bench.data import view
@@ -21,7 +21,7 @@ from ssd_bench.evaluation import chosen_sets, evaluate
 from ssd_bench.identity import environment, identify, row_path
 from ssd_bench.methods.original import Original
 from ssd_bench.models import fit_checkpoint, fresh
-from ssd_bench.results import METRICS, SCHEMA, TIMES
+from ssd_bench.results import METRICS, SCHEMA, TIMES, read_row, write_row
 from ssd_bench.resume import checkpoints
 from ssd_bench.task import derive_seed
 from ssd_bench.training import in_model, train_original
@@ -61,7 +61,7 @@ def run(plan: Plan, parallel: bool = False) -> Path:
     started, start, passes = datetime.now(UTC), time.monotonic(), in_model.seconds
     settings, bench = plan.settings, prepare(plan, parallel)
     path = row_path(Path(settings.out), plan, bench.identity)
-    if path.exists() and not settings.force:
+    if finished(path) and not settings.force:
         log.info("%s: finished already; force=true runs it again", path)
         return path
     devices.be_deterministic()
@@ -70,14 +70,24 @@ def run(plan: Plan, parallel: bool = False) -> Path:
         fit_checkpoint(original, Path(plan.model.checkpoint))
     if not writable(Path(settings.out)):
         raise ConfigError(f"out={settings.out} cannot be written; choose a folder that can")
-    with hold(path.with_name("row.lock"), "row"):
-        if path.exists() and not settings.force:  # another process was faster
+    with hold(path.with_suffix(".lock"), "row"):
+        clear_parts(path)
+        if finished(path) and not settings.force:  # another process was faster
             return path
         row = make_row(bench, original)
         row["times"] |= {"total_s": time.monotonic() - start, "passes_s": in_model.seconds - passes}
         row["env"] = environment(bench.device, started, datetime.now(UTC))
-        write_json(path, row)
+        write_row(path, row)
     return path
+
+
+def finished(path: Path) -> bool:
+    """Whether there is a sound row; a damaged one is set aside."""
+    try:
+        return path.exists() and bool(read_row(path))
+    except Damaged as e:
+        set_aside(path, e)
+        return False
 
 
 def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
@@ -107,6 +117,7 @@ def carry_out(bench: Bench, original: nn.Module) -> dict[str, Any]:
     made = unlearn(bench, original)
     start = time.monotonic()
     made["original_metrics"], seen = evaluate(bench, original, identity.original)
+    made["artefacts"]["original_outputs"] = seen["outputs"]
     model = made.pop("model")
     if isinstance(plan.method, Original):
         made["metrics"] = made["original_metrics"]

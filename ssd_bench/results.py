@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ssd_bench.artefacts import Damaged, digest, write_json
+
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
@@ -41,13 +43,28 @@ def read_rows(folder: Path) -> list[Row]:
     rows = []
     for path in sorted(Path(folder).rglob("metrics.json")):
         try:
-            row = json.loads(path.read_text())
-            if row["schema"] != SCHEMA:
-                raise ValueError(f"schema {row['schema']}, not {SCHEMA}")
-            rows.append(row | {"path": path.relative_to(folder).as_posix()})
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            log.warning("%s is not a row of ssd-bench and is left out (%s: %s)", path, type(e).__name__, e)
+            rows.append(read_row(path) | {"path": path.relative_to(folder).as_posix()})
+        except Damaged as e:
+            log.warning("%s is not a row of ssd-bench and is left out (%s)", path, e)
     return rows
+
+
+def read_row(path: Path) -> Row:
+    """The row in this file. Raises Damaged if it is not what was written."""
+    try:
+        row = json.loads(path.read_text())
+        if row["schema"] != SCHEMA:
+            raise ValueError(f"schema {row['schema']}, not {SCHEMA}")
+        if row.pop("sha256", None) not in (None, digest(row)):
+            raise ValueError("its checksum differs")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise Damaged(f"{type(e).__name__}: {e}") from e
+    return row
+
+
+def write_row(path: Path, row: Row) -> None:
+    """The row with its checksum, atomically. Raises CannotWrite, and ValueError for what is not a finite number."""
+    write_json(path, row | {"sha256": digest(row)})
 
 
 def by_task(rows: list[Row]) -> list[list[Row]]:

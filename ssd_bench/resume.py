@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ssd_bench.artefacts import Store, checksum, hold, save_tensors, set_aside
+from ssd_bench.artefacts import Damaged, Store, checksum, clear_parts, hold, save_tensors, set_aside
 from ssd_bench.console import clock
 from ssd_bench.errors import Diverged
 
@@ -86,9 +86,13 @@ class Checkpoint:
     ) -> Position:
         """Put everything into the state that was saved; the start, where nothing was."""
         begun = time.monotonic()
-        if not (found := self._read()):
+        try:
+            tensors, state = self.read()
+        except FileNotFoundError:
             return Position()
-        tensors, state = found
+        except Damaged as e:
+            set_aside(self.path, e)
+            return Position()
         model.load_state_dict(_under("model.", tensors))
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         for name, value in _under("optimizer.", tensors).items():
@@ -100,21 +104,21 @@ class Checkpoint:
         kept.update(_under("kept.", tensors))
         self.earlier_s = state["seconds"]
         self.aside_s += time.monotonic() - begun
-        log.info("%s: goes on from epoch %d (%s of work were kept)", what, state["epoch"], clock(self.earlier_s))
+        log.info("%s: goes on from epoch %d (%s of work are kept)", what, state["epoch"], clock(self.earlier_s))
         return Position(state["epoch"], state["batches"], tensors["seen"])
 
-    def _read(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        if not self.path.exists():
-            return None
+    def read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What was saved. Raises FileNotFoundError, or Damaged."""
         try:
             with safe_open(self.path, "pt") as file:
                 about = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if checksum(tensors, about.get("state", "")) != about.get("sha256"):
                 raise ValueError("its checksum differs")
+        except FileNotFoundError:
+            raise
         except (OSError, ValueError, SafetensorError) as e:
-            set_aside(self.path, e)
-            return None
+            raise Damaged(str(e)) from e
         return tensors, json.loads(about["state"])
 
 
@@ -148,6 +152,7 @@ def checkpoints(store: Store, kind: str, key: Any) -> Iterator[Checkpoints]:
     path = store.path("training", [kind, key])
     with hold(path.with_suffix(".lock"), kind):
         made = Checkpoints(path)
+        clear_parts(path)
         try:
             yield made
         except Diverged:

@@ -9,6 +9,7 @@ import torch
 
 from ssd_bench import artefacts
 from ssd_bench.artefacts import Store, digest, write_atomically, write_json
+from ssd_bench.errors import CannotWrite
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +69,7 @@ def test_a_failed_write_leaves_nothing(tmp_path):
         raise OSError("disk full")
 
     (tmp_path / "x").write_text("before")
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CannotWrite, match=r"x cannot be written \(disk full\)"):
         write_atomically(tmp_path / "x", fail)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_text() == "before"

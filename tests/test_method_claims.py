@@ -178,7 +178,7 @@ def test_impair_gets_the_noise_and_repair_the_retained_images_alone(images, lab,
 
     seen = []
 
-    def watch(model, images, rows, recipe, draws, what, objective=None):
+    def watch(model, images, rows, recipe, draws, what, objective=None, checkpoint=None):
         seen.append((images.labels[rows], recipe.batch_size))
         return model
 

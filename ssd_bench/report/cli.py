@@ -28,7 +28,9 @@ def _page(summaries: list[Summary]) -> str:
 WRITERS = {"markdown": markdown, "latex": latex, "html": _page}
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """What argparse cannot parse is a ConfigError instead of a page of usage."""
+
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message)
 
@@ -46,7 +48,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _report(arguments: list[str] | None) -> None:
-    parser = _Parser(prog="ssd-bench-report", description="Every finished run under a folder in one table.")
+    parser = Parser(prog="ssd-bench-report", description="Every finished run under a folder in one table.")
     parser.add_argument("folder", type=Path, help="a folder of runs (searched through and through)")
     parser.add_argument("--format", help=f"one of {', '.join(FORMATS)} (default: table; into a file: markdown)")
     parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
