@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import logging
 import os
@@ -23,14 +24,18 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ssd_bench import config, console, overrides
-from ssd_bench.errors import ConfigError
+from ssd_bench.errors import CannotWrite, ConfigError
 
 log = logging.getLogger(__name__)
 
 finished: list[Path] = []  # rows of this process's jobs
 failures: list[int] = []  # exit codes of this process's jobs that did not end well
 errors: list[ConfigError] = []  # of a single run: Hydra adds lines of its own to what a job raises
+JOURNAL = "SSD_BENCH_JOURNAL"  # names the file in which parallel workers tell the process that started them
 grids: list[Any] = []  # the `estimate.Grid` of dry_run=true, once there is a job
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def main() -> NoReturn:
@@ -50,10 +55,14 @@ def main() -> NoReturn:
                 sys.argv += [*stands_for, "hydra.sweeper.params=null"]
             overrides.check(args)
             checked, dry = True, overrides.is_dry(args)
-        with tempfile.TemporaryDirectory() if dry else nullcontext() as aside:
+        with tempfile.TemporaryDirectory() if sweep or dry else nullcontext() as aside:
+            os.environ[JOURNAL] = f"{aside}/journal" if sweep else os.devnull
             if dry:  # one process counts, and what Hydra writes about a sweep is no part of the answer
                 sys.argv += ["hydra/launcher=basic", f"hydra.sweep.dir={aside}"]
-            hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(_job)()
+            try:
+                hydra.main(version_base="1.3", config_path=str(config.CONF_DIR), config_name="config")(_job)()
+            finally:
+                _read_journal()
         if errors:
             raise errors[0]
     except KeyboardInterrupt:
@@ -61,6 +70,10 @@ def main() -> NoReturn:
     except (ConfigError, CompactHydraException, HydraException, OmegaConfBaseException) as e:
         if not failures:  # else the job has said so already
             _end(1 if sweep and checked else 2, " ".join(str(e).split()))
+    except OSError as e:
+        if e.errno not in NO_ROOM:
+            raise
+        _end(1 if sweep and checked else 2, str(CannotWrite(e.filename or "a file", e)))
     except Exception:
         if not failures:
             raise
@@ -92,24 +105,41 @@ def _job(cfg: DictConfig) -> None:
         if not sweep:
             errors.append(e)
             return
-        failures.append(2)
+        _note(failures, 2)
         print(f"ssd-bench: {e}", file=sys.stderr)
         raise
     except Exception:
         if sweep:
-            failures.append(1)
+            _note(failures, 1)
             log.exception("this job failed; the others go on")
         raise
     row = json.loads(path.read_text())
-    finished.append(path)
+    _note(finished, path)
     if row["status"] == "diverged":
-        failures.append(3)
+        _note(failures, 3)
     if row["reason"]:
         log.warning("%s: %s", row["status"], row["reason"])
     if not sweep:
         rows = rows_beside(path)
         show(rows, derived_metrics(rows))
     print(f"metrics: {path}", flush=True)
+
+
+def _note(to: list[Any], value: Path | int) -> None:
+    """How a job ended: for this process, and for the one that started it where that is another."""
+    to.append(value)
+    with open(os.environ[JOURNAL], "a") as file:  # one short line: appended whole
+        file.write(json.dumps([os.getpid(), str(value) if to is finished else None, value if to is failures else None]))
+        file.write("\n")
+
+
+def _read_journal() -> None:
+    """What workers noted."""
+    path = Path(os.environ.pop(JOURNAL))
+    for pid, row, code in map(json.loads, path.read_text().splitlines() if path.exists() else ()):
+        if pid != os.getpid():
+            finished.extend([Path(row)] if row else [])
+            failures.extend([code] if code else [])
 
 
 def _count(bench: Any) -> None:
@@ -133,9 +163,8 @@ def _after_sweep(seconds: float) -> None:
         show(rows, derived_metrics(rows))
     out = finished[0].parents[3]
     log.info("attacks, distances to the retrained model, other formats and pictures: ssd-bench-report %s", out)
-    share = 100 * in_model.seconds / seconds
-    took = console.clock(seconds)
-    log.info("%d runs in %s; %.1f %% of that inside forward and backward passes", len(finished), took, share)
+    share = f"; {100 * in_model.seconds / seconds:.1f} % of that inside forward and backward passes"
+    log.info("%d runs in %s%s", len(finished), console.clock(seconds), share if in_model.seconds else "")
 
 
 def _arguments() -> argparse.Namespace:

@@ -41,8 +41,8 @@ def check(args: argparse.Namespace) -> None:
             if key in options and not override.is_delete():
                 names = _values(override, options[key])
                 for name in itertools.chain.from_iterable(n if isinstance(n, list) else [n] for n in names):
-                    if name is not None:
-                        check_choice(key, name, options[key])
+                    if name is not None or key != "experiment":
+                        check_choice(key, _spell(name), options[key])
                 choices[key] = [_spell(name) for name in names]
                 if len(choices[key]) > 1 and not args.multirun:
                     raise ConfigError(f"{override.input_line}: several values make a sweep; add --multirun")

@@ -88,7 +88,7 @@ def test_killed_at_random_it_goes_on_and_ends_with_the_same_bytes(tmp_path, tria
         complete([*SHORT, *arguments, f"out={tmp_path / name}"], tmp_path / f"{name}.log")
         reference[name] = contents(tmp_path / name)
         assert not list((tmp_path / name / "artefacts/training").glob("*.safetensors"))
-    for trial in range(trials(4, 150)):
+    for trial in range(trials(4, 100)):
         name = list(COMMANDS)[trial % len(COMMANDS)]
         folder, log = tmp_path / f"{name}-{trial}", tmp_path / f"{name}-{trial}.log"
         for attempt in range(300):
@@ -296,3 +296,22 @@ def test_a_long_sweep_in_one_process_does_not_grow(command, tmp_path, trials):
         f"soak: {n} runs; second and last quarter: {memory[0] / 1e6:.0f} and {memory[1] / 1e6:.0f} MB, "
         f"{files[0]} and {files[1]} open files, {seconds[0]:.2f} and {seconds[1]:.2f} s a run"
     )
+
+
+def test_a_parallel_sweep_gives_the_same_bytes_its_tables_and_its_exit_code(command, tmp_path):
+    from joblib.externals.loky import get_reusable_executor
+
+    sweep = ("-m", *SHORT, "method=original,ssd,finetune,unsir", "scenario=full_class,random")
+    assert command(*sweep, f"out={tmp_path / 'one'}").code == 0
+    parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "threads=auto", f"out={tmp_path / 'two'}")
+    ended = command(*(a for a in sweep if a != "threads=1"), *parallel)
+    assert ended.code == 0, ended.err
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    assert {row["env"]["threads"] for row in read_rows(tmp_path / "two")} == {1}
+    assert ended.out.count("finetune") >= 2, "no tables"
+    assert "8 runs in" in ended.err
+    get_reusable_executor().shutdown()  # as in another process: workers know the sweep that started them
+    bad = command("-m", *SHORT, "method=ssd", "scenario.target=1,elven", *parallel[:2], f"out={tmp_path / 'three'}")
+    assert bad.code == 1
+    assert len(read_rows(tmp_path / "three")) == 1
+    assert "Traceback" not in bad.err
