@@ -6,6 +6,7 @@ import ast
 import hashlib
 import inspect
 import platform
+import re
 import subprocess
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -153,4 +154,5 @@ def row_path(out: Path, plan: Plan, identity: Identity) -> Path:
         f"{task['scenario']}-{what}{'-placebo' if task['placebo'] else ''}",
         f"{plan.names['method']}-seed{task['seed']}-{digest(identity.row)[:12]}",
     )
-    return out.joinpath(*(Path(folder).name for folder in folders), "metrics.json")
+    safe = (re.sub(r"[^\w.+-]", "_", folder)[:100] for folder in folders)  # names come from data and YAML of others
+    return out.joinpath(*safe, "metrics.json")
