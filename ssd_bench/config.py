@@ -129,7 +129,7 @@ def build(values: dict[str, Any], group: str, cls: type | None = None) -> Any:
     values = dict(values)
     if target := values.pop("_target_", None):
         try:
-            cls = resolve_name(target)
+            cls = resolve_name(str(target))
         except (ImportError, ValueError, AttributeError) as e:
             raise ConfigError(f"{group}._target_={target} cannot be imported: {' '.join(str(e).split())}") from e
     if cls is None or not is_dataclass(cls):

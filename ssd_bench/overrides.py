@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ssd_bench.config import CONF_DIR, writable
 from ssd_bench.errors import ConfigError, check_choice
@@ -70,7 +71,7 @@ def sweep_of_experiment(args: argparse.Namespace) -> list[str]:
         loader = GlobalHydra.instance().config_loader()
         known = loader.get_group_options("experiment") + _beside(args.config_dir).get("experiment", [])
         check_choice("experiment", str(chosen.value()), known)
-        cfg = compose("config", [*search, f"experiment={chosen.value()}"], return_hydra_config=True)
+        cfg = _compose(search, [f"experiment={chosen.value()}"], return_hydra_config=True)
     params = cfg.hydra.sweeper.params or {}
     if params and not args.multirun:
         raise ConfigError(f"experiment={chosen.value()} is a sweep; add --multirun")
@@ -129,10 +130,10 @@ def _combinations(choices: dict[str, list[str]]) -> list[list[str]]:
     return [[f"{group}={name}" for group, name in each.items()] for each in chosen]
 
 
-def _compose(search: list[str], overrides: list[str]) -> DictConfig:
+def _compose(search: list[str], overrides: list[str], **how: bool) -> DictConfig:
     try:
-        return compose("config", search + overrides)
-    except (HydraException, OmegaConfBaseException) as e:
+        return compose("config", search + overrides, **how)
+    except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as e:
         raise ConfigError(f"{' '.join(overrides)}: {' '.join(str(e).split())}") from e
 
 

@@ -134,3 +134,17 @@ def test_tables_lose_no_row_and_mix_no_tasks(drawn):
         assert sorted(row["path"] for group in grouped for row in group) == sorted(row["path"] for row in rows)
         assert all(len({row["task"][key] for row in group}) == 1 for group in grouped for key in alike)
     assert all(len({row["env"]["device"][:4] for row in group}) == 1 for group in across_seeds(rows))
+
+
+WRONG = (b"a: [1,\nb: }", b"\xff\xfe\x00", b"- a\n", b"_target_: os.system\n", b"_target_: [1]\n")
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_a_yaml_of_ones_own_that_is_wrong_is_one_line(command, tmp_path, text):
+    (tmp_path / "conf/method").mkdir(parents=True)
+    (tmp_path / "conf/method/mine.yaml").write_bytes(text)
+    ended = command("--config-dir", str(tmp_path / "conf"), "method=mine", f"out={tmp_path / 'runs'}")
+    assert ended.code == 2, ended.err
+    assert ended.err.splitlines()[-1].startswith("ssd-bench: ")
+    assert "Traceback" not in ended.err
+    assert not (tmp_path / "runs").exists()
