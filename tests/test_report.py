@@ -294,3 +294,13 @@ def test_one_seed_has_no_floor_and_a_moved_folder_keeps_its_distances(command, t
 def test_no_retrained_model_no_distances(command, tmp_path):
     command(*SHORT, f"out={tmp_path}")
     assert derived(read_rows(tmp_path), tmp_path) == {}
+
+
+def test_another_precision_is_another_table_and_says_so(swept):
+    rows = read_rows(swept)
+    other = copy.deepcopy(rows)
+    for row in other:
+        row["config"]["precision"] = "bfloat16"
+    titles = {summary.title for summary in summarise(rows + other, {})}
+    assert len(titles) == 2 * len({summary.title for summary in summarise(rows, {})})
+    assert {title.endswith(", precision bfloat16") for title in titles} == {True, False}

@@ -83,9 +83,10 @@ class Summary:
         what = f"forget {task['target']}" if task["target"] is not None else f"forget {task['n_forget']} images"
         placebo = " (placebo: never trained on)" if task["placebo"] else ""
         seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
+        precision = self.rows[0]["config"].get("precision", "float32")
         return (
             f"{task['data']}, {task['model']}, {task['scenario']}: {what}{placebo}, {seeds}, "
-            f"fidelity {task['fidelity']}"
+            f"fidelity {task['fidelity']}{'' if precision == 'float32' else f', precision {precision}'}"
         )
 
     def few(self, name: str) -> bool:
