@@ -114,10 +114,9 @@ def set_aside(path: Path, why: Exception) -> None:
         os.replace(path, path.with_name(path.name + ".damaged"))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Human-readable JSON, atomically; NaN and infinity are refused."""
-    text = json.dumps(value, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda part: part.write_text(text))
+def to_json(value: Any) -> str:
+    """Human-readable JSON. Raises ValueError for NaN and infinity."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def hold(path: Path, what: str) -> AcquireReturnProxy:
@@ -173,7 +172,8 @@ class Store:
         with path.open("rb") as file:
             sheet = {"kind": kind, "key": key, "sha256": file_digest(file, "sha256").hexdigest()}
         sheet |= {"bytes": path.stat().st_size, "cost_s": cost_s, "about": about}
-        write_json(path.with_suffix(".json"), sheet | {"sheet_sha256": digest(sheet)})
+        text = to_json(sheet | {"sheet_sha256": digest(sheet)})
+        write_atomically(path.with_suffix(".json"), lambda part: part.write_text(text))
         return _remember(Artefact(path, tensors, about, cost_s, found=True))
 
     def get_or_make(
@@ -216,7 +216,7 @@ def read_artefact(path: Path) -> Artefact:
     """The artefact whose tensors lie at `path`. Raises Damaged unless both its files are there, as they were made."""
     try:
         known = json.loads(path.with_suffix(".json").read_text())
-        if known.pop("sheet_sha256", None) not in (None, digest(known)):
+        if known.pop("sheet_sha256") != digest(known):
             raise ValueError("the checksum of its .json differs")
         with path.open("rb") as file:
             if file_digest(file, "sha256").hexdigest() != known["sha256"]:

@@ -133,7 +133,7 @@ def _combinations(choices: dict[str, list[str]]) -> list[list[str]]:
 def _compose(search: list[str], overrides: list[str], **how: bool) -> DictConfig:
     try:
         return compose("config", search + overrides, **how)
-    except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as e:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as e:  # ValueError: wrong bytes, too
         raise ConfigError(f"{' '.join(overrides)}: {' '.join(str(e).split())}") from e
 
 

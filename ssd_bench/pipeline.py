@@ -140,14 +140,13 @@ def train_or_find(bench: Bench, model: nn.Module) -> Artefact | None:
         return None
 
     key, seeds = bench.identity.original, (plan.settings.seed, "original", "batches")
-    if not (artefact := bench.store.get("original", key)):
-        with checkpoints(bench.store, "original", key) as resumed:
+    with checkpoints(bench.store, "original", key) as resumed:
 
-            def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
-                checkpoint = resumed("training")
-                train_original(model, bench.images, bench.task.train, plan.train, plan.data.augment, seeds, checkpoint)
-                return model.state_dict(), {}
+        def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
+            checkpoint = resumed("training")
+            train_original(model, bench.images, bench.task.train, plan.train, plan.data.augment, seeds, checkpoint)
+            return model.state_dict(), {}
 
-            artefact = bench.store.get_or_make("original", key, make, clock=resumed.clock)
+        artefact = bench.store.get_or_make("original", key, make, clock=resumed.clock)
     model.load_state_dict(artefact.tensors)
     return artefact

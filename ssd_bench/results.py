@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ssd_bench.artefacts import Damaged, digest, write_json
+from ssd_bench.artefacts import Damaged, to_json, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -50,21 +51,32 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def read_row(path: Path) -> Row:
-    """The row in this file. Raises Damaged if it is not what was written."""
+    """The row in this file. Raises Damaged if it is no row, or not the one that its .sha256 was written for."""
     try:
-        row = json.loads(path.read_text())
+        text, beside = path.read_bytes(), path.with_suffix(".sha256")
+        if beside.exists() and beside.read_bytes() != _checksum_line(path, text):
+            raise ValueError("its checksum differs")
+        row = json.loads(text)
         if row["schema"] != SCHEMA:
             raise ValueError(f"schema {row['schema']}, not {SCHEMA}")
-        if row.pop("sha256", None) not in (None, digest(row)):
-            raise ValueError("its checksum differs")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise Damaged(f"{type(e).__name__}: {e}") from e
     return row
 
 
 def write_row(path: Path, row: Row) -> None:
-    """The row with its checksum, atomically. Raises CannotWrite, and ValueError for what is not a finite number."""
-    write_json(path, row | {"sha256": digest(row)})
+    """The row, atomically and last; its checksum beside it, as `sha256sum -c` reads it.
+
+    Raises CannotWrite, and ValueError for what is not a finite number.
+    """
+    text = to_json(row).encode()
+    line = _checksum_line(path, text)
+    write_atomically(path.with_suffix(".sha256"), lambda part: part.write_bytes(line))
+    write_atomically(path, lambda part: part.write_bytes(text))
+
+
+def _checksum_line(path: Path, text: bytes) -> bytes:
+    return f"{sha256(text).hexdigest()}  {path.name}\n".encode()
 
 
 def by_task(rows: list[Row]) -> list[list[Row]]:

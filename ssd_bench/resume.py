@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -156,12 +155,12 @@ def checkpoints(store: Store, kind: str, key: Any) -> Iterator[Checkpoints]:
         try:
             yield made
         except Diverged:
-            _remove(made)
+            _remove(path)
             raise
-        _remove(made)
+        _remove(path)
 
 
-def _remove(made: Checkpoints) -> None:
-    for checkpoint in made.made:
-        if checkpoint.path.exists():
-            os.remove(checkpoint.path)
+def _remove(path: Path) -> None:
+    """Also what a process left behind that was killed between keeping the artefact and this."""
+    for checkpoint in path.parent.glob(f"{path.stem}-*.safetensors"):
+        checkpoint.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from ssd_bench import cli
 
 SECTIONS = {
     "schema", "status", "reason", "task", "method", "settings", "config", "metrics", "original_metrics", "samples",
-    "classes", "details", "times", "cached", "artefacts", "memory", "env", "sha256",
+    "classes", "details", "times", "cached", "artefacts", "memory", "env",
 }  # fmt: skip
 
 

@@ -134,9 +134,9 @@ def test_a_method_costs_what_it_says(command, tmp_path, monkeypatch, method, sce
         return conv(inputs, *more)
 
     @contextmanager
-    def counted(device):
+    def counted(*how):
         images.clear()
-        with measured(device) as result:
+        with measured(*how) as result:
             yield result
         told.append(sum(images))
 
