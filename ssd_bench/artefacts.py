@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import file_digest
 from pathlib import Path
@@ -54,6 +55,7 @@ def digest(key: Any) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+YOUNG_S = 3600.0
 PART = ".part-"  # what temporary files begin with: a process that is killed leaves its own behind
 
 
@@ -77,17 +79,19 @@ def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = 
         if name:
             Path(name).unlink(missing_ok=True)
         if isinstance(e, SafetensorError | OSError):  # safetensors wraps what the system said
-            raise CannotWrite(path, e) from e
+            raise CannotWrite.at(path, e) from e
         raise
 
 
 def clear_parts(path: Path) -> None:
     """Remove what killed writers of `path`, and of files whose names begin like its, left behind.
 
-    For the one who holds its lock.
+    For the one who holds its lock. Young ones stay: not every file system knows locks.
     """
     for part in path.parent.glob(f"{PART}{path.stem}*"):
-        part.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if time.time() - part.stat().st_mtime > YOUNG_S:
+                part.unlink()
 
 
 def save_tensors(
@@ -108,10 +112,17 @@ def checksum(tensors: dict[str, Tensor], about: str = "") -> str:
 
 
 def set_aside(path: Path, why: Exception) -> None:
-    """Rename a damaged file, so that nobody takes it for a whole one and somebody can look at it."""
+    """Rename a damaged file, so that nobody takes it for a whole one and somebody can look at it. Raises CannotWrite.
+
+    For the one who holds its lock: without, it may be whole again by now.
+    """
     log.warning("%s is damaged (%s); set aside as *.damaged and made again", path, why)
-    if path.exists():
+    try:
         os.replace(path, path.with_name(path.name + ".damaged"))
+    except FileNotFoundError:
+        pass
+    except OSError as e:
+        raise CannotWrite.at(path, e) from e
 
 
 def to_json(value: Any) -> str:
@@ -126,14 +137,14 @@ def hold(path: Path, what: str) -> AcquireReturnProxy:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
+        lock = FileLock(path, fallback_to_soft=False)  # a soft lock would outlive a process killed on another node
         try:
             return lock.acquire(timeout=0)
         except Timeout:
             log.info("waiting for another process that is making the same %s", what)
             return lock.acquire()
     except OSError as e:
-        raise CannotWrite(path, e) from e
+        raise CannotWrite.at(path, e) from e
 
 
 class Store:
@@ -147,8 +158,11 @@ class Store:
         """Where the tensors of this artefact lie (or would)."""
         return self.root / "artefacts" / kind / f"{digest([kind, key])[:20]}.safetensors"
 
-    def get(self, kind: str, key: Any) -> Artefact | None:
-        """The artefact if it is there and whole; a damaged one is set aside and counts as missing."""
+    def get(self, kind: str, key: Any, locked: bool = False) -> Artefact | None:
+        """The artefact if it is there and whole; a damaged one counts as missing.
+
+        locked: the caller holds the lock under which it is made; a damaged one is set aside. Raises CannotWrite.
+        """
         path = self.path(kind, key)
         sheet = path.with_suffix(".json")
         if not sheet.exists():
@@ -159,8 +173,9 @@ class Store:
         try:
             return _remember(read_artefact(path))
         except Damaged as e:
-            set_aside(sheet, e)
-            set_aside(path, e)
+            if locked:
+                set_aside(sheet, e)
+                set_aside(path, e)
             return None
 
     def put(self, kind: str, key: Any, tensors: dict[str, Tensor], about: dict[str, Any], cost_s: float) -> Artefact:
@@ -172,6 +187,7 @@ class Store:
         with path.open("rb") as file:
             sheet = {"kind": kind, "key": key, "sha256": file_digest(file, "sha256").hexdigest()}
         sheet |= {"bytes": path.stat().st_size, "cost_s": cost_s, "about": about}
+        sheet = json.loads(to_json(sheet))  # as it will be read: its keys are texts
         text = to_json(sheet | {"sheet_sha256": digest(sheet)})
         write_atomically(path.with_suffix(".json"), lambda part: part.write_text(text))
         return _remember(Artefact(path, tensors, about, cost_s, found=True))
@@ -205,7 +221,7 @@ class Store:
 
     def _make(self, kind: str, key: Any, make: Callable[[], Any], anew: bool, clock: Callable[[], float]) -> Artefact:
         with hold(self.path(kind, key).with_suffix(".lock"), kind):
-            if not anew and (artefact := self.get(kind, key)):
+            if not anew and (artefact := self.get(kind, key, locked=True)):
                 return artefact
             start = clock()
             tensors, about = make()

@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 finished: list[Path] = []  # rows of this process's jobs
 failures: list[int] = []  # exit codes of this process's jobs that did not end well
 errors: list[ConfigError] = []  # of a single run: Hydra adds lines of its own to what a job raises
+REPORTED = "ssd_bench_reported"  # mark of an exception whose job has said all about it; it survives pickling
 JOURNAL = "SSD_BENCH_JOURNAL"  # names the file in which parallel workers tell the process that started them
 grids: list[Any] = []  # the `estimate.Grid` of dry_run=true, once there is a job
 
@@ -68,14 +69,14 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         _end(130, "interrupted; what is finished is kept, and the same command goes on from there")
     except (ConfigError, CompactHydraException, HydraException, OmegaConfBaseException) as e:
-        if not failures:  # else the job has said so already
+        if not hasattr(e, REPORTED):
             _end(1 if sweep and checked else 2, " ".join(str(e).split()))
     except OSError as e:
         if e.errno not in NO_ROOM:
             raise
-        _end(1 if sweep and checked else 2, str(CannotWrite(e.filename or "a file", e)))
-    except Exception:
-        if not failures:
+        _end(1 if sweep and checked else 2, str(CannotWrite.at(e.filename or "a file", e)))
+    except Exception as e:
+        if not hasattr(e, REPORTED):
             raise
     if grids:
         print("\n".join(["", *grids[0].summary()]))
@@ -107,10 +108,12 @@ def _job(cfg: DictConfig) -> None:
             return
         _note(failures, 2)
         print(f"ssd-bench: {e}", file=sys.stderr)
+        setattr(e, REPORTED, True)
         raise
-    except Exception:
+    except Exception as e:
         if sweep:
             _note(failures, 1)
+            setattr(e, REPORTED, True)
             log.exception("this job failed; the others go on")
         raise
     row = json.loads(path.read_text())
@@ -126,11 +129,14 @@ def _job(cfg: DictConfig) -> None:
 
 
 def _note(to: list[Any], value: Path | int) -> None:
-    """How a job ended: for this process, and for the one that started it where that is another."""
+    """How a job ended: for this process, and for the one that started it where that is another.
+
+    That one prints tables; where it cannot be told, on another node of a cluster, ssd-bench-report does.
+    """
     to.append(value)
-    with open(os.environ[JOURNAL], "a") as file:  # one short line: appended whole
-        file.write(json.dumps([os.getpid(), str(value) if to is finished else None, value if to is failures else None]))
-        file.write("\n")
+    line = json.dumps([os.getpid(), str(value) if to is finished else None, value if to is failures else None])
+    with suppress(OSError), open(os.environ.get(JOURNAL, os.devnull), "a") as file:
+        file.write(f"{line}\n")  # short: appended whole
 
 
 def _read_journal() -> None:

@@ -11,9 +11,11 @@ class ConfigError(Exception):
 class CannotWrite(ConfigError):
     """There is no room, no permission or no folder for a file."""
 
-    def __init__(self, path: object, why: Exception) -> None:
+    @classmethod
+    def at(cls, path: object, why: Exception) -> "CannotWrite":
+        """The line about `path`, from what the system said."""
         said = getattr(why, "strerror", None) or " ".join(str(why).split())
-        super().__init__(
+        return cls(
             f"{path} cannot be written ({said}); make room, or choose another folder with out=..., and start the same "
             "command again: what is finished is kept"
         )

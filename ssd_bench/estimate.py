@@ -34,6 +34,7 @@ class Work:
     path: Path
     cost: Cost
     bytes: int
+    anew: bool = False  # although it is there
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Grid:
             self.unknown.add(bench.plan.names["method"])
         for work in _work(bench):
             self.needs[work.path] += 1
-            if work.path not in self.work and not work.path.exists():
+            if work.path not in self.work and (work.anew or not work.path.with_suffix(".json").exists()):
                 forward, backward = self._rates(bench)
                 self.work[work.path] = work, work.cost.forward / forward + work.cost.backward / backward
         return path
@@ -107,8 +108,9 @@ def _work(bench: Bench) -> Iterator[Work]:
     cost = plan.method.cost(split_of(bench), plan.train) if hasattr(plan.method, "cost") else Cost()
     for kind, (key, shared) in cost.shared.items():
         yield Work(kind, store.path(kind, {"original": identity.original, **key}), shared, weights)
-    yield Work(plan.names["method"], made, cost, weights if plan.settings.save_model else 0)
-    yield Work("outputs", store.path("outputs", outputs_key(identity.unlearned, rows, plan)), *of_outputs)
+    anew = plan.settings.force
+    yield Work(plan.names["method"], made, cost, weights if plan.settings.save_model else 0, anew)
+    yield Work("outputs", store.path("outputs", outputs_key(identity.unlearned, rows, plan)), *of_outputs, anew)
 
 
 def throughput(bench: Bench) -> tuple[float, float]:

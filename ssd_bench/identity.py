@@ -71,6 +71,7 @@ def identify(plan: Plan, dataset: Dataset, task: Task, train: Images, device: to
     }
     unlearned = {
         "original": digest(original), "train": asdict(plan.train), "method": method, **request, **seeds, **machine,
+        "version": RECIPE_VERSION,
     }  # fmt: skip
     metrics = {name: asdict(metric) for name, metric in plan.metrics.items()}
     evaluation = {"evaluate": asdict(plan.evaluate), "metrics": metrics}
@@ -149,10 +150,14 @@ def row_path(out: Path, plan: Plan, identity: Identity) -> Path:
     """Where the row of this run lies: readable folders, and a hash of everything that determines it."""
     task = identity.task
     what = task["target"] if task["target"] is not None else task["n_forget"]
-    folders = (
-        f"{task['data']}-{task['model']}",
-        f"{task['scenario']}-{what}{'-placebo' if task['placebo'] else ''}",
-        f"{plan.names['method']}-seed{task['seed']}-{digest(identity.row)[:12]}",
+    seed = f"seed{task['seed']}"
+
+    def safe(*parts: object) -> str:  # names come from data and YAML of others
+        return re.sub(r"[^\w.+-]", "_", "-".join(map(str, parts)), flags=re.ASCII)[:100]
+
+    return out.joinpath(
+        safe(task["data"], task["model"]),
+        safe(task["scenario"], what, *(["placebo"] if task["placebo"] else [])),
+        f"{safe(plan.names['method'], seed)}-{digest(identity.row)[:12]}",
+        "metrics.json",
     )
-    safe = (re.sub(r"[^\w.+-]", "_", folder)[:100] for folder in folders)  # names come from data and YAML of others
-    return out.joinpath(*safe, "metrics.json")

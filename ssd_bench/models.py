@@ -20,7 +20,7 @@ from ssd_bench.errors import ConfigError
 def normalised(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     """norm(conv(x)). In eval mode the normalisation is folded into the convolution's weights: a forward pass takes 0.9
     of the time and importances 0.86 (one CPU thread, width 16), and gradients reach the parameters of both as before.
-    Modules with hooks, or put in their place by a method, are called: a hook is to see what goes in and out."""
+    Modules with hooks, or put in their place by a method, are called. Outputs are overwritten by what follows."""
     if norm.training or not (_plain(conv, nn.Conv2d) and _plain(norm, nn.BatchNorm2d)):
         return norm(conv(x))
     scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
@@ -29,7 +29,8 @@ def normalised(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
 
 
 def _plain(module: nn.Module, kind: type) -> bool:
-    return type(module) is kind and not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return type(module) is kind and not any(hooks)
 
 
 class BasicBlock(nn.Module):

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ssd_bench import devices
-from ssd_bench.artefacts import Artefact, Damaged, Store, clear_parts, hold, set_aside
+from ssd_bench.artefacts import Artefact, Store, clear_parts, hold
 from ssd_bench.bench import Bench
 from ssd_bench.config import Plan, writable
 from ssd_bench.data import view
@@ -21,8 +21,8 @@ from ssd_bench.evaluation import chosen_sets, evaluate
 from ssd_bench.identity import environment, identify, row_path
 from ssd_bench.methods.original import Original
 from ssd_bench.models import fit_checkpoint, fresh
-from ssd_bench.results import METRICS, SCHEMA, TIMES, read_row, write_row
-from ssd_bench.resume import checkpoints
+from ssd_bench.results import METRICS, SCHEMA, TIMES, finished, write_row
+from ssd_bench.resume import checkpoints, discard
 from ssd_bench.task import derive_seed
 from ssd_bench.training import in_model, train_original
 from ssd_bench.unlearning import unlearn
@@ -72,22 +72,14 @@ def run(plan: Plan, parallel: bool = False) -> Path:
         raise ConfigError(f"out={settings.out} cannot be written; choose a folder that can")
     with hold(path.with_suffix(".lock"), "row"):
         clear_parts(path)
-        if finished(path) and not settings.force:  # another process was faster
+        if finished(path, locked=True) and not settings.force:  # another process was faster
             return path
         row = make_row(bench, original)
         row["times"] |= {"total_s": time.monotonic() - start, "passes_s": in_model.seconds - passes}
         row["env"] = environment(bench.device, started, datetime.now(UTC))
         write_row(path, row)
+        discard(bench.store, "unlearned", bench.identity.unlearned)  # with save_model=false they are there until now
     return path
-
-
-def finished(path: Path) -> bool:
-    """Whether there is a sound row; a damaged one is set aside."""
-    try:
-        return path.exists() and bool(read_row(path))
-    except Damaged as e:
-        set_aside(path, e)
-        return False
 
 
 def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
@@ -107,6 +99,8 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
             row |= carry_out(bench, original)
     except Diverged as e:
         row |= {"status": "diverged", "reason": str(e)}
+        if (trained := bench.store.path("original", bench.identity.original)).exists():
+            row["artefacts"] = {"original": str(trained)}
     return row | {"times": dict.fromkeys(TIMES) | row["times"]}
 
 

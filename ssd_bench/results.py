@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ssd_bench.artefacts import Damaged, to_json, write_atomically
+from ssd_bench.artefacts import Damaged, set_aside, to_json, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -64,15 +64,26 @@ def read_row(path: Path) -> Row:
     return row
 
 
-def write_row(path: Path, row: Row) -> None:
-    """The row, atomically and last; its checksum beside it, as `sha256sum -c` reads it.
+def finished(path: Path, locked: bool = False) -> bool:
+    """Whether there is a sound row. locked: the caller holds its lock, and a damaged one is set aside."""
+    try:
+        return path.exists() and bool(read_row(path))
+    except Damaged as e:
+        if locked:
+            set_aside(path, e)
+        return False
 
-    Raises CannotWrite, and ValueError for what is not a finite number.
+
+def write_row(path: Path, row: Row) -> None:
+    """The row, atomically; its checksum beside it, as `sha256sum -c` reads it.
+
+    At no moment does a row lie beside the checksum of another. Raises CannotWrite, and ValueError for what is not a
+    finite number.
     """
     text = to_json(row).encode()
-    line = _checksum_line(path, text)
-    write_atomically(path.with_suffix(".sha256"), lambda part: part.write_bytes(line))
+    path.with_suffix(".sha256").unlink(missing_ok=True)
     write_atomically(path, lambda part: part.write_bytes(text))
+    write_atomically(path.with_suffix(".sha256"), lambda part: part.write_bytes(_checksum_line(path, text)))
 
 
 def _checksum_line(path: Path, text: bytes) -> bytes:

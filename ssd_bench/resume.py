@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ssd_bench import devices
 from ssd_bench.artefacts import Damaged, Store, checksum, clear_parts, hold, save_tensors, set_aside
 from ssd_bench.console import clock
 from ssd_bench.errors import Diverged
@@ -43,7 +44,7 @@ class Checkpoint:
     """The checkpoint of one call of `training.fit`."""
 
     path: Path
-    start: float = field(default_factory=time.monotonic)
+    start: float = field(default_factory=lambda: time.monotonic())
     earlier_s: float = 0.0  # what processes that were killed had put into this training
     aside_s: float = 0.0  # spent on reading and writing checkpoints
 
@@ -63,6 +64,7 @@ class Checkpoint:
         kept: dict[str, Tensor],
     ) -> None:
         """Replace what is there. draws: the generator's state at the start of epoch `at.epoch`."""
+        devices.synchronise(next(model.parameters()).device)  # what it still has to do is training
         begun = time.monotonic()
         tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
         for i, state in optimizer.state_dict()["state"].items():
@@ -146,8 +148,11 @@ class Checkpoints:
 
 
 @contextmanager
-def checkpoints(store: Store, kind: str, key: Any) -> Iterator[Checkpoints]:
-    """Checkpoints on the way to this artefact, which only this process may make meanwhile; gone when it is there."""
+def checkpoints(store: Store, kind: str, key: Any, keep: bool = False) -> Iterator[Checkpoints]:
+    """Checkpoints on the way to this artefact, which only this process may make meanwhile; gone when it is there.
+
+    keep: it is not going to be; whoever asked for it calls `discard` when the checkpoints have served.
+    """
     path = store.path("training", [kind, key])
     with hold(path.with_suffix(".lock"), kind):
         made = Checkpoints(path)
@@ -155,12 +160,14 @@ def checkpoints(store: Store, kind: str, key: Any) -> Iterator[Checkpoints]:
         try:
             yield made
         except Diverged:
-            _remove(path)
+            discard(store, kind, key)
             raise
-        _remove(path)
+        if not keep:
+            discard(store, kind, key)
 
 
-def _remove(path: Path) -> None:
-    """Also what a process left behind that was killed between keeping the artefact and this."""
+def discard(store: Store, kind: str, key: Any) -> None:
+    """Remove the checkpoints on the way to this artefact, also those of a process that was killed before it did so."""
+    path = store.path("training", [kind, key])
     for checkpoint in path.parent.glob(f"{path.stem}-*.safetensors"):
         checkpoint.unlink(missing_ok=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,11 +30,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         parser.add_argument("folder", type=Path, help="a folder of runs (out=..., default runs)")
         parser.add_argument("action", nargs="?", default="list", help=f"one of {', '.join(ACTIONS)} (default: list)")
         parser.add_argument("--yes", action="store_true", help="prune: remove, instead of saying what would be removed")
+        parser.add_argument("--unfinished", action="store_true", help="prune: give up unfinished runs, too")
         args = parser.parse_args(arguments)
         check_choice("action", args.action, ACTIONS)
         if not args.folder.is_dir():
             raise ConfigError(f"{args.folder} is not a folder; give the one that runs were written to")
-        code = ACTIONS[args.action](args.folder, args.yes)
+        code = ACTIONS[args.action](args)
     except ConfigError as e:
         print(f"ssd-bench: {e}", file=sys.stderr)
         code = 2
@@ -42,8 +45,17 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def artefacts(folder: Path) -> list[Path]:
-    """The tensor files of every artefact under a folder, checkpoints of unfinished trainings included."""
-    return sorted(folder.rglob("artefacts/*/*.safetensors"))
+    """Where the tensors of every artefact under a folder lie, or should lie; checkpoints included."""
+    files = (path for path in folder.rglob("artefacts/*/*") if path.suffix in (".safetensors", ".json"))
+    return sorted({path.with_suffix(".safetensors") for path in files if not path.name.startswith(PART)})
+
+
+def size_of(path: Path) -> int:
+    """Bytes; 0 for what is not there (any more)."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def uses(folder: Path) -> Counter[tuple[str, ...]]:
@@ -52,31 +64,38 @@ def uses(folder: Path) -> Counter[tuple[str, ...]]:
     return Counter(Path(path).parts[-2:] for path in named)
 
 
-def show(folder: Path, yes: bool) -> int:
+def show(args: argparse.Namespace) -> int:
     """Print every artefact with its size and the number of runs that use it, and the sums for each kind."""
-    used, sums = uses(folder), Counter()
-    for path in artefacts(folder):
-        there = sum(p.stat().st_size for p in (path, path.with_suffix(".json")) if p.exists())
+    used, sums, counts = uses(args.folder), Counter(), Counter()
+    for path in artefacts(args.folder):
+        there = size_of(path) + size_of(path.with_suffix(".json"))
         kind = path.parent.name
         runs = "unfinished" if kind == TRAINING else f"{used[path.parts[-2:]]} runs"
-        stdout().print(f"{size(there):>9}  {runs:>10}  {path.relative_to(folder)}")
+        stdout().print(f"{size(there):>9}  {runs:>10}  {path.relative_to(args.folder)}")
         sums[kind] += there
-    rest = sum(p.stat().st_size for p in leftovers(folder))
+        counts[kind] += 1
     for kind, total in sums.items():
-        stdout().print(f"{size(total):>9}  {kind}, {sum(p.parent.name == kind for p in artefacts(folder))} in all")
-    stdout().print(f"{size(rest):>9}  left behind by killed processes, or damaged")
+        stdout().print(f"{size(total):>9}  {kind}, {counts[kind]} in all")
+    stdout().print(f"{size(sum(map(size_of, leftovers(args.folder)))):>9}  left behind by killed processes, or damaged")
     return 0
 
 
-def verify(folder: Path, yes: bool) -> int:
+def verify(args: argparse.Namespace) -> int:
     """Read every artefact and every row; print those that are not what was written. 1 if there are any."""
-    damaged = [(path, why) for path in artefacts(folder) if (why := _damage(path))]
-    sound = {folder / row["path"] for row in read_rows(folder)}
-    damaged += [(path, "no sound row") for path in sorted(folder.rglob("metrics.json")) if path not in sound]
+    read = artefacts(args.folder)
+    damaged = [(path, why) for path in read if (why := _damage(path))]
+    rows = sorted(args.folder.rglob("metrics.json"))
+    damaged += [(path, "no sound row") for path in unsound(args.folder)]
     for path, why in damaged:
         stdout().print(f"{path}: {why}")
-    stdout().print(f"{len(artefacts(folder))} artefacts and {len(sound)} rows read: {len(damaged) or 'none'} damaged")
+    stdout().print(f"{len(read)} artefacts and {len(rows)} rows read: {len(damaged) or 'none'} damaged")
     return 1 if damaged else 0
+
+
+def unsound(folder: Path) -> list[Path]:
+    """The rows under a folder that cannot be read."""
+    sound = {folder / row["path"] for row in read_rows(folder)}
+    return [path for path in sorted(folder.rglob("metrics.json")) if path not in sound]
 
 
 def _damage(path: Path) -> str | None:
@@ -85,36 +104,45 @@ def _damage(path: Path) -> str | None:
             Checkpoint(path).read()
         else:
             read_artefact(path)
-    except Damaged as e:
+    except (Damaged, FileNotFoundError) as e:
         return str(e)
     return None
 
 
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files of killed processes, and what was set aside because it was damaged."""
-    return sorted(p for p in folder.rglob("*") if p.is_file() and (p.name.startswith(PART) or p.suffix == ".damaged"))
+    return sorted(p for p in folder.rglob("*") if p.name.startswith(PART) or p.suffix == ".damaged")
 
 
-def prune(folder: Path, yes: bool) -> int:
-    """Remove (with `yes`) what no run needs: artefacts that no row names, and what was left behind.
+def prune(args: argparse.Namespace) -> int:
+    """Remove (with `--yes`) what no run needs: artefacts that no row names, and what was left behind.
 
-    What an unfinished training needs to go on is kept. Raises ConfigError while a run is going on.
+    Raises ConfigError while a run is going on; where a row is damaged, since what it names would make it anew; and
+    where runs are unfinished, since what they have made is named by no row yet, unless they are given up.
     """
-    for path in folder.rglob("metrics.lock"):
-        try:
-            FileLock(path).acquire(timeout=0).lock.release()
-        except Timeout as e:
-            raise ConfigError(f"a run is going on in {path.parent}; try again when it is finished") from e
-    used = uses(folder)
-    unused = [p for p in artefacts(folder) if p.parent.name != TRAINING and not used[p.parts[-2:]]]
-    gone = leftovers(folder) + [p for path in unused for p in (path, path.with_suffix(".json")) if p.exists()]
-    total = sum(path.stat().st_size for path in gone)
-    for path in gone:
-        stdout().print(f"{size(path.stat().st_size):>9}  {path.relative_to(folder)}")
-        if yes:
-            path.unlink()
-    stdout().print(f"{len(gone)} files, {size(total)}: {'removed' if yes else 'would be removed; --yes removes them'}")
+    folder = args.folder
+    with ExitStack() as locks:
+        for lock in sorted(folder.rglob("metrics.lock")):
+            try:
+                locks.enter_context(FileLock(lock).acquire(timeout=0))
+            except Timeout as e:
+                raise ConfigError(f"a run is going on in {lock.parent}; try again when it is finished") from e
+            if not lock.with_suffix(".json").exists() and not args.unfinished:
+                raise ConfigError(f"the run in {lock.parent} is unfinished; finish it, or give up such: --unfinished")
+        if bad := unsound(folder):
+            raise ConfigError(f"{bad[0]} is damaged; run it again, or remove the row, before its artefacts are pruned")
+        used = uses(folder)
+        kept = () if args.unfinished else (TRAINING,)
+        unused = [p for p in artefacts(folder) if p.parent.name not in kept and not used[p.parts[-2:]]]
+        gone = leftovers(folder) + [p for path in unused for p in (path, path.with_suffix(".json")) if p.exists()]
+        total = sum(map(size_of, gone))
+        for path in gone:
+            stdout().print(f"{size(size_of(path)):>9}  {path.relative_to(folder)}")
+            if args.yes:
+                path.unlink(missing_ok=True)
+    verdict = "removed" if args.yes else "would be removed; --yes removes them"
+    stdout().print(f"{len(gone)} files, {size(total)}: {verdict}")
     return 0
 
 
-ACTIONS: dict[str, Callable[[Path, bool], int]] = {"list": show, "verify": verify, "prune": prune}
+ACTIONS: dict[str, Callable[[argparse.Namespace], int]] = {"list": show, "verify": verify, "prune": prune}

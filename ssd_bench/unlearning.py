@@ -71,8 +71,8 @@ def unlearn(bench: Bench, original: nn.Module) -> dict[str, Any]:
     plan, key = bench.plan, bench.identity.unlearned
     if isinstance(plan.method, Original):
         return {"model": original, "times": {"method_s": 0.0, "online_s": 0.0}, "cached": {}, "artefacts": {}}
-    with checkpoints(bench.store, "unlearned", key) as resumed:
-        if not plan.settings.force and (found := bench.store.get("unlearned", key)):
+    with checkpoints(bench.store, "unlearned", key, keep=not plan.settings.save_model) as resumed:
+        if not plan.settings.force and (found := bench.store.get("unlearned", key, locked=True)):
             model = copy.deepcopy(original)
             model.load_state_dict(found.tensors)
             return {

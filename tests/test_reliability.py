@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import FIGURES, SHORT
 
 from ssd_bench import artefacts, cli, resume
@@ -168,7 +169,8 @@ def test_out_of_room_it_says_so_and_goes_on_when_there_is_room(tmp_path, trials)
         child(arguments, log, 120.0)
 
     failed = 0
-    for trial, limit in enumerate(sorted({max(size // 2, 1) for size in sizes})[: trials(4, 50)]):
+    limits = sorted({max(size // 2, 1) for size in sizes})
+    for trial, limit in enumerate(limits[:: max(1, len(limits) // trials(5, 50))]):  # all sizes of files
         folder, (read, write) = tmp_path / f"{trial}", os.pipe()  # no limit on what goes into a pipe
         arguments = [*SHORT, "method=ssd", f"out={folder}"]
         process = FORK.Process(target=limited, args=(arguments, f"/dev/fd/{write}", limit))
@@ -267,6 +269,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_training_begins_anew(command, tmp
     arguments = (*SHORT, "train.epochs=40", "method=original", f"out={tmp_path / 'runs'}")
     process = start(arguments, tmp_path / "log")
     while not (found := list(tmp_path.rglob("artefacts/training/*.safetensors"))):
+        assert process.is_alive(), (tmp_path / "log").read_text()
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
@@ -320,3 +323,62 @@ def test_a_parallel_sweep_gives_the_same_bytes_its_tables_and_its_exit_code(comm
     assert bad.code == 1
     assert len(read_rows(tmp_path / "three")) == 1
     assert "Traceback" not in bad.err
+
+
+def test_a_method_whose_weights_are_not_kept_goes_on_until_its_row_is_there(command, tmp_path, monkeypatch):
+    from ssd_bench import pipeline
+
+    arguments = (*SHORT, "method=retrain", "save_model=false", f"out={tmp_path}")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        assert command(*arguments).code == 130
+    ended = command(*arguments)
+    assert ended.code == 0
+    assert "retrain: goes on from epoch 3" in ended.err
+    assert not list(tmp_path.rglob("artefacts/training/*.safetensors"))
+
+
+def test_seconds_of_killed_processes_count_and_those_for_checkpoints_do_not(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(resume.time, "monotonic", lambda: now[0])
+    net, start = torch.nn.Linear(2, 2), resume.Position(1, 0, torch.zeros(2))
+    optimizer, draws = torch.optim.SGD(net.parameters()), torch.Generator()
+    with resume.checkpoints(artefacts.Store(tmp_path), "kind", {}, keep=True) as first:
+        checkpoint, begun = first("a"), first.clock()
+        now[0] += 10
+        save = resume.save_tensors
+
+        def slow(*arguments, **how):
+            now[0] += 3
+            save(*arguments, **how)
+
+        monkeypatch.setattr(resume, "save_tensors", slow)
+        checkpoint.save(net, optimizer, draws.get_state(), start, {})
+        now[0] += 5  # lost: not in the checkpoint
+        assert first.clock() - begun == 15
+    with resume.checkpoints(artefacts.Store(tmp_path), "kind", {}) as second:
+        checkpoint, begun = second("a"), second.clock()
+        checkpoint.restore("a", net, optimizer, draws, {})
+        now[0] += 7
+        assert second.clock() - begun == 17
+
+
+def test_a_sweep_that_is_cut_short_does_not_pass_for_one_bad_job(command, tmp_path, monkeypatch):
+    """One job is wrong and says so; then a worker is killed, as for want of memory: that is not the same error."""
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown()
+    killer = tmp_path / "killer.py"
+    killer.write_text(
+        "import os, signal, time\nfrom dataclasses import dataclass\n@dataclass(frozen=True)\nclass Killer:\n"
+        "    def __call__(self, model, data, lab):\n"
+        "        time.sleep(1)\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    (tmp_path / "conf/method").mkdir(parents=True)
+    (tmp_path / "conf/method/killer.yaml").write_text("_target_: killer.Killer\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    sweep = ("-m", "--config-dir", str(tmp_path / "conf"), *SHORT, "method=original,killer", "scenario.target=elven,1")
+    with pytest.raises(Exception, match=r"(?i)terminated|killed"):
+        command(*sweep, *launcher, f"out={tmp_path / 'runs'}")
+    get_reusable_executor().shutdown()

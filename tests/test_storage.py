@@ -53,7 +53,8 @@ def test_prune_removes_what_no_row_names_and_nothing_else(stored, command, capfd
     assert {path for path in stored.rglob("*") if path.is_file()} == before
     row = next(p for p in stored.rglob("metrics.json") if json.loads(p.read_text())["method"] == "finetune")
     own = [Path(json.loads(row.read_text())["artefacts"][name]) for name in ("unlearned", "outputs")]
-    row.unlink()
+    for path in row.parent.iterdir():
+        path.unlink()
     (stored / "artefacts/outputs/.part-x.safetensors-1").write_text("half")
     (stored / "artefacts/outputs/x.json.damaged").write_text("{")
     code, out, _ = ask(capfd, stored, "prune")
@@ -74,6 +75,34 @@ def test_prune_waits_for_runs_that_go_on(stored, capfd):
         code, _, err = ask(capfd, stored, "prune", "--yes")
     assert code == 2
     assert "a run is going on" in err
+
+
+def test_prune_keeps_what_unfinished_runs_have_made_until_they_are_given_up(stored, capfd):
+    row = next(p for p in stored.rglob("metrics.json") if json.loads(p.read_text())["method"] == "finetune")
+    own = Path(json.loads(row.read_text())["artefacts"]["unlearned"])
+    row.unlink()  # as if killed before it was written
+    code, _, err = ask(capfd, stored, "prune", "--yes")
+    assert code == 2
+    assert "unfinished" in err
+    assert own.exists()
+    code, _, _ = ask(capfd, stored, "prune", "--yes", "--unfinished")
+    assert code == 0
+    assert not own.exists()
+
+
+def test_prune_leaves_alone_what_a_damaged_row_would_be_made_of(stored, capfd):
+    row = next(stored.rglob("metrics.json"))
+    row.write_text("{")
+    code, _, err = ask(capfd, stored, "prune", "--yes", "--unfinished")
+    assert code == 2
+    assert f"{row} is damaged" in err
+
+
+def test_verify_misses_tensors_that_are_gone(stored, capfd):
+    next(stored.glob("artefacts/original/*.safetensors")).unlink()
+    code, out, _ = ask(capfd, stored, "verify")
+    assert code == 1
+    assert "1 damaged" in out
 
 
 def test_wrong_input_is_one_line(tmp_path, capfd):
