@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 finished: list[Path] = []  # rows of this process's jobs
 failures: list[int] = []  # exit codes of this process's jobs that did not end well
+started: list[bool] = []  # one for each job of this process
 errors: list[ConfigError] = []  # of a single run: Hydra adds lines of its own to what a job raises
 REPORTED = "ssd_bench_reported"  # mark of an exception whose job has said all about it; it survives pickling
 JOURNAL = "SSD_BENCH_JOURNAL"  # names the file in which parallel workers tell the process that started them
@@ -42,7 +43,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 def main() -> NoReturn:
     """Entry point; ends with exit code 0 (done or skipped), 1 (in a sweep), 2 (input), 3 (diverged) or 130."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand us the exceptions instead of printing them
-    finished.clear(), failures.clear(), errors.clear(), grids.clear()
+    finished.clear(), failures.clear(), errors.clear(), grids.clear(), started.clear()
     sweep = checked = dry = False
     start = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
@@ -76,8 +77,11 @@ def main() -> NoReturn:
             raise
         _end(1 if sweep and checked else 2, str(CannotWrite.at(e.filename or "a file", e)))
     except Exception as e:
-        if not hasattr(e, REPORTED):
+        if (started or not checked) and not hasattr(e, REPORTED):
             raise
+        if not hasattr(e, REPORTED):  # Hydra's own settings are wrong, or a worker of a parallel sweep was killed
+            what = "the sweep was cut short" if sweep else "Hydra cannot start the run"
+            _end(1 if sweep else 2, f"{what} ({type(e).__name__}: {' '.join(str(e).split())})")
     if grids:
         print("\n".join(["", *grids[0].summary()]))
     if sweep and finished:
@@ -87,6 +91,7 @@ def main() -> NoReturn:
 
 def _job(cfg: DictConfig) -> None:
     """One run, as Hydra calls it."""
+    started.append(True)
     hydra_config = HydraConfig.get()
     sweep = hydra_config.mode == RunMode.MULTIRUN
     parallel = sweep and not hydra_config.launcher._target_.endswith("BasicLauncher")
