@@ -72,14 +72,13 @@ def main() -> NoReturn:
     except (ConfigError, CompactHydraException, HydraException, OmegaConfBaseException) as e:
         if not hasattr(e, REPORTED):
             _end(1 if sweep and checked else 2, " ".join(str(e).split()))
-    except OSError as e:
-        if e.errno not in NO_ROOM:
-            raise
-        _end(1 if sweep and checked else 2, str(CannotWrite.at(e.filename or "a file", e)))
     except Exception as e:
-        if (started or not checked) and not hasattr(e, REPORTED):
-            raise
-        if not hasattr(e, REPORTED):  # Hydra's own settings are wrong, or a worker of a parallel sweep was killed
+        if isinstance(e, OSError) and e.errno in NO_ROOM:
+            _end(1 if sweep and checked else 2, str(CannotWrite.at(e.filename or "a file", e)))
+        if not hasattr(e, REPORTED):
+            if started or not checked:
+                raise
+            # Hydra's own settings are wrong, or a worker of a parallel sweep was killed
             what = "the sweep was cut short" if sweep else "Hydra cannot start the run"
             _end(1 if sweep else 2, f"{what} ({type(e).__name__}: {' '.join(str(e).split())})")
     if grids:
