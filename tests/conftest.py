@@ -23,16 +23,14 @@ from ssd_bench.config import CONF_DIR
 SHORT = ("train.epochs=2", "data.train_per_class=30", "data.test_per_class=10", "model.width=4", "threads=1")
 
 
-FIGURES: list[str] = []  # what the tests of reliability counted, for the end of the report
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="as many trials as docs/reliability.md reports (an hour)")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for line in FIGURES:
-        terminalreporter.write_line(line)
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{name}: {value}")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import urllib.request
 
 import pytest
 import torch
-from conftest import FIGURES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -52,7 +51,7 @@ def no_network(*_, **__):
     raise urllib.error.URLError("no network in this test")
 
 
-def test_whatever_is_typed_ends_in_a_result_or_in_one_line(tmp_path, capfd, monkeypatch, trials):
+def test_whatever_is_typed_ends_in_a_result_or_in_one_line(tmp_path, capfd, monkeypatch, trials, record_property):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SSD_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -81,7 +80,7 @@ def test_whatever_is_typed_ends_in_a_result_or_in_one_line(tmp_path, capfd, monk
 
     typed()
     assert codes.get(0), "nothing that was typed was right"
-    FIGURES.append(f"typed at random: {sum(codes.values())} command lines, exit codes {codes}, tracebacks: none")
+    record_property("typed at random", f"{sum(codes.values())} command lines, exit codes {codes}, tracebacks: none")
 
 
 def dataset(labels, n_classes):

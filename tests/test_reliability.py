@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import FIGURES, SHORT
+from conftest import SHORT
 
 from ssd_bench import artefacts, cli, resume
 from ssd_bench.results import read_row, read_rows
@@ -82,7 +82,7 @@ COMMANDS = {
 }
 
 
-def test_killed_at_random_it_goes_on_and_ends_with_the_same_bytes(tmp_path, trials):
+def test_killed_at_random_it_goes_on_and_ends_with_the_same_bytes(tmp_path, trials, record_property):
     draws = random.Random(0)
     killed = resumed = ended = 0
     reference = {}
@@ -110,7 +110,7 @@ def test_killed_at_random_it_goes_on_and_ends_with_the_same_bytes(tmp_path, tria
         assert contents(folder) == reference[name], log.read_text()
         assert not list(folder.rglob("*.damaged")), log.read_text()
     assert resumed, "no training was ever hit"
-    FIGURES.append(f"killed: {ended} commands, {killed} kills, {resumed} trainings went on, differences: none")
+    record_property("killed", f"{ended} commands, {killed} kills, {resumed} trainings went on, differences: none")
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -129,7 +129,7 @@ def test_asked_to_end_it_says_so_and_leaves_nothing_half_written(tmp_path, how):
     assert not list(tmp_path.rglob("metrics.json"))
 
 
-def test_many_processes_on_one_task_train_once_and_all_end(tmp_path, trials):
+def test_many_processes_on_one_task_train_once_and_all_end(tmp_path, trials, record_property):
     folder = tmp_path / "runs"
     methods = ["original", "ssd", "finetune", "teacher", "ssd", "amnesiac", "retrain", "ssd"]
     for round_ in range(trials(1, 12)):
@@ -152,11 +152,11 @@ def test_many_processes_on_one_task_train_once_and_all_end(tmp_path, trials):
         trained = [row for row in read_rows(out) if not row["cached"]["original"]]
         assert len(trained) <= 1, said
         assert not list(out.rglob("*.damaged")), said
-    FIGURES.append(f"at once: {trials(1, 12)} rounds of {len(methods)} processes, originals trained twice: none")
+    record_property("at once", f"{trials(1, 12)} rounds of {len(methods)} processes, originals trained twice: none")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="limits of a process are a Unix matter")
-def test_out_of_room_it_says_so_and_goes_on_when_there_is_room(tmp_path, trials):
+def test_out_of_room_it_says_so_and_goes_on_when_there_is_room(tmp_path, trials, record_property):
     """A limit on the size of files stands for a full disk: writes fail in the middle of a file."""
     import resource
 
@@ -190,7 +190,7 @@ def test_out_of_room_it_says_so_and_goes_on_when_there_is_room(tmp_path, trials)
         assert contents(folder) == contents(tmp_path / "reference")
         assert not list(folder.rglob("*.damaged"))
     assert failed
-    FIGURES.append(f"no room: {failed} commands stopped by a full disk, went on when there was room: all")
+    record_property("no room", f"{failed} commands stopped by a full disk, went on when there was room: all")
 
 
 def test_an_output_folder_that_cannot_be_one(command, tmp_path):
@@ -229,7 +229,7 @@ def flipped(path, draws):
     return whole
 
 
-def test_damage_at_any_byte_is_noticed(command, tmp_path, trials, caplog):
+def test_damage_at_any_byte_is_noticed(command, tmp_path, trials, caplog, record_property):
     command(*SHORT, "method=ssd", f"out={tmp_path / 'runs'}")
     files = [p for p in (tmp_path / "runs").rglob("*") if p.suffix in (".json", ".safetensors")]
     draws, unnoticed, harmless = random.Random(0), [], 0
@@ -250,7 +250,7 @@ def test_damage_at_any_byte_is_noticed(command, tmp_path, trials, caplog):
             unnoticed += [] if same else [path]
         path.write_bytes(whole)
     assert unnoticed == []
-    FIGURES.append(f"damaged: {trials(60, 5000)} files, unnoticed: none ({harmless} changes of white space alone)")
+    record_property("damaged", f"{trials(60, 5000)} files, unnoticed: none ({harmless} changes of white space alone)")
 
 
 def test_a_damaged_row_is_set_aside_and_made_again(command, tmp_path):
@@ -281,7 +281,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_training_begins_anew(command, tmp
     assert "goes on" not in ended.err
 
 
-def test_a_long_sweep_in_one_process_does_not_grow(command, tmp_path, monkeypatch, trials):
+def test_a_long_sweep_in_one_process_does_not_grow(command, tmp_path, monkeypatch, trials, record_property):
     """Memory, open files and seconds per run of the last quarter of a sweep against the second."""
     import psutil
 
@@ -300,9 +300,10 @@ def test_a_long_sweep_in_one_process_does_not_grow(command, tmp_path, monkeypatc
     memory, files, seconds = zip(*([sorted(c)[len(c) // 2] for c in quarter] for quarter in quarters), strict=True)
     assert files[1] <= files[0]
     assert memory[1] < 1.1 * memory[0]
-    FIGURES.append(
-        f"soak: {n} runs; second and last quarter: {memory[0] / 1e6:.0f} and {memory[1] / 1e6:.0f} MB, "
-        f"{files[0]} and {files[1]} open files, {seconds[0]:.2f} and {seconds[1]:.2f} s a run"
+    record_property(
+        "soak",
+        f"{n} runs; second and last quarter: {memory[0] / 1e6:.0f} and {memory[1] / 1e6:.0f} MB, "
+        f"{files[0]} and {files[1]} open files, {seconds[0]:.2f} and {seconds[1]:.2f} s a run",
     )
 
 
