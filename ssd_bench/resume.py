@@ -95,11 +95,14 @@ class Checkpoint:
             set_aside(self.path, e)
             return Position()
         model.load_state_dict(_under("model.", tensors))
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        of_optimizer: dict[int, dict[str, Tensor]] = {}
         for name, value in _under("optimizer.", tensors).items():
             i, key = name.split(".", 1)
-            p = parameters[int(i)]
-            optimizer.state[p][key] = torch.empty_like(p).copy_(value) if value.shape == p.shape else value
+            of_optimizer.setdefault(int(i), {})[key] = value
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": of_optimizer, "param_groups": groups})  # each to the device it belongs on
+        for p, of_p in optimizer.state.items():  # and in the order of the parameter's memory, which is faster
+            of_p.update({key: torch.empty_like(p).copy_(t) for key, t in of_p.items() if t.shape == p.shape})
         optimizer.zero_grad()
         draws_from.set_state(tensors["draws"])
         kept.update(_under("kept.", tensors))

@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,9 @@ def child(arguments, log, every_s):
         cli.main()
     except SystemExit as e:
         os._exit(e.code or 0)
-    finally:
-        os._exit(99)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(99)
 
 
 def start(arguments, log, every_s=120.0):
