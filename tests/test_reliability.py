@@ -332,8 +332,12 @@ def test_a_method_whose_weights_are_not_kept_goes_on_until_its_row_is_there(comm
     from ssd_bench import pipeline
 
     arguments = (*SHORT, "method=retrain", "save_model=false", f"out={tmp_path}")
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(pipeline, "evaluate", interrupted)
         assert command(*arguments).code == 130
     ended = command(*arguments)
     assert ended.code == 0
