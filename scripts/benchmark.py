@@ -36,6 +36,7 @@ from usual_way import Usual
 from ssd_bench import config, devices, pipeline
 from ssd_bench.data import Dataset, Part, fingerprint, view
 from ssd_bench.data.cifar import CIFAR20_NAMES, CIFAR100_NAMES, COARSE_OF, Cifar
+from ssd_bench.identity import processor
 from ssd_bench.importance import diagonal_fisher
 from ssd_bench.models import ResNet18, fresh
 from ssd_bench.task import Images
@@ -373,7 +374,7 @@ def main() -> None:
     threads = devices.use_threads(ARGS.threads, parallel=False)
     devices.be_deterministic()
     start, table = time.monotonic(), Table()
-    what = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    what = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     command = f"python scripts/benchmark.py --threads {ARGS.threads} --device {ARGS.device} --width {ARGS.width}"
     versions = f"Python {platform.python_version()}, PyTorch {torch.__version__}"
     table.add(f"# Benchmark\n\n`{command}`\n\n{what}, {threads} threads, {versions}; ResNet18 of width {ARGS.width}.")
