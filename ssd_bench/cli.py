@@ -175,6 +175,8 @@ def _after_sweep(seconds: float) -> None:
     log.info("attacks, distances to the retrained model, other formats and pictures: ssd-bench-report %s", out)
     share = f"; {100 * in_model.seconds / seconds:.1f} % of that inside forward and backward passes"
     log.info("%d runs in %s%s", len(finished), console.clock(seconds), share if in_model.seconds else "")
+    if failures:
+        log.warning("%d jobs failed: what they said stands above", len(failures))
 
 
 def _arguments() -> argparse.Namespace:

@@ -71,7 +71,9 @@ class Grid:
     def summary(self) -> list[str]:
         """Lines for people: runs, what is to be made for them, seconds and bytes."""
         done = sum(self.runs.values())
-        lines = [f"{len(self.runs)} runs: {done} finished already, {len(self.runs) - done} to do"]
+        lines = [
+            f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}: {done} finished already, {len(self.runs) - done} to do"
+        ]
         kinds = Counter(work.kind for work, _ in self.work.values())
         uses = Counter()
         for work, _ in self.work.values():

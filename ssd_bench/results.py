@@ -46,7 +46,7 @@ def read_rows(folder: Path) -> list[Row]:
         try:
             rows.append(read_row(path) | {"path": path.relative_to(folder).as_posix()})
         except Damaged as e:
-            log.warning("%s is not a row of ssd-bench and is left out (%s)", path, e)
+            log.warning("%s is damaged, or no row of ssd-bench, and is left out (%s)", path, e)
     return rows
 
 

@@ -117,8 +117,8 @@ def leftovers(folder: Path) -> list[Path]:
 def prune(args: argparse.Namespace) -> int:
     """Remove (with `--yes`) what no run needs: artefacts that no row names, and what was left behind.
 
-    Raises ConfigError while a run is going on; where a row is damaged, since what it names would make it anew; and
-    where runs are unfinished, since what they have made is named by no row yet, unless they are given up.
+    While there are unfinished runs, no artefact is removed unless they are given up: what they have made is named by no
+    row yet. Raises ConfigError while a run is going on, and where a row is damaged: what it names would make it anew.
     """
     folder = args.folder
     with ExitStack() as locks:
@@ -127,13 +127,14 @@ def prune(args: argparse.Namespace) -> int:
                 locks.enter_context(FileLock(lock).acquire(timeout=0))
             except Timeout as e:
                 raise ConfigError(f"a run is going on in {lock.parent}; try again when it is finished") from e
-            if not lock.with_suffix(".json").exists() and not args.unfinished:
-                raise ConfigError(f"the run in {lock.parent} is unfinished; finish it, or give up such: --unfinished")
         if bad := unsound(folder):
             raise ConfigError(f"{bad[0]} is damaged; run it again, or remove the row, before its artefacts are pruned")
         used = uses(folder)
-        kept = () if args.unfinished else (TRAINING,)
-        unused = [p for p in artefacts(folder) if p.parent.name not in kept and not used[p.parts[-2:]]]
+        unfinished = [lock.parent for lock in folder.rglob("metrics.lock") if not lock.with_suffix(".json").exists()]
+        if unfinished and not args.unfinished:
+            some = f"{len(unfinished)} unfinished runs, such as {unfinished[0].relative_to(folder)}"
+            stdout().print(f"all artefacts are kept, for {some}; --unfinished gives up what such have made")
+        unused = [p for p in artefacts(folder) if not used[p.parts[-2:]] and (args.unfinished or not unfinished)]
         gone = leftovers(folder) + [p for path in unused for p in (path, path.with_suffix(".json")) if p.exists()]
         total = sum(map(size_of, gone))
         for path in gone:

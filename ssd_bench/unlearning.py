@@ -104,6 +104,8 @@ def make(bench: Bench, original: nn.Module, resumed: Checkpoints) -> dict[str, A
     model = copy.deepcopy(original)
     with devices.measured(bench.device, resumed.clock) as measured:
         model = plan.method(model, data, lab)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"method {plan.names['method']} returned {type(model).__name__}; it has to return the model")
     check_finite(model, plan.names["method"])
     full = "importance_full"
     about = {

@@ -118,7 +118,7 @@ def test_what_is_missing_or_ended_badly_is_said(swept, command, say):
     command("-m", *SHORT, f"out={swept}", "method=finetune", "seed=0")
     command("-m", *SHORT, f"out={swept}", "method=teacher", "method.lr=1e30", "seed=0,1")
     out = say(swept)[1]
-    assert "finetune: seeds 1 have not been run" in out
+    assert "finetune: not run for seed 1" in out
     assert "teacher: diverged (seeds 0, 1)" in out
 
 
@@ -304,3 +304,15 @@ def test_another_precision_is_another_table_and_says_so(swept):
     titles = {summary.title for summary in summarise(rows + other, {})}
     assert len(titles) == 2 * len({summary.title for summary in summarise(rows, {})})
     assert {title.endswith(", precision bfloat16") for title in titles} == {True, False}
+
+
+def test_tables_of_other_recipes_say_how_they_differ(swept):
+    rows = read_rows(swept)
+    other = copy.deepcopy(rows)
+    for row in other:
+        row["config"]["train"]["epochs"] = 60
+        row["task"]["recipe"] = "another"
+    titles = [summary.title for summary in summarise(rows + other, {})]
+    assert len(set(titles)) == len(titles)
+    assert sum("train.epochs=60" in title for title in titles) == len(titles) / 2
+    assert not any("train.epochs" in summary.title for summary in summarise(rows, {}))

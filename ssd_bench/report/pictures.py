@@ -43,8 +43,6 @@ def draw(summaries: list[Summary], folder: Path, into: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         for summary in summaries:
             task = re.sub(r"[^a-z0-9]+", "-", summary.title.lower()).strip("-")
-            if any(path.name.startswith(f"{task}-") for path in paths):  # tasks that differ in what titles leave out
-                task += f"-{summary.task['original']}"
             for picture in PICTURES:
                 figure = picture(summary, Path(folder))
                 if figure is None:

@@ -53,6 +53,7 @@ class Summary:
     seeds: list[int]
     lines: list[Line]  # the original, the retrained model, the methods by name
     outdated: int = 0  # rows left out: a newer one has the same method, settings and seeds
+    apart: str = ""  # what tells it from another task with the same title
 
     @property
     def task(self) -> dict[str, Any]:
@@ -86,7 +87,7 @@ class Summary:
         precision = self.rows[0]["config"].get("precision", "float32")
         return (
             f"{task['data']}, {task['model']}, {task['scenario']}: {what}{placebo}, {seeds}, "
-            f"fidelity {task['fidelity']}{'' if precision == 'float32' else f', precision {precision}'}"
+            f"fidelity {task['fidelity']}{'' if precision == 'float32' else f', precision {precision}'}{self.apart}"
         )
 
     def few(self, name: str) -> bool:
@@ -142,7 +143,23 @@ def t_interval(values: list[float], level: float = 0.95) -> tuple[float, float] 
 
 def summarise(rows: list[Row], derived: dict[str, dict[str, float | None]]) -> list[Summary]:
     """One summary for each task; derived: see `report.derive`."""
-    return [_summarise(group, derived) for group in across_seeds(rows)]
+    summaries = [_summarise(group, derived) for group in across_seeds(rows)]
+    namesakes: dict[str, list[Summary]] = {}
+    for summary in summaries:
+        namesakes.setdefault(summary.title, []).append(summary)
+    for alike in (group for group in namesakes.values() if len(group) > 1):
+        settings = [_recipe(summary.rows[0]["config"]) for summary in alike]
+        differ = [key for key in settings[0] if len({json.dumps(each.get(key)) for each in settings}) > 1]
+        for summary, each in zip(alike, settings, strict=True):
+            summary.apart = "".join(f", {key}={each.get(key)}" for key in differ) or f", {summary.task['original']}"
+    return summaries
+
+
+def _recipe(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run that make another original of it, or measure it otherwise."""
+    groups = ("train", "model", "data", "evaluate")
+    flat = {f"{group}.{key}": value for group in groups for key, value in (config.get(group) or {}).items()}
+    return {key: value for key, value in flat.items() if key not in ("data.root", "data.download")}
 
 
 def newest(rows: list[Row]) -> list[Row]:

@@ -268,5 +268,6 @@ def _ended(summary: Summary) -> list[str]:
             notes.append(f"{line.label}: {status}{seeds}, {'; '.join(reasons)}")
         missing = [s for s in summary.seeds if not any(row["task"]["seed"] == s for row in line.rows)]
         if missing and line.label not in (ORIGINAL, FLOOR):
-            notes.append(f"{line.label}: seeds {', '.join(map(str, missing))} have not been run.")
+            so = "; gap and distances are over the other seeds alone" if line is summary.retrained else ""
+            notes.append(f"{line.label}: not run for seed {', '.join(map(str, missing))}{so}.")
     return notes
