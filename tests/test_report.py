@@ -316,3 +316,18 @@ def test_tables_of_other_recipes_say_how_they_differ(swept):
     assert len(set(titles)) == len(titles)
     assert sum("train.epochs=60" in title for title in titles) == len(titles) / 2
     assert not any("train.epochs" in summary.title for summary in summarise(rows, {}))
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX on this machine")
+def test_latex_compiles_as_it_is_whatever_the_names(swept, tmp_path):
+    import subprocess
+
+    from ssd_bench.report.table import latex
+
+    rows = read_rows(swept)
+    for row in rows:
+        row["task"]["target"] = r"8 _&%$#{}~^\ <é|>"
+    (tmp_path / "t.tex").write_text(latex(summarise(rows, {})))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, errors="replace")
+    assert made.returncode == 0, made.stdout[-2000:]
