@@ -27,13 +27,12 @@ from ssd_bench.task import Images
 class Folder(torch.utils.data.Dataset):
     """Images as PIL hands them out, one by one."""
 
-    def __init__(self, images: Images, augment: bool = False) -> None:
+    def __init__(self, images: Images) -> None:
         self.arrays = images.pixels.cpu().permute(0, 2, 3, 1).numpy()
         self.labels = images.labels.cpu().tolist()
-        random = [transforms.RandomCrop(32, 4), transforms.RandomHorizontalFlip(), transforms.RandomRotation(15)]
         mean, std = images.mean.cpu().tolist(), images.std.cpu().tolist()
-        steps = [transforms.ToPILImage(), *(random if augment else []), transforms.ToTensor()]
-        self.transform = transforms.Compose([*steps, transforms.Normalize(mean, std)])
+        steps = [transforms.ToPILImage(), transforms.ToTensor(), transforms.Normalize(mean, std)]
+        self.transform = transforms.Compose(steps)
 
     def __len__(self) -> int:
         return len(self.labels)

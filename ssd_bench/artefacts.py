@@ -55,7 +55,7 @@ def digest(key: Any) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-YOUNG_S = 3600.0
+YOUNG_S = 3600.0  # no single file takes that long to write
 PART = ".part-"  # what temporary files begin with: a process that is killed leaves its own behind
 
 
@@ -207,10 +207,10 @@ class Store:
         if not anew and (artefact := self.get(kind, key)):
             return artefact
         if self.optional:
-            return self._made_at_least(kind, key, make)
+            return self._make_even_if_not_kept(kind, key, make)
         return self._make(kind, key, make, anew, clock)
 
-    def _made_at_least(self, kind: str, key: Any, make: Callable[[], Any]) -> Artefact:
+    def _make_even_if_not_kept(self, kind: str, key: Any, make: Callable[[], Any]) -> Artefact:
         made = []
         try:
             return self._make(kind, key, lambda: made.append(make()) or made[0], False, time.monotonic)

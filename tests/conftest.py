@@ -24,7 +24,7 @@ SHORT = ("train.epochs=2", "data.train_per_class=30", "data.test_per_class=10", 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="as many trials as docs/reliability.md reports (an hour)")
+    parser.addoption("--long", action="store_true", help="as many trials as docs/reliability.md reports (half an hour)")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

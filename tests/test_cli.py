@@ -401,3 +401,19 @@ def test_milestones_and_epochs_follow_data_and_model():
     assert composed("data=cifar20", "model=vit_base").train.optimizer == "adamw"
     assert composed("data=cifar20", "model=vit_base").method.alpha == 5
     assert composed("data=cifar20", "model=vit_base", "scenario=sub_class").method.alpha == 25
+
+
+def test_a_dry_run_names_the_methods_whose_cost_it_does_not_know(command, tmp_path, monkeypatch):
+    (tmp_path / "conf/method").mkdir(parents=True)
+    (tmp_path / "conf/method/silent.yaml").write_text("_target_: silent.Silent\n")
+    (tmp_path / "silent.py").write_text(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Silent:\n"
+        "    def __call__(self, model, data, lab):\n        return None\n"
+    )
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    arguments = ("--config-dir", str(tmp_path / "conf"), *SHORT, "method=silent", f"out={tmp_path / 'runs'}")
+    ended = command(*arguments, "dry_run=true")
+    assert ended.code == 0
+    assert "not in the time: silent" in ended.out
+    with pytest.raises(TypeError, match="method silent returned NoneType; it has to return the model"):
+        command(*arguments)

@@ -141,14 +141,14 @@ def test_many_processes_on_one_task_train_once_and_all_end(tmp_path, trials, rec
             start([*SHORT, "train.epochs=4", f"method={method}", f"out={out}"], log)
             for method, log in zip(methods, logs, strict=True)
         ]
-        if round_ % 3 == 2:  # the one that trains dies, and another takes over
+        if round_ % 3 == 0:  # one dies, perhaps the one that trains, and others take over
             time.sleep(1.5)
             os.kill(processes[0].pid, signal.SIGKILL)
         for i, (process, log) in enumerate(zip(processes, logs, strict=True)):
             process.join(300)
-            assert process.exitcode == 0 or (round_ % 3 == 2 and i == 0), log.read_text()
+            assert process.exitcode == 0 or (round_ % 3 == 0 and i == 0), log.read_text()
         said = "".join(log.read_text() for log in logs)
-        assert len(read_rows(out)) >= len(set(methods)) - (round_ % 3 == 2)
+        assert len(read_rows(out)) >= len(set(methods)) - (round_ % 3 == 0)
         for kind, count in (("original", 1), ("importance_full", 1), ("unlearned", 5)):
             assert len(list((out / "artefacts" / kind).glob("*.json"))) == count, kind
         trained = [row for row in read_rows(out) if not row["cached"]["original"]]
