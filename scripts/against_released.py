@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader
 
 from ssd_bench.data.cifar import Cifar
-from ssd_bench.models import read_checkpoint
+from ssd_bench.models.checkpoint import read_checkpoint
 from ssd_bench.scenarios.full_class import FullClass
 from ssd_bench.scenarios.sub_class import SubClass
 

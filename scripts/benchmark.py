@@ -33,14 +33,21 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from usual_way import Usual
 
-from ssd_bench import config, devices, pipeline
-from ssd_bench.data import Dataset, Part, fingerprint, view
+from ssd_bench.core.dataset import Dataset, Part, fingerprint
+from ssd_bench.core.task import Images
 from ssd_bench.data.cifar import CIFAR20_NAMES, CIFAR100_NAMES, COARSE_OF, Cifar
-from ssd_bench.identity import processor
+from ssd_bench.data.view import view
 from ssd_bench.importance import diagonal_fisher
-from ssd_bench.models import ResNet18, fresh
-from ssd_bench.task import Images
-from ssd_bench.training import Recipe, augmented, fit, predict
+from ssd_bench.models.fresh import fresh
+from ssd_bench.models.resnet import ResNet18
+from ssd_bench.run import pipeline
+from ssd_bench.run import plan as config
+from ssd_bench.run.environment import processor
+from ssd_bench.train import devices
+from ssd_bench.train.augment import augmented
+from ssd_bench.train.loop import fit
+from ssd_bench.train.passes import predict
+from ssd_bench.train.recipe import Recipe
 
 METHODS = ("original", "ssd", "teacher", "unsir", "amnesiac", "finetune")
 REPEATS = 3

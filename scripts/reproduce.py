@@ -31,7 +31,7 @@ MACHINE = ["device", "threads", "torch"]
 def sweep(out: Path) -> None:
     """Run the sweep, and write its rows and tables beside it."""
     subprocess.run([sys.executable, "-m", "ssd_bench.cli", *SWEEP, f"out={out / 'runs'}"], check=True)
-    report = [sys.executable, "-c", "from ssd_bench.report.cli import main; main()", str(out / "runs")]
+    report = [sys.executable, "-c", "from ssd_bench.cli.report import main; main()", str(out / "runs")]
     for form, name in (("csv", "rows.csv"), ("markdown", "tables.md")):
         subprocess.run([*report, "--format", form, "-o", str(out / name)], check=True)
 

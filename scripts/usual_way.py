@@ -18,10 +18,10 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 from torchvision import transforms
 
-from ssd_bench import models
+from ssd_bench.core.task import Images
 from ssd_bench.methods.ssd import dampen
 from ssd_bench.metrics.membership import entropy
-from ssd_bench.task import Images
+from ssd_bench.models import resnet
 
 
 class Folder(torch.utils.data.Dataset):
@@ -58,7 +58,7 @@ class Usual:
 
     def cell(self, method: str) -> None:
         model = copy.deepcopy(self.model)
-        with patch.object(models, "normalised", lambda conv, norm, x: norm(conv(x))):  # as everybody writes it
+        with patch.object(resnet, "normalised", lambda conv, norm, x: norm(conv(x))):  # as everybody writes it
             if method != "original":
                 getattr(self, method)(model)
             self.evaluate(model)

@@ -17,8 +17,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from torch import nn
 
-from ssd_bench import cli
-from ssd_bench.config import CONF_DIR
+from ssd_bench.cli import run as cli
+from ssd_bench.run.plan import CONF_DIR
 
 SHORT = ("train.epochs=2", "data.train_per_class=30", "data.test_per_class=10", "model.width=4", "threads=1")
 

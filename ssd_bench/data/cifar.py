@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path, user_data_path
 
-from ssd_bench.artefacts import Store
-from ssd_bench.data import CIFAR100_STATS, Dataset, DataSettings, Part, fingerprint
-from ssd_bench.errors import ConfigError, check_choice
+from ssd_bench.core.dataset import Dataset, Part, fingerprint
+from ssd_bench.core.errors import ConfigError, check_choice
+from ssd_bench.data.source import DataSettings
+from ssd_bench.data.view import CIFAR100_STATS
+from ssd_bench.store.artefacts import Store
 
 log = logging.getLogger(__name__)
 

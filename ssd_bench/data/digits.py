@@ -9,8 +9,9 @@ import torch
 from platformdirs import user_cache_path
 from torch import Tensor
 
-from ssd_bench.artefacts import Store
-from ssd_bench.data import Dataset, DataSettings, Part, fingerprint
+from ssd_bench.core.dataset import Dataset, Part, fingerprint
+from ssd_bench.data.source import DataSettings
+from ssd_bench.store.artefacts import Store
 
 NAMES = tuple("0123456789")
 GROUPS = (

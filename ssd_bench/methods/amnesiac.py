@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.task import Cost, Lab, Split
-from ssd_bench.training import Recipe, fit
+from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.train.loop import fit
+from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class Amnesiac:
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         return Cost(backward=self.epochs * (len(data.forget) + len(data.retain)))
 
-    def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
-        labels = wrong_labels(data, lab.generator("labels"))
-        rows, batches = torch.cat([data.forget, data.retain]), lab.generator("batches")
-        checkpoint = lab.checkpoint("amnesiac")
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
+        labels = wrong_labels(data, context.generator("labels"))
+        rows, batches = torch.cat([data.forget, data.retain]), context.generator("batches")
+        checkpoint = context.checkpoint("amnesiac")
         return fit(
             model, data.images, rows, self.recipe(), batches, "amnesiac", labels=labels, checkpoint=checkpoint
         )  # fmt: skip

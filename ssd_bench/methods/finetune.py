@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ssd_bench.task import Cost, Lab, Split
-from ssd_bench.training import Recipe, fit
+from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.train.loop import fit
+from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,6 @@ class Finetune:
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         return Cost(backward=self.epochs * len(data.retain))
 
-    def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
-        draws, checkpoint = lab.generator("batches"), lab.checkpoint("finetune")
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
+        draws, checkpoint = context.generator("batches"), context.checkpoint("finetune")
         return fit(model, data.images, data.retain, self.recipe(), draws, "finetune", checkpoint=checkpoint)

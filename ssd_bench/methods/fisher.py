@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ssd_bench import console
-from ssd_bench.errors import check_choice
-from ssd_bench.per_sample import add_per_sample
-from ssd_bench.task import Cost, Lab, Split
-from ssd_bench.training import Recipe, eval_mode, in_model
+from ssd_bench.core import console
+from ssd_bench.core.errors import check_choice
+from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.importance.per_sample import add_per_sample
+from ssd_bench.train.passes import eval_mode, in_model
+from ssd_bench.train.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -46,17 +47,17 @@ class Fisher:
         samples = len(data.retain[: self.n_samples])
         return Cost(forward=samples, backward=samples * data.n_classes)
 
-    def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
-        drawn = torch.randperm(len(data.retain), generator=lab.generator("samples"))
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
+        drawn = torch.randperm(len(data.retain), generator=context.generator("samples"))
         rows = data.retain[drawn[: self.n_samples]]
-        information = label_expected_fisher(model, data, rows.to(lab.device))
-        draws = lab.generator("noise")
+        information = label_expected_fisher(model, data, rows.to(context.device))
+        draws = context.generator("noise")
         with torch.no_grad():
             for name, p in model.named_parameters():
-                mean, variance = self.distribution(name, p, information[name], data, lab.head)
+                mean, variance = self.distribution(name, p, information[name], data, context.head)
                 noise = torch.randn(p.shape, generator=draws).to(p.device)
                 p.copy_(mean + variance.sqrt() * noise)
-        lab.details["n_samples"] = len(rows)
+        context.details["n_samples"] = len(rows)
         return model
 
     def distribution(self, name: str, p: Tensor, information: Tensor, data: Split, head: str) -> tuple[Tensor, Tensor]:

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ssd_bench.task import Lab, Split
+from ssd_bench.core.task import Context, Split
 
 
 @dataclass(frozen=True)
 class Original:
     """The identity."""
 
-    def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         return model

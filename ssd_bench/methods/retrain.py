@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ssd_bench.errors import check_choice
-from ssd_bench.task import Cost, Lab, Split, derive_seed, generator
-from ssd_bench.training import Recipe, batch_ends, fit
+from ssd_bench.core.errors import check_choice
+from ssd_bench.core.seeds import derive_seed, generator
+from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.train.loop import batch_ends, fit
+from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -32,18 +34,18 @@ class Retrain:
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         return Cost(backward=recipe.epochs * len(data.retain))
 
-    def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
-        batches, checkpoint = generator(lab.seed, "retrain", "batches"), lab.checkpoint("retrain")
-        fresh = lab.fresh_model(derive_seed(lab.seed, "retrain", "init"))
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
+        batches, checkpoint = generator(context.seed, "retrain", "batches"), context.checkpoint("retrain")
+        fresh = context.fresh_model(derive_seed(context.seed, "retrain", "init"))
         if self.mode == "from_scratch":
-            recipe = replace(lab.recipe, select="last")  # a method has no test data to select by
-            augment = lab.augment if recipe.augment else None
+            recipe = replace(context.recipe, select="last")  # a method has no test data to select by
+            augment = context.augment if recipe.augment else None
             return fit(
                 fresh, data.images, data.retain, recipe, batches, "retrain", augment=augment, checkpoint=checkpoint
             )  # fmt: skip
-        model.get_submodule(lab.head).load_state_dict(fresh.get_submodule(lab.head).state_dict())
+        model.get_submodule(context.head).load_state_dict(fresh.get_submodule(context.head).state_dict())
         recipe = replace(
-            lab.recipe,
+            context.recipe,
             optimizer="sgd",
             lr=self.lr,
             batch_size=self.batch_size,

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.errors import check_choice
+from ssd_bench.core.errors import check_choice
+from ssd_bench.core.seeds import generator
+from ssd_bench.core.task import Context, Cost, Images, Split
 from ssd_bench.importance import ESTIMATORS, diagonal_fisher
-from ssd_bench.task import Cost, Images, Lab, Split, generator
-from ssd_bench.training import Recipe
+from ssd_bench.train.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +55,9 @@ class SSD:
         passes = [Cost(backward=sum(map(len, batches))) for batches in (full, forget)]
         return replace(passes[1], shared={"importance_full": (self._key(full), passes[0])})
 
-    def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         full, forget = self.batches(data)
-        importance_full = lab.cached(
+        importance_full = context.cached(
             "importance_full",
             self._key(full),
             lambda: diagonal_fisher(model, _draw(data.images, full), self.importance),
@@ -65,7 +66,9 @@ class SSD:
         per_tensor = dampen(model, importance_full, importance_forget, self.alpha, self.lam)
         selected, total = sum(per_tensor.values()), sum(p.numel() for p in model.parameters())
         bound = self.bound(data, full, forget)
-        lab.details.update(selected=selected, selected_pct=100 * selected / total, per_tensor=per_tensor, bound=bound)
+        context.details.update(
+            selected=selected, selected_pct=100 * selected / total, per_tensor=per_tensor, bound=bound
+        )
         self._warn(data, selected, bound)
         return model
 

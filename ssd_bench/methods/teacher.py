@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, softmax
 
-from ssd_bench.errors import check_choice
-from ssd_bench.task import Cost, Lab, Split
-from ssd_bench.training import Recipe, fit
+from ssd_bench.core.errors import check_choice
+from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.train.loop import fit
+from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,16 @@ class Teacher:
         images = self.epochs * (len(data.forget) + int(self.retain_share * len(data.retain)))
         return Cost(forward=2 * images, backward=images)
 
-    def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         competent = copy.deepcopy(model).eval()
-        incompetent = lab.fresh_model(lab.seed_for("incompetent"), pretrained=self.teacher_init == "pretrained").eval()
-        drawn = torch.randperm(len(data.retain), generator=lab.generator("retained"))
+        incompetent = context.fresh_model(
+            context.seed_for("incompetent"), pretrained=self.teacher_init == "pretrained"
+        ).eval()
+        drawn = torch.randperm(len(data.retain), generator=context.generator("retained"))
         retained = data.retain[drawn[: int(self.retain_share * len(data.retain))]]
         forget = torch.zeros(len(data.images), 1, dtype=torch.bool)
         forget[data.forget] = True
-        forget = forget.to(lab.device)
+        forget = forget.to(context.device)
 
         def objective(student: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             with torch.no_grad():
@@ -63,7 +66,7 @@ class Teacher:
             return loss / (len(rows) if self.reduction == "batchmean" else logits.numel()), logits
 
         rows = torch.cat([data.forget, retained])
-        draws, checkpoint = lab.generator("batches"), lab.checkpoint("teacher")
+        draws, checkpoint = context.generator("batches"), context.checkpoint("teacher")
         return fit(
             model, data.images, rows, self.recipe(), draws, "teacher", objective=objective, checkpoint=checkpoint
         )  # fmt: skip

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ssd_bench.errors import check_choice
-from ssd_bench.task import Cost, Lab, Split
-from ssd_bench.training import Recipe, eval_mode, fit, in_model
+from ssd_bench.core.errors import check_choice
+from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.train.loop import fit
+from ssd_bench.train.passes import eval_mode, in_model
+from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ class Unsir:
         kept = len(first_of_each_class(data.retain, data.group, self.samples_per_class))
         return Cost(backward=self.noise_steps * self.noise_batch + 2 * kept + self.copies * self.noise_images)
 
-    def __call__(self, model: nn.Module, data: Split, lab: Lab) -> nn.Module:
-        noise = self.learn_noise(model, data, lab)[: self.noise_images]
-        kept = first_of_each_class(data.retain, data.group, self.samples_per_class).to(lab.device)
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
+        noise = self.learn_noise(model, data, context)[: self.noise_images]
+        kept = first_of_each_class(data.retain, data.group, self.samples_per_class).to(context.device)
         n, extra = len(kept), self.copies * len(noise)
         blank = data.images.pixels.new_zeros(extra, *data.images.pixels.shape[1:])
         mixed = replace(  # the retained samples, then room for the noise, which is not made of pixels
@@ -71,16 +73,16 @@ class Unsir:
 
         impair, repair = self.recipe(self.impair_batch_size), self.recipe(self.repair_batch_size)
         all_rows, kept_rows = torch.arange(n + extra), torch.arange(n)
-        draws, checkpoint = lab.generator("impair"), lab.checkpoint("impair")
+        draws, checkpoint = context.generator("impair"), context.checkpoint("impair")
         fit(model, mixed, all_rows, impair, draws, "unsir impair", objective=objective, checkpoint=checkpoint)
-        draws, checkpoint = lab.generator("repair"), lab.checkpoint("repair")
+        draws, checkpoint = context.generator("repair"), context.checkpoint("repair")
         return fit(model, mixed, kept_rows, repair, draws, "unsir repair", checkpoint=checkpoint)
 
-    def learn_noise(self, model: nn.Module, data: Split, lab: Lab) -> Tensor:
+    def learn_noise(self, model: nn.Module, data: Split, context: Context) -> Tensor:
         """Noise images in the model's input space: noise_batch x channels x side x side."""
         shape = (self.noise_batch, data.images.pixels.shape[1], data.images.side, data.images.side)
-        noise = torch.randn(shape, generator=lab.generator("noise")).to(lab.device).requires_grad_()
-        label = torch.full((self.noise_batch,), data.forget_label, device=lab.device)
+        noise = torch.randn(shape, generator=context.generator("noise")).to(context.device).requires_grad_()
+        label = torch.full((self.noise_batch,), data.forget_label, device=context.device)
         optimizer = torch.optim.Adam([noise], lr=self.noise_lr)
         frozen = self.noise_mode == "eval"
         with eval_mode(model) if frozen else _train_mode(model):

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ssd_bench.errors import check_choice
+from ssd_bench.core.errors import check_choice
+from ssd_bench.core.task import SETS, Outputs
 from ssd_bench.metrics import About
-from ssd_bench.task import SETS, Outputs
 
 LOSSES = ("retain", "forget", "test")
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssd_bench.core.task import Outputs
 from ssd_bench.metrics import About
 from ssd_bench.metrics.distance import activation_distance
 from ssd_bench.metrics.zrf import js_divergence
-from ssd_bench.task import Outputs
 
 SETS = ("forget", "retain", "test")  # D'_f, D'_r, D'
 ABOUT = {

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssd_bench.core.task import Outputs
 from ssd_bench.metrics import About
-from ssd_bench.task import Outputs
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ssd_bench.errors import check_choice
+from ssd_bench.core.errors import check_choice
+from ssd_bench.core.task import Outputs
 from ssd_bench.metrics import About
-from ssd_bench.task import Outputs
 
 
 @dataclass(frozen=True)

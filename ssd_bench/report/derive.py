@@ -11,12 +11,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ssd_bench.artefacts import Damaged, read_artefact
-from ssd_bench.config import build
-from ssd_bench.evaluation import outputs
+from ssd_bench.core.build import build
+from ssd_bench.core.task import Outputs, outputs
 from ssd_bench.metrics.against import layer_distance, metrics_against, outputs_against
-from ssd_bench.results import Row, across_seeds, by_task, reference
-from ssd_bench.task import Outputs
+from ssd_bench.report.rows import across_seeds, by_task, reference
+from ssd_bench.store.artefacts import read_artefact
+from ssd_bench.store.files import Damaged
+from ssd_bench.store.rows import Row
 
 log = logging.getLogger(__name__)
 

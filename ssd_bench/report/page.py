@@ -10,7 +10,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from ssd_bench import __version__
-from ssd_bench.report.summary import ORIGINAL, Line, Summary, shown, style, t_interval
+from ssd_bench.report.statistics import t_interval
+from ssd_bench.report.summary import ORIGINAL, Line, Summary, shown, style
 from ssd_bench.report.table import Cell, Sheet, sheets
 
 HEAD = """<!doctype html>

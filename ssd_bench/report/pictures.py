@@ -16,7 +16,7 @@ from ssd_bench.methods.ssd import ORDERS
 from ssd_bench.metrics.membership import entropy, scores
 from ssd_bench.report.derive import said, tensors
 from ssd_bench.report.summary import COLOURS, ORIGINAL, Line, Summary, shown, style
-from ssd_bench.results import Row
+from ssd_bench.store.rows import Row
 
 STYLE = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
@@ -14,7 +13,9 @@ from ssd_bench.metrics.against import ABOUT as AGAINST
 from ssd_bench.metrics.against import metrics_against
 from ssd_bench.metrics.membership import EntropyAttack, PopulationAttack
 from ssd_bench.metrics.zrf import ZRF
-from ssd_bench.results import Row, across_seeds, by_task, cost_s, label, reference, varying_settings
+from ssd_bench.report.rows import across_seeds, by_task, cost_s, label, reference, varying_settings
+from ssd_bench.report.statistics import t_interval
+from ssd_bench.store.rows import Row
 
 ABOUT = {**Accuracy.about, **EntropyAttack.about, **PopulationAttack.about, **ZRF.about, **AGAINST}
 ABOUT["cost_s"] = About("seconds", "0", "between methods on one machine")
@@ -129,16 +130,6 @@ class Summary:
             return None
         interval = t_interval(self.differences(line, name))
         return interval and not interval[0] <= 0 <= interval[1]
-
-
-def t_interval(values: list[float], level: float = 0.95) -> tuple[float, float] | None:
-    """Student's interval for the mean of these values; None for fewer than two."""
-    if len(values) < 2:
-        return None
-    from scipy.stats import t
-
-    half = t.ppf((1 + level) / 2, len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    return mean(values) - half, mean(values) + half
 
 
 def summarise(rows: list[Row], derived: dict[str, dict[str, float | None]]) -> list[Summary]:

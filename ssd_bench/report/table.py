@@ -9,9 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ssd_bench import console
+from ssd_bench.core import console
 from ssd_bench.report.summary import ABOUT, FLOOR, ORIGINAL, Line, Summary, summarise
-from ssd_bench.results import METRICS, Row
+from ssd_bench.store.rows import METRICS, Row
 
 MAIN = (  # key of the metric, heading, decimals
     ("retain_acc", "retain D'_r %", 2),

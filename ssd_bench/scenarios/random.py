@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ssd_bench.data import Dataset
-from ssd_bench.errors import ConfigError
-from ssd_bench.task import Task, generator
+from ssd_bench.core.dataset import Dataset
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.core.seeds import generator
+from ssd_bench.core.task import Task
 
 DEFAULT = 100
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from ssd_bench.data import Dataset
-from ssd_bench.errors import ConfigError
-from ssd_bench.scenarios import class_task, find_class
-from ssd_bench.task import Task
+from ssd_bench.core.dataset import Dataset
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.core.task import Task
+from ssd_bench.scenarios.classes import class_task, find_class
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,111 @@
+"""The command `ssd-bench-report`: every row under a folder in one table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from omegaconf import OmegaConf
+
+from ssd_bench.core.errors import ConfigError, check_choice
+from ssd_bench.report.derive import derived, reevaluate
+from ssd_bench.report.rows import to_frame
+from ssd_bench.report.summary import Summary, summarise
+from ssd_bench.report.table import latex, markdown, show
+from ssd_bench.run.plan import CONF_DIR
+from ssd_bench.store.rows import read_rows
+
+FORMATS = ("table", "csv", "markdown", "latex", "html")
+
+
+def _page(summaries: list[Summary]) -> str:
+    from ssd_bench.report.page import page  # here, so that a table does not wait for plotly
+
+    return page(summaries)
+
+
+WRITERS = {"markdown": markdown, "latex": latex, "html": _page}
+
+
+class Parser(argparse.ArgumentParser):
+    """What argparse cannot parse is a ConfigError instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Entry point; exit code 0, or 2 with one line when the input is wrong."""
+    try:
+        _report(arguments)
+    except ConfigError as e:
+        print(f"ssd-bench: {e}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:  # `ssd-bench-report runs | head`
+        sys.stderr.close()
+    sys.exit(0)
+
+
+def _report(arguments: list[str] | None) -> None:
+    parser = Parser(prog="ssd-bench-report", description="Every finished run under a folder in one table.")
+    parser.add_argument("folder", type=Path, help="a folder of runs (searched through and through)")
+    parser.add_argument("--format", help=f"one of {', '.join(FORMATS)} (default: table; into a file: markdown)")
+    parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw the pictures of each task into this folder")
+    parser.add_argument(
+        "--metrics", metavar="A,B", help="find these again from the stored outputs (conf/metric/A.yaml)"
+    )
+    parser.add_argument("--config-dir", type=Path, help="a folder with a metric/ of your own")
+    args = parser.parse_args(arguments)
+    form = args.format or ("markdown" if args.output else "table")
+    check_choice("--format", form, FORMATS)
+    if not args.folder.is_dir():
+        raise ConfigError(
+            f"{args.folder} is not a folder; give the one that runs were written to (out=..., default runs)"
+        )
+    rows = read_rows(args.folder)
+    if not rows:
+        raise ConfigError(f"{args.folder} holds no finished run (no metrics.json); run ssd-bench first")
+    if args.metrics:
+        rows = reevaluate(rows, args.folder, _metrics(args.metrics.split(","), args.config_dir))
+    told = derived(rows, args.folder)
+    if args.pictures:
+        _draw(summarise(rows, told), args.folder, args.pictures)
+        if not (args.format or args.output):
+            return
+    if form == "table":
+        if args.output:
+            raise ConfigError(f"--format=table is for the terminal; allowed with --output: {', '.join(FORMATS[1:])}")
+        show(rows, told, whole=True)
+        return
+    text = to_frame(rows, told).to_csv(index=False) if form == "csv" else WRITERS[form](summarise(rows, told))
+    if args.output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        args.output.write_text(text)
+    except OSError as e:
+        raise ConfigError(f"--output={args.output} cannot be written: {e.strerror}") from e
+
+
+def _metrics(names: list[str], config_dir: Path | None) -> dict[str, Any]:
+    """The YAML nodes of these metrics, the user's own before the package's."""
+    folders = [*([config_dir] if config_dir else []), CONF_DIR]
+    if config_dir:
+        sys.path += [str(config_dir.absolute()), str(config_dir.absolute().parent), str(Path.cwd())]
+    known = {path.stem: path for folder in reversed(folders) for path in (folder / "metric").glob("*.yaml")}
+    for name in names:
+        check_choice("--metrics", name, known)
+    return {key: node for name in names for key, node in OmegaConf.to_container(OmegaConf.load(known[name])).items()}
+
+
+def _draw(summaries: list[Summary], folder: Path, into: Path) -> None:
+    from ssd_bench.report.pictures import draw  # here, so that a table does not wait for matplotlib
+
+    try:
+        for path in draw(summaries, folder, into):
+            print(path)
+    except OSError as e:
+        raise ConfigError(f"--pictures={into} cannot be written: {e.strerror}") from e

@@ -1,0 +1,43 @@
+"""What can go wrong through no fault of the program, and the nearest match for a name that does not exist."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(Exception):
+    """The user's input is wrong; the message is one line that says what, what is allowed and the nearest match."""
+
+
+class CannotWrite(ConfigError):
+    """There is no room, no permission or no folder for a file."""
+
+    @classmethod
+    def at(cls, path: object, why: Exception) -> CannotWrite:
+        """The line about `path`, from what the system said."""
+        said = getattr(why, "strerror", None) or " ".join(str(why).split())
+        return cls(
+            f"{path} cannot be written ({said}); make room, or choose another folder with out=..., and start the same "
+            "command again: what is finished is kept"
+        )
+
+
+class Diverged(Exception):
+    """A loss or a weight is no longer a finite number; the message says where."""
+
+
+def check_choice(what: str, value: object, allowed: Iterable[object], where: str = "") -> None:
+    """Raise ConfigError unless `value` is one of `allowed`, naming the nearest match and the choices.
+
+    what: the key that `value` is given to; empty where `value` is a key itself. where: what the line begins with.
+    """
+    names = sorted({str(name) for name in allowed})
+    if str(value) in names:
+        return
+    near = difflib.get_close_matches(str(value).lower(), {name.lower(): name for name in names}, n=1)
+    near = [name for name in names if near and name.lower() == near[0]]
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    listed = ", ".join(names) if len(names) <= 25 else ", ".join(names[:25]) + ", ..."
+    given = f"{what}={value}" if what else str(value)
+    raise ConfigError(f"{where}{given} does not exist; {hint}allowed: {listed}")

@@ -1,0 +1,156 @@
+"""The vocabulary that data, scenarios, methods and metrics share: Images, Split, Task, Outputs, Context, Method."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from ssd_bench.core.seeds import derive_seed, generator
+
+SETS = ("retain", "forget", "test", "retain_train", "forget_train")  # D'_r, D'_f, D', D_r, D_f
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images on one device, and how a model wants to see them."""
+
+    pixels: Tensor  # N x channels x side x side, uint8
+    labels: Tensor  # N, int64: what the model is trained on
+    mean: Tensor  # channels, of pixels / 255
+    std: Tensor  # channels
+    side: int  # the model's input side; images are resized to it after normalisation
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """uint8 pixels to what a model takes: n x channels x side x side, float32, normalised."""
+        x = pixels.to(torch.float32).div_(255).sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
+        if x.shape[-1] != self.side:
+            x = interpolate(x, size=(self.side, self.side), mode="bilinear", antialias=True)
+        return x.contiguous(memory_format=torch.channels_last)  # as the models' weights
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The prepared images and the labels of these rows (int64 indices on the images' device)."""
+        return self.prepare(self.pixels[rows]), self.labels[rows]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be forgotten, as data alone: index sets over one data set's training and test images."""
+
+    scenario: str
+    target: str | None  # name of the class to forget; None in the random scenario
+    target_index: int | None
+    classes: tuple[str, ...]  # names of the model's labels
+    train_labels: Tensor  # of all training images, int64: the model's labels
+    test_labels: Tensor
+    group: Tensor  # of all training images: the class that the scenario selects by
+    train: Tensor  # rows of D, ascending
+    retain: Tensor  # rows of D_r in the released order: class by class, or as the random split drew them
+    forget: Tensor  # rows of D_f (not in D with a placebo)
+    sets: Mapping[str, tuple[str, Tensor]]  # of SETS: ("train" or "test", rows)
+    forget_label: int | None  # the model's label of what is forgotten (the superclass of a sub-class)
+    placebo: bool = False
+
+    @property
+    def forget_sha256(self) -> str:
+        """Of the indices of D_f into the training images, ascending, as little-endian int64."""
+        return hashlib.sha256(self.forget.sort().values.numpy().astype("<i8").tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Split:
+    """The training side of a task, as a method sees it. All index tensors lie on the CPU, images on the device."""
+
+    images: Images  # all training images
+    rows: Tensor  # D, ascending
+    retain: Tensor  # D_r
+    forget: Tensor  # D_f
+    group: Tensor  # of all training images: the class that the scenario selects by
+    scenario: str
+    forget_label: int | None  # the model's label of what is forgotten; None in the random scenario
+    n_classes: int
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one model says about each set of a task."""
+
+    logits: Mapping[str, Tensor]  # of SETS: n x classes, float32, CPU; a set that was left out is missing
+    labels: Mapping[str, Tensor]  # of SETS: n, int64, CPU
+    random_logits: Tensor | None  # a randomly initialised model's, for D'_f
+    forget_is_train: bool = False  # D'_f is D_f itself (the random scenario)
+    _probs: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def has(self, *sets: str) -> bool:
+        return all(name in self.logits for name in sets)
+
+    def probs(self, name: str) -> Tensor:
+        """Softmax of a set's logits: n x classes, float64."""
+        if name not in self._probs:
+            self._probs[name] = self.logits[name].double().softmax(dim=1)
+        return self._probs[name]
+
+
+@dataclass
+class Context:
+    """All that a method may use beside the model and the training split."""
+
+    device: torch.device
+    seed: int  # of training; the original was trained with it
+    seed_unlearn: int  # of the method's own draws
+    recipe: Any  # training.Recipe of the original: what retrain follows
+    fresh_model: Callable[..., nn.Module]  # (seed, pretrained=True) -> a newly initialised model on the device
+    head: str  # name of the model's last layer
+    cached: Callable[..., dict[str, Tensor]]  # (kind, key, make): what is worth keeping, made once per key
+    augment: Any = None  # data.Augment of the data set
+    checkpoint: Callable[[str], Any] = lambda name: None  # (name of the phase): what `fit` takes as its checkpoint
+    details: dict[str, Any] = field(default_factory=dict)  # what the method has to tell; goes into the row
+
+    def generator(self, *names: object) -> torch.Generator:
+        """A CPU generator for one of the method's own purposes, seeded by `seed_unlearn`."""
+        return generator(self.seed_unlearn, "method", *names)
+
+    def seed_for(self, *names: object) -> int:
+        """A seed for one of the method's own purposes, such as a new model."""
+        return derive_seed(self.seed_unlearn, "method", *names)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """How many images are sent through a network of the original's size, as an estimate for `dry_run=true`."""
+
+    forward: int = 0  # forward alone
+    backward: int = 0  # forward and backward
+    shared: Mapping[str, tuple[Any, Cost]] = field(default_factory=dict)  # what `Context.cached` keeps
+
+
+class Method(Protocol):
+    """An unlearning method: a frozen dataclass of its settings that maps the original model to the unlearned one.
+
+    `needs` names what a task must offer: "forget_label" (one class to forget). A pair that lacks it is skipped.
+    A method may also have `cost(data: Split, recipe) -> Cost`: what a call with these settings takes.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module: ...
+
+
+def outputs(
+    sets: dict[str, Tensor], parts: dict[str, str], logits: dict[str, Tensor], random_logits: Tensor | None = None
+) -> Outputs:
+    """The outputs set by set: `sets` and `parts` are the tensors and the `about` of the artefact of `find_sets`."""
+    return Outputs(
+        logits={name: logits[part][sets[f"place.{name}"]] for name, part in parts.items()},
+        labels={name: sets[f"labels.{name}"] for name in parts},
+        random_logits=random_logits,
+        forget_is_train=parts.get("forget") == "train",
+    )

@@ -1,0 +1,88 @@
+"""What every image source can be asked for: subsets, held-out images, statistics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from ssd_bench.core.dataset import Dataset, Part, fingerprint
+from ssd_bench.core.errors import ConfigError, check_choice
+from ssd_bench.core.seeds import generator
+from ssd_bench.train.augment import Augment
+
+
+@dataclass(frozen=True)
+class DataSettings(ABC):
+    """What every source can be asked for; the sources add their own."""
+
+    train_per_class: int | None = None
+    test_per_class: int | None = None
+    subset_seed: int | None = 0
+    holdout: float | None = None
+    norm: str = "auto"
+    targets: dict[str, list[str]] = field(default_factory=dict)  # per scenario, the paper's first
+    augment: Augment = field(default_factory=Augment)
+    recipe: dict[str, Any] = field(default_factory=dict)  # epochs and milestones per model family, read by train.*
+
+    def __post_init__(self) -> None:
+        check_choice("norm", self.norm, ("auto", "own", "cifar100"))
+        for name in ("train_per_class", "test_per_class"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be null or at least 1, got {value}")
+        if self.holdout is not None and not 0 < self.holdout < 1:
+            raise ValueError(f"holdout must be null or between 0 and 1, got {self.holdout}")
+
+    def load(self) -> Dataset:
+        """The data set, subsets taken. Raises ConfigError where there is no sound data."""
+        whole = self.load_all()
+        if self.holdout is not None:
+            whole = held_out(whole, self.holdout, self.subset_seed)
+        parts = {
+            name: subset(getattr(whole, name), per_class, self.subset_seed, whole, name)
+            for name, per_class in (("train", self.train_per_class), ("test", self.test_per_class))
+        }
+        if parts["train"] is whole.train and parts["test"] is whole.test:
+            return whole
+        return replace(whole, **parts, fingerprint=fingerprint(*parts.values()))
+
+    @abstractmethod
+    def load_all(self) -> Dataset:
+        """The whole data set; each source has its own."""
+
+
+def subset(part: Part, per_class: int | None, seed: int | None, dataset: Dataset, name: str) -> Part:
+    """`per_class` images of each finest class in their stored order: drawn by `seed`, or the first ones (None)."""
+    if per_class is None:
+        return part
+    counts = torch.bincount(part.fine, minlength=len(dataset.fine_names))
+    if (counts < per_class).any():
+        few = int(counts.argmin())
+        raise ConfigError(
+            f"data.{name}_per_class={per_class} is more than there are: {dataset.fine_names[few]} has "
+            f"{int(counts[few])} {name} images; at most {int(counts.min())} (null for all)"
+        )
+    order = torch.arange(len(part.fine))
+    if seed is not None:
+        order = torch.randperm(len(part.fine), generator=generator(seed, "subset", name))
+    by_class = order[part.fine[order].argsort(stable=True)]  # classes together, the order above inside each
+    starts = counts.cumsum(0) - counts
+    keep = by_class[(starts[:, None] + torch.arange(per_class)).flatten()]
+    return part.rows(keep.sort().values)
+
+
+def held_out(dataset: Dataset, share: float, seed: int | None) -> Dataset:
+    """The same data set with `share` of each class's training images as its test set; the test images stay unseen."""
+    part = dataset.train
+    counts = torch.bincount(part.fine, minlength=len(dataset.fine_names))
+    order = torch.randperm(len(part.fine), generator=generator(seed or 0, "holdout"))
+    by_class = order[part.fine[order].argsort(stable=True)]
+    starts = (counts.cumsum(0) - counts)[part.fine[by_class]]
+    chosen = by_class[(torch.arange(len(by_class)) - starts) < (counts[part.fine[by_class]] * share).round()]
+    is_test = torch.zeros(len(part.fine), dtype=torch.bool)
+    is_test[chosen] = True
+    train, test = part.rows(~is_test), part.rows(is_test)
+    return replace(dataset, train=train, test=test, fingerprint=fingerprint(train, test))

@@ -1,0 +1,37 @@
+"""A data set as a model wants to see it: images on the device with the request's labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ssd_bench.core.dataset import Dataset
+from ssd_bench.core.task import Images, Task
+
+CIFAR100_STATS = (
+    (0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
+    (0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
+)
+
+
+def view(dataset: Dataset, task: Task, norm: str, model: Any, device: torch.device) -> dict[str, Images]:
+    """The "train" and "test" images on the device, as `model` (its settings) wants to see them, with the task's labels.
+
+    norm=auto: the statistics that the model's checkpoint asks for, else the data set's default.
+    """
+    mean, std = CIFAR100_STATS if norm == "cifar100" else (dataset.mean, dataset.std)
+    if norm == "auto" and model.norm():
+        mean, std = model.norm()
+    channels = dataset.train.pixels.shape[1]
+    if len(mean) != channels:  # grey images under colour statistics
+        mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
+    side = model.input_side(dataset.train.pixels.shape[-1])
+    mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (mean, std))
+    return {
+        part: Images(pixels.to(device), labels.to(device), mean, std, side)
+        for part, pixels, labels in (
+            ("train", dataset.train.pixels, task.train_labels),
+            ("test", dataset.test.pixels, task.test_labels),
+        )
+    }

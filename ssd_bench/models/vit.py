@@ -1,0 +1,80 @@
+"""Vision transformers, through timm."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import nn
+
+from ssd_bench.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ViT:
+    """Settings of a vision transformer; with `architecture`, timm's model of that name."""
+
+    architecture: str | None = None
+    pretrained: bool = False
+    side: int | None = None
+    patch: int | None = None
+    dim: int = 128
+    depth: int = 6
+    heads: int = 4
+    checkpoint: str | None = None
+    head: ClassVar[str] = "head"
+
+    def __post_init__(self) -> None:
+        if min(self.dim, self.depth, self.heads, self.side or 1, self.patch or 1) < 1:
+            raise ValueError("side, patch, dim, depth and heads must be at least 1")
+        if self.dim % self.heads:
+            raise ValueError(f"dim must be a multiple of heads, got dim={self.dim} and heads={self.heads}")
+        if self.pretrained and not self.architecture:
+            raise ValueError("pretrained=true needs an architecture that timm has weights for")
+
+    def input_side(self, side: int) -> int:
+        return self.side or side
+
+    def norm(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and std of the pretrained weights, or None."""
+        if not self.architecture:
+            return None
+        from timm.models import get_pretrained_cfg
+
+        config = get_pretrained_cfg(self.architecture)
+        if config is None:
+            raise ConfigError(f"model.architecture={self.architecture} is no model that timm knows (null: a plain ViT)")
+        return config.mean, config.std
+
+    def untrained(self) -> ViT:
+        """The same architecture without pretrained weights."""
+        return replace(self, pretrained=False)
+
+    def build(self, n_classes: int, channels: int, side: int) -> nn.Module:
+        """A newly initialised model, or the pretrained backbone under a newly initialised last layer."""
+        side = self.input_side(side)
+        shape = {
+            "img_size": side, "patch_size": self.patch or max(1, side // 8), "in_chans": channels,
+            "embed_dim": self.dim, "depth": self.depth, "num_heads": self.heads, "num_classes": n_classes,
+        }  # fmt: skip
+        if not self.pretrained:
+            from timm.models.vision_transformer import VisionTransformer
+
+            return VisionTransformer(**shape)
+        import timm
+
+        hub = logging.getLogger("huggingface_hub")
+        level = hub.level
+        hub.setLevel(logging.CRITICAL)  # without a network it reports each of its attempts; one line is enough
+        try:
+            return timm.create_model(
+                self.architecture, pretrained=True, num_classes=n_classes, in_chans=channels, img_size=side
+            )
+        except (OSError, RuntimeError, ValueError) as e:
+            raise ConfigError(
+                f"model.pretrained=true: the weights of {self.architecture} cannot be had ({type(e).__name__}: is "
+                "there a network?); go on without them with model.pretrained=false, or give model.checkpoint=FILE"
+            ) from e
+        finally:
+            hub.setLevel(level)

@@ -1,0 +1,139 @@
+"""What a grid of runs would cost (`dry_run=true`): what is there, what is shared, the rest at measured throughput."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from ssd_bench.core.console import clock, size
+from ssd_bench.core.task import Cost
+from ssd_bench.methods.original import Original
+from ssd_bench.run.bench import Bench
+from ssd_bench.run.evaluate import needed_rows, outputs_key
+from ssd_bench.run.identity import row_path
+from ssd_bench.run.unlearn import split_of
+from ssd_bench.store.address import digest
+from ssd_bench.train import devices
+from ssd_bench.train.passes import in_model, predict
+
+MEASURED_S = 1.0  # how long each throughput is measured
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something that is made once, whoever needs it."""
+
+    kind: str
+    path: Path
+    cost: Cost
+    bytes: int
+    anew: bool = False  # although it is there
+
+
+@dataclass
+class Grid:
+    """The runs of a sweep, and what they have to make: every artefact counted once."""
+
+    runs: dict[Path, bool] = field(default_factory=dict)  # row -> whether it is there
+    needs: Counter = field(default_factory=Counter)  # artefact -> in how many runs
+    work: dict[Path, tuple[Work, float]] = field(default_factory=dict)  # what is missing, and its seconds
+    rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # per model: images/s forward, with backward
+    unknown: set[str] = field(default_factory=set)  # methods that do not say what they cost
+
+    def add(self, bench: Bench) -> Path:
+        """Count one run; returns where its row lies or would lie."""
+        path = row_path(Path(bench.plan.settings.out), bench.plan, bench.identity)
+        self.runs[path] = path.exists() and not bench.plan.settings.force
+        if self.runs[path] or bench.lacking:
+            return path
+        if not (hasattr(bench.plan.method, "cost") or isinstance(bench.plan.method, Original)):
+            self.unknown.add(bench.plan.names["method"])
+        for work in _work(bench):
+            self.needs[work.path] += 1
+            if work.path not in self.work and (work.anew or not work.path.with_suffix(".json").exists()):
+                forward, backward = self._rates(bench)
+                self.work[work.path] = work, work.cost.forward / forward + work.cost.backward / backward
+        return path
+
+    def _rates(self, bench: Bench) -> tuple[float, float]:
+        key = digest([asdict(bench.plan.model), str(bench.device), torch.get_num_threads()])
+        if key not in self.rates:
+            self.rates[key] = throughput(bench)
+        return self.rates[key]
+
+    def summary(self) -> list[str]:
+        """Lines for people: runs, what is to be made for them, seconds and bytes."""
+        done = sum(self.runs.values())
+        lines = [
+            f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}: {done} finished already, {len(self.runs) - done} to do"
+        ]
+        kinds = Counter(work.kind for work, _ in self.work.values())
+        uses = Counter()
+        for work, _ in self.work.values():
+            uses[work.kind] += self.needs[work.path]
+        if kinds:
+            shared = {kind: f" (for {uses[kind]} runs)" if uses[kind] > n else "" for kind, n in kinds.items()}
+            lines.append(
+                f"to be made, each once: {', '.join(f'{n} {kind}{shared[kind]}' for kind, n in kinds.items())}"
+            )
+            seconds = clock(sum(s for _, s in self.work.values()))
+            disk = size(sum(work.bytes for work, _ in self.work.values()))
+            lines.append(f"about {seconds} of forward and backward passes, one run after the other; {disk} on disk")
+        for forward, backward in self.rates.values():
+            lines.append(f"measured just now: {forward:,.0f} images/s forward, {backward:,.0f} forward and backward")
+        if self.unknown:
+            lines.append(f"not in the time: {', '.join(sorted(self.unknown))} (no method.cost)")
+        return lines
+
+
+def _work(bench: Bench) -> Iterator[Work]:
+    """What a run needs, whether it is there or not."""
+    plan, store, identity = bench.plan, bench.store, bench.identity
+    weights = sum(t.numel() * t.element_size() for t in bench.new_model(0, pretrained=False).state_dict().values())
+    rows = needed_rows(bench)
+    n_outputs = sum(map(len, rows.values()))
+    of_outputs = Cost(forward=n_outputs), 4 * n_outputs * len(bench.task.classes)
+    if not plan.model.checkpoint:
+        training = Cost(backward=plan.train.epochs * len(bench.task.train))
+        yield Work("original", store.path("original", identity.original), training, weights)
+    yield Work("outputs", store.path("outputs", outputs_key(identity.original, rows, plan)), *of_outputs)
+    if isinstance(plan.method, Original):
+        return
+    made = store.path("unlearned", identity.unlearned)
+    cost = plan.method.cost(split_of(bench), plan.train) if hasattr(plan.method, "cost") else Cost()
+    for kind, (key, shared) in cost.shared.items():
+        yield Work(kind, store.path(kind, {"original": identity.original, **key}), shared, weights)
+    anew = plan.settings.force
+    yield Work(plan.names["method"], made, cost, weights if plan.settings.save_model else 0, anew)
+    yield Work("outputs", store.path("outputs", outputs_key(identity.unlearned, rows, plan)), *of_outputs, anew)
+
+
+def throughput(bench: Bench) -> tuple[float, float]:
+    """Images a second through the model on this device: forward alone, and forward and backward."""
+    images, rows = bench.images["train"], bench.task.train[:BATCH]
+    model = bench.new_model(0, pretrained=False).train()  # training is most of what there is to do
+    inputs, labels = images.batch(rows.to(bench.device))
+
+    def both() -> None:
+        with in_model():
+            torch.autograd.grad(cross_entropy(model(inputs), labels), list(model.parameters()))
+
+    return tuple(_rate(work, len(rows), bench.device) for work in (lambda: predict(model, images, rows, BATCH), both))
+
+
+def _rate(work: Callable[[], object], images: int, device: torch.device) -> float:
+    work()
+    devices.synchronise(device)
+    start, times = time.perf_counter(), 0
+    while time.perf_counter() - start < MEASURED_S:
+        work()
+        devices.synchronise(device)
+        times += 1
+    return images * times / (time.perf_counter() - start)

@@ -1,0 +1,128 @@
+"""From YAML to typed objects: every setting is checked before any data loads. Imports no torch by itself."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssd_bench.core.build import _explain, build
+from ssd_bench.core.errors import ConfigError, check_choice
+
+PACKAGE = Path(__file__).resolve().parents[1]
+CONF_DIR = next((p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir()), PACKAGE / "conf")
+GROUPS = ("data", "model", "scenario", "method", "train")
+SETS = ("retain", "forget", "test", "retain_train", "forget_train")
+FIDELITIES = ("corrected", "official")
+
+
+def _by_fidelity(corrected: Any, official: Any, *, _root_: DictConfig) -> Any:
+    return official if _root_.fidelity == "official" else corrected
+
+
+OmegaConf.register_new_resolver("by_fidelity", _by_fidelity, replace=True)
+OmegaConf.register_new_resolver("when_null", lambda value, other: other if value is None else None, replace=True)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Which sets are evaluated, and how averaged."""
+
+    sets: list[str]
+    retain_train_samples: int | None = None
+    sample_seed: int = 0
+    average: str = "sample"
+    average_batch: int = 64
+    batch_size: int = 128
+    zrf_seed: int = 0
+    attack_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in self.sets:
+            check_choice("sets", name, SETS)
+        if not self.sets:
+            raise ValueError(f"sets must name at least one of {', '.join(SETS)}")
+        check_choice("average", self.average, ("sample", "batch"))
+        for name in ("average_batch", "batch_size", "retain_train_samples"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys that belong to no group."""
+
+    fidelity: str = "corrected"
+    seed: int = 0
+    seed_unlearn: int | None = None
+    seed_forget: int | None = None
+    device: str = "auto"
+    threads: str = "auto"
+    precision: str = "float32"
+    compile: bool = False
+    out: str = "runs"
+    force: bool = False
+    save_model: bool = True
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        check_choice("fidelity", self.fidelity, FIDELITIES)
+        for name in ("seed", "seed_unlearn", "seed_forget"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ValueError(f"{name} must be a whole number from 0 on, got {value}")
+        check_choice("precision", self.precision, PRECISIONS)
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            check_choice("device", self.device, ("auto", "cpu", "cuda", "cuda:1", "mps"))
+        if self.threads != "auto" and not (self.threads.isdecimal() and 1 <= int(self.threads) <= 1024):
+            raise ValueError(f"threads must be auto or a number from 1 to 1024, got {self.threads}")
+        if not self.out:
+            raise ValueError("out must name a folder")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, typed and checked."""
+
+    settings: Settings
+    data: Any
+    model: Any
+    scenario: Any
+    method: Any
+    train: Any
+    evaluate: Evaluate
+    metrics: dict[str, Any]
+    names: dict[str, str]  # the chosen option of each group
+    config: dict[str, Any]  # the whole, resolved
+
+    @property
+    def seed_unlearn(self) -> int:
+        return self.settings.seed if self.settings.seed_unlearn is None else self.settings.seed_unlearn
+
+    @property
+    def seed_forget(self) -> int:
+        return self.settings.seed if self.settings.seed_forget is None else self.settings.seed_forget
+
+
+def plan(cfg: DictConfig, names: dict[str, str]) -> Plan:
+    """Every object that a run needs. Raises ConfigError for the first setting that is wrong."""
+    try:
+        config = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as e:
+        raise ConfigError(_explain(e, "")) from e
+    loose = {key: value for key, value in config.items() if key not in (*GROUPS, "metric", "evaluate", "experiment")}
+    settings = build({k: str(v) if k == "threads" else v for k, v in loose.items()}, "", Settings)
+    for group in GROUPS:
+        if not isinstance(config[group], dict):
+            raise ConfigError(f"{group}={config[group]} is no option of the group")
+    objects = {group: build(config[group], group) for group in GROUPS}
+    evaluate = build(config["evaluate"], "evaluate", Evaluate)
+    metrics = {name: build(node, f"metric.{name}") for name, node in config["metric"].items()}
+    return Plan(settings=settings, evaluate=evaluate, metrics=metrics, names=names, config=config, **objects)

@@ -1,0 +1,90 @@
+"""What lies under a folder of runs, what of it is damaged, and what no run needs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.store.artefacts import read_artefact
+from ssd_bench.store.files import PART, Damaged
+from ssd_bench.store.resume import Checkpoint
+from ssd_bench.store.rows import read_rows
+
+TRAINING = "training"  # the checkpoints of trainings that have not come to their end
+
+
+def artefacts(folder: Path) -> list[Path]:
+    """Where the tensors of every artefact under a folder lie, or should lie; checkpoints included."""
+    files = (path for path in folder.rglob("artefacts/*/*") if path.suffix in (".safetensors", ".json"))
+    return sorted({path.with_suffix(".safetensors") for path in files if not path.name.startswith(PART)})
+
+
+def size_of(path: Path) -> int:
+    """Bytes; 0 for what is not there (any more)."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def uses(folder: Path) -> Counter[tuple[str, ...]]:
+    """How many rows name an artefact, by its kind and file name: the folder may have been moved."""
+    named = (path for row in read_rows(folder) for path in set(row["artefacts"].values()) if path)
+    return Counter(Path(path).parts[-2:] for path in named)
+
+
+def unsound(folder: Path) -> list[Path]:
+    """The rows under a folder that cannot be read."""
+    sound = {folder / row["path"] for row in read_rows(folder)}
+    return [path for path in sorted(folder.rglob("metrics.json")) if path not in sound]
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with the artefact or checkpoint at `path`; None where it is what was written."""
+    try:
+        if path.parent.name == TRAINING:
+            Checkpoint(path).read()
+        else:
+            read_artefact(path)
+    except (Damaged, FileNotFoundError) as e:
+        return str(e)
+    return None
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Temporary files of killed processes, and what was set aside because it was damaged."""
+    return sorted(p for p in folder.rglob("*") if p.name.startswith(PART) or p.suffix == ".damaged")
+
+
+@contextmanager
+def at_rest(folder: Path) -> Iterator[None]:
+    """Hold the locks of all rows under a folder. Raises ConfigError while a run is going on."""
+    with ExitStack() as locks:
+        for lock in sorted(folder.rglob("metrics.lock")):
+            try:
+                locks.enter_context(FileLock(lock).acquire(timeout=0))
+            except Timeout as e:
+                raise ConfigError(f"a run is going on in {lock.parent}; try again when it is finished") from e
+        yield
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """The folders of runs that have begun and left no row."""
+    return [lock.parent for lock in sorted(folder.rglob("metrics.lock")) if not lock.with_suffix(".json").exists()]
+
+
+def not_needed(folder: Path, artefacts_too: bool) -> list[Path]:
+    """The files that no run needs: what was left behind, and (`artefacts_too`) artefacts that no row names.
+
+    Raises ConfigError where a row is damaged: what it names would be made anew.
+    """
+    if bad := unsound(folder):
+        raise ConfigError(f"{bad[0]} is damaged; run it again, or remove the row, before its artefacts are pruned")
+    used = uses(folder)
+    unused = [path for path in artefacts(folder) if artefacts_too and not used[path.parts[-2:]]]
+    return leftovers(folder) + [p for path in unused for p in (path, path.with_suffix(".json")) if p.exists()]

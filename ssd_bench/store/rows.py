@@ -1,0 +1,82 @@
+"""Rows: reading and writing `metrics.json` files."""
+
+from __future__ import annotations
+
+import json
+import logging
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ssd_bench.store.files import Damaged, set_aside, to_json, write_atomically
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+SCHEMA = 1
+METRICS = (
+    "retain_acc", "forget_acc", "test_acc", "retain_train_acc", "forget_train_acc",
+    "retain_loss", "forget_loss", "test_loss", "mia", "zrf", "zrf_official",
+)  # fmt: skip  # every row has these; null where a set or a metric was left out
+TIMES = (
+    "method_s",
+    "online_s",
+    "importance_full_s",
+    "importance_full_cost_s",
+    "train_original_s",
+    "evaluate_s",
+)
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Every sound row under `folder`, in the order of their paths; what is not one is named in the log and left out.
+
+    `path` is added to each: where it lies below `folder`.
+    """
+    rows = []
+    for path in sorted(Path(folder).rglob("metrics.json")):
+        try:
+            rows.append(read_row(path) | {"path": path.relative_to(folder).as_posix()})
+        except Damaged as e:
+            log.warning("%s is damaged, or no row of ssd-bench, and is left out (%s)", path, e)
+    return rows
+
+
+def read_row(path: Path) -> Row:
+    """The row in this file. Raises Damaged if it is no row, or not the one that its .sha256 was written for."""
+    try:
+        text, beside = path.read_bytes(), path.with_suffix(".sha256")
+        if beside.exists() and beside.read_bytes() != _checksum_line(path, text):
+            raise ValueError("its checksum differs")
+        row = json.loads(text)
+        if row["schema"] != SCHEMA:
+            raise ValueError(f"schema {row['schema']}, not {SCHEMA}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise Damaged(f"{type(e).__name__}: {e}") from e
+    return row
+
+
+def finished(path: Path, locked: bool = False) -> bool:
+    """Whether there is a sound row. locked: the caller holds its lock, and a damaged one is set aside."""
+    try:
+        return path.exists() and bool(read_row(path))
+    except Damaged as e:
+        if locked:
+            set_aside(path, e)
+        return False
+
+
+def write_row(path: Path, row: Row) -> None:
+    """The row, atomically; its checksum beside it, as `sha256sum -c` reads it.
+
+    At no moment does a row lie beside the checksum of another. Raises CannotWrite, and ValueError for what is not a
+    finite number.
+    """
+    text = to_json(row).encode()
+    path.with_suffix(".sha256").unlink(missing_ok=True)
+    write_atomically(path, lambda part: part.write_bytes(text))
+    write_atomically(path.with_suffix(".sha256"), lambda part: part.write_bytes(_checksum_line(path, text)))
+
+
+def _checksum_line(path: Path, text: bytes) -> bytes:
+    return f"{sha256(text).hexdigest()}  {path.name}\n".encode()

@@ -1,0 +1,117 @@
+"""The device of a run: choosing it, making it deterministic, and measuring time and memory on it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import psutil
+import torch
+
+from ssd_bench.core.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one. Raises ConfigError for a device that is not there."""
+    there = ["cpu"]
+    if torch.cuda.is_available():
+        there += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        there.append("mps")
+    if name == "auto":
+        return torch.device(there[1] if len(there) > 1 else "cpu")
+    if name not in there:
+        raise ConfigError(f"device={name} is not there; allowed on this machine: auto, {', '.join(there)}")
+    return torch.device(name)
+
+
+def use_threads(threads: str, parallel: bool) -> int:
+    """Set the number of CPU threads; returns it."""
+    if threads != "auto":
+        torch.set_num_threads(int(threads))
+    elif parallel:
+        torch.set_num_threads(1)
+    else:
+        torch.set_num_threads(_default_threads)
+    return torch.get_num_threads()
+
+
+def be_deterministic() -> None:
+    """Switch to deterministic kernels. PyTorch imports its compiler for that (seconds), so only who computes asks."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA needs for deterministic matrix products
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every new tensor twice
+    torch.backends.cudnn.benchmark = False
+
+
+_default_threads = torch.get_num_threads()  # torch's own choice: the physical cores, or OMP_NUM_THREADS
+
+
+def use_precision(precision: str, device: torch.device) -> Callable[[], AbstractContextManager]:
+    """Switch to this arithmetic; returns what forward and backward passes are to run in. The default is float32 proper:
+    PyTorch's own lets a GPU round the inputs of convolutions to TF32. Raises ConfigError for TF32 without CUDA."""
+    if precision == "tf32" and device.type != "cuda":
+        raise ConfigError(f"precision=tf32 needs a CUDA device, not {device.type}; allowed there: float32, bfloat16")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    if precision == "bfloat16":
+        return partial(torch.autocast, device.type, torch.bfloat16)
+    return nullcontext
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+@dataclass
+class Measured:
+    """Wall time in seconds and peak memory in bytes of what ran inside `measured`."""
+
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    what: str = ""
+
+
+@contextmanager
+def measured(device: torch.device, clock: Callable[[], float] = time.monotonic) -> Iterator[Measured]:
+    """Measure what runs inside by this clock, the device synchronised at both ends."""
+    result = Measured()
+    synchronise(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        resettable = _reset_peak()
+        before = psutil.Process().memory_info().rss
+    start = clock()
+    yield result
+    synchronise(device)
+    result.seconds = clock() - start
+    if device.type == "cuda":
+        result.peak_bytes, result.what = torch.cuda.max_memory_allocated(device), "allocated on the GPU, peak"
+    elif resettable:
+        result.peak_bytes, result.what = max(0, _peak() - before), "growth of resident memory, peak"
+    else:
+        after = psutil.Process().memory_info().rss
+        result.peak_bytes, result.what = max(0, after - before), "growth of resident memory, at the end"
+
+
+def _reset_peak() -> bool:
+    """Linux alone can forget the highest resident size so far."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))

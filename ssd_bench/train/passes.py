@@ -1,0 +1,70 @@
+"""Forward and backward passes: their clock and precision, eval mode, and the one inference loop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from ssd_bench.core.task import Images
+
+log = logging.getLogger(__name__)
+
+
+class PassClock:
+    """Seconds spent inside forward and backward passes by this process (on an asynchronous device: launching them)."""
+
+    seconds = 0.0
+    precision: Callable[[], AbstractContextManager] = nullcontext  # what passes run in, see `devices.use_precision`
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            with self.precision():
+                yield
+        finally:
+            self.seconds += time.perf_counter() - start
+
+
+in_model = PassClock()
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, images: Images, rows: Tensor, batch_size: int) -> Tensor:
+    """The logits of these rows in eval mode: n x classes, float32, CPU. The model's modes are left as they were.
+
+    Where the device's memory does not suffice, half as many images are taken at once, down to one.
+    """
+    order = rows.to(images.pixels.device)
+    logits = []
+    with eval_mode(model):
+        start = 0
+        while start < len(order):
+            try:
+                inputs, _ = images.batch(order[start : start + batch_size])
+                with in_model():
+                    logits.append(model(inputs).float())
+                start += batch_size
+            except torch.OutOfMemoryError:
+                if batch_size == 1:
+                    raise
+                batch_size //= 2
+                log.warning("out of memory: going on with evaluate.batch_size=%d", batch_size)
+    return torch.cat(logits).cpu()
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """The whole model in eval mode; each module is put back into the mode it was found in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,89 @@
+"""How a model is trained: optimiser, schedule, batches."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from ssd_bench.core.errors import check_choice
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the original and the retrained model are trained. Source of the defaults: the released pre-training."""
+
+    optimizer: str = "sgd"
+    epochs: int = 20
+    batch_size: int = 64
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup_epochs: int = 1
+    schedule: str = "multistep"
+    milestones: list[float] = field(default_factory=list)  # shares of the epochs
+    gamma: float = 0.2
+    augment: bool = True
+    select: str = "last"
+
+    def __post_init__(self) -> None:
+        check_choice("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
+        check_choice("schedule", self.schedule, ("multistep", "cosine", "constant"))
+        check_choice("select", self.select, ("last", "best_test"))
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("warmup_epochs", 0),
+            ("momentum", 0),
+            ("weight_decay", 0),
+        ):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not (0 < self.lr < math.inf):
+            raise ValueError(f"lr must be positive, got {self.lr}")
+        if any(not 0 < m <= 1 for m in self.milestones):
+            raise ValueError(f"milestones are shares of the epochs, between 0 and 1, got {list(self.milestones)}")
+
+    @classmethod
+    def constant(
+        cls, optimizer: str, epochs: int, batch_size: int, lr: float, momentum: float = 0.9, weight_decay: float = 0.0
+    ) -> Recipe:
+        """The recipe of most unlearning methods: one learning rate, no warm-up. momentum is SGD's alone."""
+        return cls(
+            optimizer=optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            warmup_epochs=0,
+            schedule="constant",
+        )
+
+    def milestone_epochs(self) -> list[int]:
+        """The epochs, counted from 1, from which on the learning rate is lower."""
+        return [round(m * self.epochs) for m in self.milestones]
+
+    def lr_trace(self, steps_per_epoch: int) -> list[float]:
+        """The learning rate of every step: linear warm-up from 0, then as `schedule` says."""
+        warmup = self.warmup_epochs * steps_per_epoch
+        total = self.epochs * steps_per_epoch
+        rates = [self.lr * step / warmup for step in range(min(warmup, total))]
+        for step in range(warmup, total):
+            if self.schedule == "cosine":
+                rates.append(self.lr / 2 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))))
+            elif self.schedule == "multistep":
+                epoch = step // steps_per_epoch + 1
+                rates.append(self.lr * self.gamma ** bisect_right(self.milestone_epochs(), epoch))
+            else:
+                rates.append(self.lr)
+        return rates
+
+    def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer]
+        more = {"momentum": self.momentum} if self.optimizer == "sgd" else {}
+        fused = next(model.parameters()).is_cuda or None  # one kernel a step; on a CPU a step is 1 % of a batch already
+        return kind(model.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused, **more)

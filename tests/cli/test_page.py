@@ -1,0 +1,89 @@
+"""The HTML page: what it says, that it escapes what it shows, and how it looks in a real browser without a network."""
+
+import re
+import shutil
+from copy import deepcopy
+
+import pytest
+from conftest import SHORT
+
+from ssd_bench.report.derive import derived
+from ssd_bench.report.page import page, verdict
+from ssd_bench.report.summary import summarise
+from ssd_bench.store.rows import read_rows
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    import subprocess
+    import sys
+
+    out = tmp_path_factory.mktemp("page") / "runs"
+    sweep = [sys.executable, "-m", "ssd_bench.cli", "-m", *SHORT, f"out={out}", "method=original,retrain,ssd,teacher"]
+    subprocess.run([*sweep, "seed=0,1"], check=True, capture_output=True)
+    return read_rows(out), out
+
+
+def summaries(rows):
+    found, folder = rows
+    return summarise(found, derived(found, folder))
+
+
+def test_the_verdict_names_the_method_with_the_smallest_gap_and_how_sure_that_is(rows):
+    [summary] = summaries(rows)
+    nearest = min(summary.methods, key=lambda line: line.mean("average_gap"))
+    said = verdict(summary)
+    assert f"Nearest to the retrained model: {nearest.label}, {nearest.mean('average_gap'):.1f} points" in said
+    assert "Over 2 training seeds" in said
+    one = [row for row in rows[0] if row["task"]["seed"] == 0]
+    assert "no saying how sure" in verdict(summaries((one, rows[1]))[0])
+    alone = [row for row in rows[0] if row["method"] != "retrain"]
+    assert "cannot be said" in verdict(summaries((alone, rows[1]))[0])
+
+
+def test_nothing_is_fetched_and_everything_is_escaped(rows):
+    found = deepcopy(rows[0])
+    for row in found:
+        row["task"]["target"] = "<img src=x onerror=alert(1)>"
+        if row["method"] == "teacher":
+            row["method"] = "<script>alert(2)</script>"
+    text = page(summaries((found, rows[1])))
+    ours = re.sub(r"<script>.*?</script>", "", text, count=1, flags=re.S)  # plotly's own code
+    assert "<img src=x" not in ours
+    assert "<script>alert(2)" not in ours
+    assert "&lt;script&gt;alert(2)" in ours
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=.?https?:", ours)
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_browser_shows_the_rows_and_has_nothing_to_complain_about(rows, tmp_path, width):
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        pytest.skip("no chromium and chromedriver on this machine: the page was not looked at")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.common.by import By
+
+    path = tmp_path / "page.html"
+    path.write_text(page(summaries(rows)))
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for argument in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"):
+        options.add_argument(f"--{argument}")
+    browser = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    try:
+        browser.execute_cdp_cmd("Network.enable", {})
+        slow = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+        browser.set_window_size(width, 1000)
+        browser.get(path.as_uri())
+        found = browser.find_elements(By.CSS_SELECTOR, "table tbody td:first-child")
+        firsts = [cell.text for cell in found]
+        assert firsts[:4] == ["original", "retrain", "ssd", "teacher"]
+        plots = browser.find_elements(By.CSS_SELECTOR, ".js-plotly-plot svg.main-svg")
+        assert len(plots) >= 3
+        assert all(plot.size["width"] <= width for plot in plots)
+        assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")  # no sideways scroll
+        assert browser.get_log("browser") == []
+    finally:
+        browser.quit()

@@ -1,0 +1,114 @@
+"""ssd-bench-store: what is there, whether it is whole, and what may go."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import SHORT
+from filelock import FileLock
+
+from ssd_bench.cli import store as storage
+
+
+@pytest.fixture
+def stored(command, tmp_path):
+    folder = tmp_path / "runs"
+    command("-m", *SHORT, "method=original,ssd,finetune", f"out={folder}")
+    return folder
+
+
+def ask(capfd, *arguments):
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        storage.main(list(map(str, arguments)))
+    said = capfd.readouterr()
+    return ended.value.code, said.out, said.err
+
+
+def test_it_lists_every_artefact_with_its_size_and_its_runs(stored, capfd):
+    code, out, _ = ask(capfd, stored)
+    assert code == 0
+    listed = [line for line in out.splitlines() if line.endswith(".safetensors")]
+    assert len(listed) == len(list(stored.rglob("*.safetensors")))
+    assert "3 runs" in next(line for line in listed if "/original/" in line)
+    assert "1 runs" in next(line for line in listed if "/importance_full/" in line)
+
+
+def test_verify_names_what_is_damaged(stored, capfd):
+    assert ask(capfd, stored, "verify")[0] == 0
+    path = next(stored.glob("artefacts/unlearned/*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1] + b"\7")
+    row = next(stored.rglob("metrics.json"))
+    row.write_text(row.read_text().replace('"method": "', '"method": "x'))
+    code, out, _ = ask(capfd, stored, "verify")
+    assert code == 1
+    assert f"{path}: its checksum differs" in out
+    assert f"{row}: no sound row" in out
+    assert "2 damaged" in out
+
+
+def test_prune_removes_what_no_row_names_and_nothing_else(stored, command, capfd):
+    before = {path for path in stored.rglob("*") if path.is_file()}
+    assert "0 files" in ask(capfd, stored, "prune", "--yes")[1]
+    assert {path for path in stored.rglob("*") if path.is_file()} == before
+    row = next(p for p in stored.rglob("metrics.json") if json.loads(p.read_text())["method"] == "finetune")
+    own = [Path(json.loads(row.read_text())["artefacts"][name]) for name in ("unlearned", "outputs")]
+    for path in row.parent.iterdir():
+        path.unlink()
+    (stored / "artefacts/outputs/.part-x.safetensors-1").write_text("half")
+    (stored / "artefacts/outputs/x.json.damaged").write_text("{")
+    code, out, _ = ask(capfd, stored, "prune")
+    assert code == 0
+    assert "6 files" in out
+    assert all(path.exists() for path in own)
+    ask(capfd, stored, "prune", "--yes")
+    assert not any(path.exists() for path in own)
+    assert not list(stored.rglob(".part-*"))
+    ended = command("-m", *SHORT, "method=original,ssd", f"out={stored}")
+    assert ended.err.count("finished already") == 2
+    assert ask(capfd, stored, "verify")[0] == 0
+
+
+def test_prune_waits_for_runs_that_go_on(stored, capfd):
+    row = next(stored.rglob("metrics.json"))
+    with FileLock(row.with_suffix(".lock")):
+        code, _, err = ask(capfd, stored, "prune", "--yes")
+    assert code == 2
+    assert "a run is going on" in err
+
+
+def test_prune_keeps_what_unfinished_runs_have_made_until_they_are_given_up(stored, capfd):
+    row = next(p for p in stored.rglob("metrics.json") if json.loads(p.read_text())["method"] == "finetune")
+    own = Path(json.loads(row.read_text())["artefacts"]["unlearned"])
+    row.unlink()  # as if killed before it was written
+    code, out, _ = ask(capfd, stored, "prune", "--yes")
+    assert code == 0
+    assert "all artefacts are kept, for 1 unfinished runs" in out
+    assert own.exists()
+    code, _, _ = ask(capfd, stored, "prune", "--yes", "--unfinished")
+    assert code == 0
+    assert not own.exists()
+
+
+def test_prune_leaves_alone_what_a_damaged_row_would_be_made_of(stored, capfd):
+    row = next(stored.rglob("metrics.json"))
+    row.write_text("{")
+    code, _, err = ask(capfd, stored, "prune", "--yes", "--unfinished")
+    assert code == 2
+    assert f"{row} is damaged" in err
+
+
+def test_verify_misses_tensors_that_are_gone(stored, capfd):
+    next(stored.glob("artefacts/original/*.safetensors")).unlink()
+    code, out, _ = ask(capfd, stored, "verify")
+    assert code == 1
+    assert "1 damaged" in out
+
+
+def test_wrong_input_is_one_line(tmp_path, capfd):
+    for arguments, wanted in (((tmp_path / "no",), "is not a folder"), ((tmp_path, "lst"), "did you mean 'list'?")):
+        code, out, err = ask(capfd, *arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("ssd-bench: ")
+        assert wanted in err
+        assert err.count("\n") == 1

@@ -1,0 +1,108 @@
+"""Built, installed in a clean environment, and used from elsewhere, with a method that lives outside the package."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+MINE = '''
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """Scale the last layer's row of the forgotten class."""
+
+    factor: float = 0.5
+    needs = ("forget_label",)
+
+    def __call__(self, model, data, context):
+        with torch.no_grad():
+            model.get_submodule(context.head).weight[data.forget_label] *= self.factor
+        context.details["scaled"] = data.forget_label
+        return model
+'''
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The wheel (made from the sdist, so that both are whole) in an environment that has nothing else of ours."""
+    if not (ROOT / "pyproject.toml").exists():
+        pytest.fail("the tests are run from a source tree")
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    ignored = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", "results")
+    shutil.copytree(ROOT, source, ignore=ignored)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", source)
+    [wheel] = (folder / "dist").glob("*.whl")
+    run(sys.executable, "-m", "venv", "--without-pip", folder / "venv")
+    python = folder / "venv/bin/python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", wheel)
+    [site] = (folder / "venv/lib").glob("python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))  # the wheel's dependencies, not the sources
+    return folder / "venv/bin", wheel
+
+
+def run(*command, cwd=None, env=None):
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=cwd, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def clean():
+    return {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "SSD_BENCH"))}
+
+
+def test_the_wheel_holds_the_configs_and_no_tests(installed):
+    names = zipfile.ZipFile(installed[1]).namelist()
+    assert "ssd_bench/conf/config.yaml" in names
+    shipped = {n.removeprefix("ssd_bench/") for n in names if n.startswith("ssd_bench/conf/")}
+    assert shipped == {str(p.relative_to(ROOT)) for p in (ROOT / "conf").rglob("*.yaml")}
+    assert not [n for n in names if n.startswith(("tests", "scripts", "results", "conf"))]
+
+
+def test_it_runs_from_another_folder_and_finds_its_own_configs(installed, tmp_path):
+    where = run(
+        installed[0] / "python", "-c", "import ssd_bench.run.plan as c; print(c.CONF_DIR)", cwd=tmp_path, env=clean()
+    )
+    assert "site-packages" in where
+    out = run(installed[0] / "ssd-bench", "train.epochs=1", "model.width=4", "threads=1", cwd=tmp_path, env=clean())
+    row = json.loads((tmp_path / out.strip().splitlines()[-1].removeprefix("metrics: ")).read_text())
+    assert row["status"] == "done"
+    assert "ssd" in run(installed[0] / "ssd-bench-report", "runs", cwd=tmp_path, env=clean())
+
+
+def test_a_method_outside_the_package(installed, tmp_path):
+    conf = tmp_path / "my/conf/method"
+    conf.mkdir(parents=True)
+    (tmp_path / "my/shrink.py").write_text(MINE)
+    (conf / "shrink.yaml").write_text("_target_: shrink.Shrink\nfactor: 0.0\n")
+    command = [
+        installed[0] / "ssd-bench",
+        "--config-dir",
+        "my/conf",
+        "method=shrink",
+        "train.epochs=1",
+        "model.width=4",
+    ]
+    out = run(*command, "threads=1", cwd=tmp_path, env=clean())
+    row = json.loads((tmp_path / out.strip().splitlines()[-1].removeprefix("metrics: ")).read_text())
+    assert row["settings"] == {"factor": 0.0}
+    assert row["details"] == {"scaled": 8}
+    skipped = run(*command, "scenario=random", "threads=1", cwd=tmp_path, env=clean())
+    assert "skipped" in skipped
+    wrong = subprocess.run(
+        list(map(str, [*command, "method.factr=1"])), cwd=tmp_path, capture_output=True, text=True, env=clean()
+    )
+    assert wrong.returncode == 2
+    assert "did you mean 'method.factor'" in wrong.stderr

@@ -1,0 +1,154 @@
+"""Every config composes and builds: each option once, each tuned and experiment file, and the plan it makes."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import composed
+from hydra._internal.utils import get_args_parser
+from omegaconf import OmegaConf
+
+from ssd_bench.cli import overrides
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.run.plan import CONF_DIR, Plan, plan
+
+GROUPS = ("data", "model", "scenario", "method", "train", "metric")
+
+
+def options(group):
+    return sorted(path.stem for path in (CONF_DIR / group).rglob("*.yaml"))
+
+
+def planned(*overrides) -> Plan:
+    cfg = composed(*overrides)
+    names = dict(item.split("=") for item in overrides if item.split("=")[0] in GROUPS)
+    return plan(cfg, {group: names.get(group, "") for group in GROUPS})
+
+
+def test_there_are_options():
+    assert set(options("data")) == {"digits", "cifar10", "cifar20", "cifar100"}
+    assert set(options("model")) == {"resnet18", "resnet18_slim", "vit_base", "vit_tiny"}
+    assert set(options("scenario")) == {"full_class", "sub_class", "random"}
+    assert set(options("method")) >= {"original", "retrain", "finetune", "ssd"}
+
+
+@pytest.mark.parametrize("fidelity", ["corrected", "official"])
+@pytest.mark.parametrize("choice", [f"{group}={option}" for group in GROUPS[:-1] for option in options(group)])
+def test_every_option_builds(choice, fidelity):
+    made = planned(choice, f"fidelity={fidelity}")
+    assert made.settings.fidelity == fidelity
+
+
+@pytest.mark.parametrize("data", options("data"))
+@pytest.mark.parametrize("model", options("model"))
+def test_every_recipe_builds(data, model):
+    made = planned(f"data={data}", f"model={model}")
+    assert made.train.epochs >= 8
+    assert max(made.train.milestone_epochs()) < made.train.epochs or made.train.schedule == "cosine"
+
+
+TUNED = sorted((CONF_DIR / "tuned").rglob("*.yaml"))
+NAMED_BY = {
+    "architecture": "method_model",
+    "scenario": "method_scenario",
+    "model": "method_model_scenario",
+    "data": "method_data_scenario",
+}
+
+
+def named(path: Path) -> dict[str, str]:
+    """The options that the name of a tuned file is made of, such as ssd_digits_full_class."""
+    groups = NAMED_BY.get(path.parent.name, "method_data_model_scenario").split("_")
+    [match] = (
+        dict(zip(groups, each, strict=True))
+        for each in itertools.product(*map(options, groups))
+        if "_".join(each) == path.stem
+    )
+    return match
+
+
+@pytest.mark.parametrize("path", TUNED, ids=[str(p.relative_to(CONF_DIR)) for p in TUNED])
+def test_tuned_files_apply_where_their_name_says_and_leave_the_fidelity_switches_alone(path: Path):
+    chosen = {"data": "cifar20"} | named(path)  # digits has tuned files of its own
+    cfg = composed(*(f"{group}={option}" for group, option in chosen.items()))
+    default = yaml.safe_load((CONF_DIR / "method" / f"{chosen['method']}.yaml").read_text())
+    for key, value in yaml.safe_load(path.read_text())["method"].items():
+        if "by_fidelity" in str(default[key]):
+            assert "by_fidelity" in value, f"{path}: {key} would hide fidelity=official"
+        elif "by_fidelity" in str(value):  # the released setting is the default, and stays under fidelity=official
+            official = composed("fidelity=official", *(f"{group}={option}" for group, option in chosen.items()))
+            assert official.method[key] == default[key] != cfg.method[key]
+        else:
+            assert cfg.method[key] == value
+
+
+SWITCHES = {  # METHODS: what fidelity=official changes -> corrected, official
+    ("train.select",): ("last", "best_test"),
+    ("data.norm", "data=cifar10"): ("auto", "cifar100"),
+    ("data.norm",): ("auto", "cifar100"),
+    ("scenario.n_forget", "scenario=random"): (100, None),
+    ("scenario.fraction", "scenario=random"): (None, 0.00165),
+    ("method.mode", "method=retrain"): ("from_scratch", "head_reset"),
+    ("method.order",): ("class_pure", "request"),
+    ("method.order", "scenario=random"): ("mixed", "request"),
+    ("method.importance",): ("batch_mean", "batch_mean"),
+    ("evaluate.average",): ("sample", "batch"),
+}
+
+
+@pytest.mark.parametrize("key", SWITCHES, ids=lambda key: " ".join(key))
+def test_each_fidelity_switch(key):
+    for fidelity, expected in zip(("corrected", "official"), SWITCHES[key], strict=True):
+        assert OmegaConf.select(composed(*key[1:], f"fidelity={fidelity}"), key[0]) == expected
+
+
+def test_batches_that_averages_mean():
+    assert composed().evaluate.average_batch == 64
+    assert composed("scenario=random").evaluate.average_batch == 128
+    assert composed("scenario=random", "method=finetune").method.batch_size == 128
+
+
+def test_a_number_to_forget_on_the_command_line_wins_over_the_released_fraction():
+    assert planned("scenario=random", "fidelity=official", "scenario.n_forget=50").scenario.fraction is None
+    assert planned("scenario=random", "scenario.fraction=0.1").scenario.fraction == 0.1
+    with pytest.raises(ConfigError, match="exactly one"):
+        planned("scenario=random", "scenario.fraction=0.1", "scenario.n_forget=50")
+
+
+def test_seeds_follow_seed():
+    made = planned("seed=4")
+    assert (made.seed_unlearn, made.seed_forget) == (4, 4)
+    made = planned("seed=4", "seed_unlearn=0", "seed_forget=7")
+    assert (made.seed_unlearn, made.seed_forget) == (0, 7)
+
+
+EXPERIMENTS = sorted(path.stem for path in (CONF_DIR / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_is_a_sweep_whose_jobs_compose(name):
+    args = get_args_parser().parse_args(["--multirun", f"experiment={name}"])
+    args.overrides += overrides.sweep_of_experiment(args)
+    overrides.check(args)
+    swept = dict(override.split("=", 1) for override in args.overrides)
+    assert {"original", "retrain", "ssd"} <= set(swept["method"].split(","))
+    assert len(swept["seed"].split(",")) == (3 if name.endswith("_slim") else 10)
+    assert name.startswith(f"{swept['data']}_{swept['scenario']}")
+    first = composed(*(f"{key}={value.split(',')[0]}" for key, value in swept.items() if key != "experiment"))
+    assert first.scenario._target_
+    if targets := first.data.targets.get(swept["scenario"]):
+        assert swept["scenario.target"].split(",") == targets[: 1 if name.endswith("_slim") else None]
+
+
+def test_every_paper_table_has_a_slim_twin():
+    assert {name for name in EXPERIMENTS if f"{name}_slim" in EXPERIMENTS} == {
+        name for name in EXPERIMENTS if not name.endswith("_slim")
+    }
+
+
+def test_what_is_given_beside_an_experiment_wins():
+    args = get_args_parser().parse_args(["--multirun", "experiment=cifar20_sub_class_slim", "seed=7", "method=ssd"])
+    added = overrides.sweep_of_experiment(args)
+    assert "scenario=sub_class" in added
+    assert not [override for override in added if override.startswith(("seed=", "method="))]

@@ -1,0 +1,153 @@
+"""Devices: arithmetic as a setting, too little memory, and, without a GPU, that nothing lies on the wrong device.
+
+PyTorch's fake tensors know their device and shape and nothing else: forward passes run on a CUDA device that is not
+there, and an operation on tensors of two devices is refused.
+"""
+
+import copy
+
+import pytest
+import torch
+from conftest import SHORT
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ssd_bench.core.task import Context, Images, Split
+from ssd_bench.methods import amnesiac, finetune, retrain, teacher, unsir
+from ssd_bench.models.fresh import fresh
+from ssd_bench.models.resnet import ResNet18
+from ssd_bench.models.vit import ViT
+from ssd_bench.train import devices, loop
+from ssd_bench.train.augment import augmented
+from ssd_bench.train.passes import predict
+from ssd_bench.train.recipe import Recipe
+
+CUDA = torch.device("cuda")
+ROWS = torch.arange(40)
+LABELS = ROWS % 4
+RETAIN, FORGET = ROWS[LABELS != 2], ROWS[LABELS == 2]
+MODELS = {"resnet": fresh(ResNet18(width=4), 0, 4, 3, 16), "vit": fresh(ViT(dim=8, depth=1, heads=2), 0, 4, 3, 16)}
+
+
+@pytest.fixture
+def elsewhere():
+    """Real tensors are on the CPU, new ones on CUDA are fake."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+def moved(model):
+    for module in model.modules():
+        for name, p in module._parameters.items():
+            if p is not None:
+                module._parameters[name] = nn.Parameter(torch.empty_strided(p.shape, p.stride(), device=CUDA))
+        for name, t in module._buffers.items():
+            module._buffers[name] = torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=CUDA)
+    return model
+
+
+@pytest.fixture(params=MODELS)
+def built(request):
+    return copy.deepcopy(MODELS[request.param])
+
+
+@pytest.fixture
+def model(built, elsewhere):
+    return moved(built)
+
+
+@pytest.fixture
+def images(elsewhere):
+    pixels = torch.zeros(40, 3, 16, 16, dtype=torch.uint8, device=CUDA)
+    return Images(pixels, LABELS.to(CUDA), torch.zeros(3, device=CUDA), torch.ones(3, device=CUDA), 16)
+
+
+def test_prediction_takes_rows_from_the_cpu_and_hands_logits_back_there(model, images):
+    said = predict(model, images, torch.arange(40), batch_size=16)
+    assert (said.shape, said.device.type) == ((40, 4), "cpu")
+
+
+def test_images_are_prepared_where_they_lie(images):
+    assert augmented(images.pixels, torch.zeros(40, 4, device=CUDA), crop=4, flip=True).device.type == "cuda"
+    inputs, labels = images.batch(ROWS.to(CUDA))
+    assert {inputs.device.type, labels.device.type} == {"cuda"}
+
+
+def test_two_devices_are_refused(model, images):
+    with pytest.raises(RuntimeError, match="device"):
+        model(torch.zeros(2, 3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("method", "module"),
+    [
+        (finetune.Finetune(), finetune),
+        (teacher.Teacher(), teacher),
+        (amnesiac.Amnesiac(), amnesiac),
+        (unsir.Unsir(), unsir),
+        (retrain.Retrain(), retrain),
+    ],
+    ids=lambda value: type(value).__name__ if not hasattr(value, "__path__") else "",
+)
+@pytest.mark.parametrize("label", [2, None])
+def test_what_a_method_hands_to_the_training_loop_lies_on_the_device(method, module, label, model, images, monkeypatch):
+    seen = []
+
+    def one_forward_pass(model, images, rows, recipe, draws_from, what, objective=None, labels=None, **rest):
+        batch = rows[torch.randperm(len(rows), generator=draws_from)][:8].to(images.pixels.device)
+        inputs = images.prepare(images.pixels[batch])
+        targets = (images.labels if labels is None else labels)[batch]
+        loss, logits = (objective or loop._cross_entropy)(model, inputs, targets, batch)
+        seen.append((loss.device.type, logits.device.type))
+        return model
+
+    monkeypatch.setattr(module, "fit", one_forward_pass)
+    if module is unsir:
+        if label is None:
+            return  # UNSIR needs one class to forget
+        noise = torch.zeros(32, 3, 16, 16, device=CUDA)
+        monkeypatch.setattr(unsir.Unsir, "learn_noise", lambda *_: noise)
+        monkeypatch.setattr(unsir, "first_of_each_class", lambda rows, group, most: rows)
+    split = Split(images, ROWS, RETAIN, FORGET, LABELS, "full_class", label, 4)
+    context = Context(CUDA, 0, 0, Recipe(), lambda seed, pretrained=True: copy.deepcopy(model), "fc", cached=None)
+    assert method(model, split, context) is not None
+    assert seen
+    assert set(seen) == {("cuda", "cuda")}
+
+
+def test_too_little_memory_halves_the_batch_and_changes_no_answer(net, samples, caplog, monkeypatch):
+    images = Images((samples[0] * 50 + 128).clamp(0, 255).byte(), samples[1], torch.zeros(1), torch.ones(1), 6)
+    whole = predict(net, images, torch.arange(24), 24)
+    forward = type(net).forward
+
+    def small(self, x):
+        if self is net and len(x) > 5:
+            raise torch.OutOfMemoryError("not enough")
+        return forward(self, x)
+
+    monkeypatch.setattr(type(net), "forward", small)
+    torch.testing.assert_close(predict(net, images, torch.arange(24), 24), whole)
+    assert "evaluate.batch_size=3" in caplog.text
+    monkeypatch.setattr(type(net), "forward", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("not enough")))
+    with pytest.raises(torch.OutOfMemoryError):
+        predict(net, images, torch.arange(24), 24)
+
+
+def test_bfloat16_is_used_inside_passes_and_recorded(command, tmp_path):
+    precise = command(*SHORT, f"out={tmp_path}", "method=original").row
+    coarse = command(*SHORT, f"out={tmp_path}", "method=original", "precision=bfloat16").row
+    assert precise["artefacts"]["original"] != coarse["artefacts"]["original"]
+    assert precise["metrics"]["test_loss"] != coarse["metrics"]["test_loss"]
+    assert coarse["metrics"]["test_loss"] == pytest.approx(precise["metrics"]["test_loss"], rel=0.5)
+    assert coarse["config"]["precision"] == "bfloat16"
+    again = command(*SHORT, f"out={tmp_path}", "method=original", "force=true").row  # the setting does not stay
+    assert again["metrics"] == precise["metrics"]
+
+
+def test_tf32_is_refused_where_it_means_nothing(command, tmp_path):
+    ended = command(*SHORT, f"out={tmp_path}", "precision=tf32", "device=cpu")
+    assert ended.code == 2
+    assert "needs a CUDA device" in ended.err
+    assert not list(tmp_path.iterdir())
+    with devices.use_precision("float32", torch.device("cpu"))():
+        assert not torch.backends.cudnn.allow_tf32

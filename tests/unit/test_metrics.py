@@ -1,0 +1,184 @@
+"""Metrics against scipy and scikit-learn, and at the points where their values are known."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import jensenshannon
+from scipy.special import rel_entr
+from scipy.stats import entropy as scipy_entropy
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.core.task import Outputs
+from ssd_bench.metrics.accuracy import Accuracy
+from ssd_bench.metrics.distance import activation_distance
+from ssd_bench.metrics.membership import (
+    EntropyAttack,
+    PopulationAttack,
+    entropy,
+    entropy_attack,
+    entropy_attack_auc,
+    population_attack,
+)
+from ssd_bench.metrics.zrf import ZRF, zrf
+
+
+def probs(n, classes, seed, sharpness=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    return (sharpness * torch.randn(n, classes, generator=generator, dtype=torch.float64)).softmax(1)
+
+
+def test_zrf_is_one_minus_the_js_divergence_in_bits():
+    p, q = probs(50, 7, 0, 3), probs(50, 7, 1)
+    expected = 1 - np.mean(jensenshannon(p.numpy(), q.numpy(), axis=1, base=2) ** 2)
+    assert zrf(p, q) == pytest.approx(expected, abs=1e-12)
+
+
+def test_zrf_at_its_ends():
+    one, other = torch.eye(3)[[0, 1]], torch.eye(3)[[1, 2]]
+    assert zrf(one, other) == 0
+    assert zrf(one, one) == 1
+    assert zrf(one, other, variant="official") == -math.inf
+    assert zrf(one, one, variant="official") == 1
+
+
+def test_official_zrf_swaps_the_arguments_and_divides_by_the_classes():
+    p, q = probs(20, 5, 2), probs(20, 5, 3)
+    m = (p + q) / 2
+    swapped = (rel_entr(m, p) + rel_entr(m, q)).numpy() / 2
+    assert zrf(p, q, variant="official") == pytest.approx(1 - swapped.mean(), abs=1e-12)
+    torch_says = [torch.nn.functional.kl_div(r.log(), m, reduction="mean") for r in (p, q)]
+    assert zrf(p, q, variant="official") == pytest.approx(1 - float(sum(torch_says)) / 2, abs=1e-12)
+
+
+def test_zrf_refuses_another_variant():
+    with pytest.raises(ConfigError, match="did you mean 'official'"):
+        zrf(probs(2, 3, 0), probs(2, 3, 1), variant="offical")
+
+
+def test_a_value_that_is_not_finite_becomes_null():
+    sharp = torch.eye(3) * 2000
+    seen = Outputs({"forget": sharp}, {"forget": torch.arange(3)}, sharp.roll(1, 0))
+    assert ZRF()(seen) == {"zrf": 0.0, "zrf_official": None}
+
+
+def test_entropy_against_scipy():
+    p = probs(40, 6, 4, 5)
+    np.testing.assert_allclose(entropy(p).numpy(), scipy_entropy(p.numpy(), axis=1), atol=1e-12)
+    assert entropy(torch.eye(2)).tolist() == [0, 0]
+
+
+def test_entropy_attack_is_a_balanced_logistic_regression_on_the_entropy():
+    member, other, forget = probs(300, 5, 5, 6), probs(100, 5, 6, 2), probs(60, 5, 7, 4)
+    features = [scipy_entropy(p.numpy(), axis=1)[:, None] for p in (member, other, forget)]
+    model = LogisticRegression(class_weight="balanced").fit(
+        np.concatenate(features[:2]), np.array([1] * 300 + [0] * 100)
+    )
+    expected = 100 * model.predict(features[2]).mean()
+    assert 5 < expected < 95
+    assert entropy_attack(member, other, forget) == pytest.approx(expected)
+
+
+def test_entropy_attack_tells_the_confident_from_the_others():
+    confident, unsure = probs(200, 5, 8, 12), probs(200, 5, 9, 0.3)
+    assert entropy_attack(confident, unsure, confident) > 95
+    assert entropy_attack(confident, unsure, unsure) < 5
+
+
+def test_entropy_attack_refuses_what_it_cannot_judge():
+    p = probs(5, 3, 0)
+    with pytest.raises(ValueError, match="at least one row"):
+        entropy_attack(p, p, p[:0])
+    with pytest.raises(ValueError, match="finite"):
+        entropy_attack(p, p, p * float("nan"))
+
+
+def test_activation_distance_is_the_mean_of_row_distances():
+    p, q = probs(30, 4, 10), probs(30, 4, 11)
+    assert activation_distance(p, q) == pytest.approx(np.linalg.norm((p - q).numpy(), axis=1).mean())
+    assert activation_distance(p, p) == 0
+    assert activation_distance(torch.eye(2), torch.eye(2).flip(0)) == pytest.approx(math.sqrt(2))
+
+
+def outputs():
+    logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+    return Outputs(
+        {"test": logits, "forget": logits[:1]}, {"test": torch.tensor([0, 0, 0]), "forget": torch.tensor([0])}, None
+    )
+
+
+def test_accuracy_counts_samples_or_as_the_released_code_batches():
+    per_sample = Accuracy()(outputs())
+    assert per_sample["test_acc"] == pytest.approx(100 * 2 / 3)
+    assert per_sample["forget_acc"] == 100
+    right, wrong = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
+    assert per_sample["test_loss"] == pytest.approx((2 * right + wrong) / 3)
+    per_batch = Accuracy(average="batch", batch_size=2)(outputs())
+    assert per_batch["test_acc"] == pytest.approx((100 + 0) / 2)  # the short last batch counts as much as the first
+    assert per_batch["test_loss"] == pytest.approx((right + wrong) / 2)
+
+
+def test_metrics_leave_out_what_was_not_evaluated():
+    seen = outputs()
+    assert EntropyAttack()(seen) == {}
+    assert ZRF()(seen) == {}
+    assert "retain_acc" not in Accuracy()(seen)
+
+
+def test_the_attacks_own_auc_is_a_half_where_there_is_nothing_to_tell():
+    one, other = probs(2000, 5, 20, 3), probs(2000, 5, 21, 3)
+    assert entropy_attack_auc(one, other) == pytest.approx(0.5, abs=0.03)
+    assert entropy_attack_auc(probs(500, 5, 22, 12), probs(500, 5, 23, 0.3)) > 0.95
+
+
+def test_population_attack_against_scikit_learn():
+    draws = np.random.default_rng(0)
+    members, others = draws.normal(0.7, 1, 300).round(1), draws.normal(0, 1, 200).round(1)  # rounded: with ties
+    auc, low, high, tpr, tpr_low, tpr_high = population_attack(members, others, 500, 0)
+    truth, score = np.repeat([1, 0], [300, 200]), np.concatenate([members, others])
+    assert auc == pytest.approx(roc_auc_score(truth, score))
+    fpr, tprs, _ = roc_curve(truth, score, drop_intermediate=False)
+    assert tpr == pytest.approx(100 * tprs[fpr <= 0.01].max())
+    assert low < auc < high
+    assert tpr_low <= tpr <= tpr_high
+    assert population_attack(members, others, 500, 0) == population_attack(members, others, 500, 0)
+
+
+def test_the_interval_of_the_auc_covers_what_it_should():
+    covered = 0
+    for seed in range(60):
+        draws = np.random.default_rng(seed)
+        _, low, high, *_ = population_attack(draws.normal(size=120), draws.normal(size=120), 300, 0)
+        covered += low <= 0.5 <= high
+    assert covered >= 51  # of 60 at a nominal 95 %
+
+
+def test_population_attack_compares_the_same_classes():
+    labels = torch.tensor([0] * 30 + [1] * 10)
+    test_labels = torch.tensor([0, 1, 2] * 100)
+    rows = PopulationAttack()._matched(labels, test_labels)
+    counts = torch.bincount(test_labels[rows], minlength=3).tolist()
+    assert counts == [90, 30, 0]
+
+
+def test_population_attack_needs_a_hundred_others_for_one_percent():
+    def seen(n):
+        logits = torch.randn(50 + n, 3, generator=torch.Generator().manual_seed(0))
+        labels = torch.zeros(50 + n, dtype=torch.int64)
+        parts = {"forget_train": slice(0, 50), "forget": slice(50, None), "test": slice(50, None)}
+        return Outputs({k: logits[s] for k, s in parts.items()}, {k: labels[s] for k, s in parts.items()}, None)
+
+    assert PopulationAttack()(seen(99))["population_tpr1"] is None
+    assert PopulationAttack()(seen(99))["population_auc"] is not None
+    assert 0 <= PopulationAttack()(seen(100))["population_tpr1"] <= 100
+
+
+def test_every_metric_says_what_it_means():
+    for metric in (Accuracy(), EntropyAttack(), PopulationAttack(), ZRF()):
+        for about in metric.about.values():
+            assert about.unit in ("percent", "nats", "fraction")
+            assert about.ideal == "retrained" or float(about.ideal) >= 0
+            assert about.least >= 1

@@ -1,0 +1,335 @@
+"""Rows to tables: what is derived, what is left out, and the command that writes them."""
+
+import copy
+import io
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+
+import pandas as pd
+import pytest
+import torch
+from conftest import SHORT
+from scipy.stats import ttest_1samp
+
+from ssd_bench.cli import report
+from ssd_bench.metrics.against import average_gap, layer_distance, tow
+from ssd_bench.report.derive import derived
+from ssd_bench.report.pictures import PICTURES
+from ssd_bench.report.rows import by_task, reference, to_frame
+from ssd_bench.report.statistics import t_interval
+from ssd_bench.report.summary import summarise
+from ssd_bench.report.table import sheets
+from ssd_bench.store.rows import read_rows
+
+
+@pytest.fixture
+def say(capfd):
+    def run(*arguments):
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            report.main(list(map(str, arguments)))
+        said = capfd.readouterr()
+        return ended.value.code, said.out, said.err
+
+    return run
+
+
+def only(things):
+    assert len(things) == 1
+    return things[0]
+
+
+@pytest.fixture
+def swept(command, tmp_path):
+    out = tmp_path / "runs"
+    assert command("-m", *SHORT, f"out={out}", "method=original,retrain,ssd", "seed=0,1").code == 0
+    return out
+
+
+def test_average_gap_by_hand():
+    ours = {"forget_train_acc": 10.0, "retain_train_acc": 90.0, "retain_acc": 80.0, "test_acc": 70.0, "mia": 5.0}
+    theirs = {"forget_train_acc": 0.0, "retain_train_acc": 94.0, "retain_acc": 82.0, "test_acc": 78.0, "mia": 9.0}
+    assert average_gap(ours, theirs, "full_class") == (10 + 4 + 2 + 4) / 4
+    assert average_gap(ours, theirs, "random") == (10 + 4 + 8 + 4) / 4
+    assert average_gap(ours | {"mia": None}, theirs, "random") is None
+
+
+def test_one_line_a_run(swept, say):
+    code, out, _ = say(swept, "--format", "csv")
+    assert code == 0
+    frame = pd.read_csv(io.StringIO(out))
+    assert sorted(frame.method) == sorted(["original", "retrain", "ssd"] * 2)
+    assert set(frame.seed) == {0, 1}
+    assert (frame[frame.method == "retrain"].average_gap == 0).all()
+    assert (frame[frame.method != "retrain"].average_gap > 0).all()
+    ssd = frame[(frame.method == "ssd") & (frame.seed == 0)].iloc[0]
+    row = next(r for r in read_rows(swept) if r["method"] == "ssd" and r["task"]["seed"] == 0)
+    assert ssd.retain_acc == pytest.approx(row["metrics"]["retain_acc"])
+    assert ssd.cost_s == pytest.approx(row["times"]["online_s"] + row["times"]["importance_full_cost_s"])
+
+
+def test_one_table_a_task_over_its_seeds(swept, say):
+    code, out, _ = say(swept)
+    assert code == 0
+    assert out.count("digits, resnet18_slim, full_class: forget 8, seeds 0, 1") == 2  # accuracies, then distances
+    firsts = [line.split()[0] for line in out.splitlines() if "±" in line and "." in line.split()[1]]
+    assert firsts == ["original", "retrain", "ssd"] * 2
+    values = [row["metrics"]["test_acc"] for row in read_rows(swept) if row["method"] == "ssd"]
+    assert f"{mean(values):.2f} ± {stdev(values):.2f}" in out
+
+
+def test_values_over_seeds_by_hand(swept):
+    rows = read_rows(swept)
+    summary = only(summarise(rows, derived(rows, swept)))
+    by = {(row["method"], row["task"]["seed"]): row["metrics"]["mia"] for row in rows}
+    ssd = summary.line("ssd")
+    assert summary.seeds == [0, 1]
+    assert ssd.values["mia"] == {0: by["ssd", 0], 1: by["ssd", 1]}
+    apart = [by["ssd", seed] - by["retrain", seed] for seed in (0, 1)]
+    assert summary.differences(ssd, "mia") == apart
+    assert summary.distance(ssd, "mia") == pytest.approx(mean(map(abs, apart)))
+    held = ttest_1samp(apart, 0).confidence_interval(0.95)
+    assert t_interval(apart) == pytest.approx((held.low, held.high))
+    assert summary.told_apart(ssd, "mia") == (not held.low <= 0 <= held.high)
+    assert summary.told_apart(summary.retrained, "mia") is None
+
+
+def test_best_is_nearest_to_the_retrained_model_not_highest(swept):
+    rows = read_rows(swept)
+    for row in list(rows):  # two more methods, of which the better has the lower accuracies
+        if row["method"] == "ssd":
+            for name, value in (("high", 100.0), ("near", None)):
+                other = copy.deepcopy(row) | {"method": name, "path": row["path"] + name}
+                retrained = next(
+                    r for r in rows if r["method"] == "retrain" and r["task"]["seed"] == row["task"]["seed"]
+                )
+                other["metrics"]["retain_acc"] = retrained["metrics"]["retain_acc"] if value is None else value
+                rows.append(other)
+    summary = only(summarise(rows, derived(rows, swept)))
+    ranks = summary.ranks("retain_acc", 2)
+    assert ranks["near"] == 1
+    assert summary.distance(summary.line("near"), "retain_acc") == 0
+    assert not {"original", "retrain"} & set(ranks)
+
+
+def test_what_is_missing_or_ended_badly_is_said(swept, command, say):
+    command("-m", *SHORT, f"out={swept}", "method=finetune", "seed=0")
+    command("-m", *SHORT, f"out={swept}", "method=teacher", "method.lr=1e30", "seed=0,1")
+    out = say(swept)[1]
+    assert "finetune: not run for seed 1" in out
+    assert "teacher: diverged (seeds 0, 1)" in out
+
+
+def test_an_older_row_of_the_same_run_is_left_out_and_said(swept):
+    rows = read_rows(swept)
+    old = copy.deepcopy(next(row for row in rows if row["method"] == "ssd"))
+    old["path"], old["env"]["finished"], old["metrics"]["mia"] = "old", "2000-01-01T00:00:00+00:00", 1e6
+    summary = only(summarise([old, *rows], derived(rows, swept)))
+    assert summary.outdated == 1
+    assert summary.line("ssd").mean("mia") <= 100
+    assert any("Left out: 1 older row" in note for note in sheets(summary)[0].notes)
+
+
+def test_latex_is_whole_and_escaped(swept, say):
+    text = say(swept, "--format", "latex")[1]
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+    assert r"resnet18\_slim" in text
+    assert r"$\pm$" in text
+    assert not re.search(r"(?m)(?<!\\)%(?!$)", text.split(r"\begin{table}")[1])
+    assert text.count("{") == text.count("}")
+    rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert len({line.count(" & ") for line in rows}) <= 2
+
+
+def test_few_images_are_marked(command, tmp_path, say):
+    command(*SHORT, f"out={tmp_path}")  # ten test images to forget
+    out = say(tmp_path)[1]
+    assert "one seed, so no error bar" in out
+    assert "°: rests on fewer images" in out
+    assert "D'_f 10" in out
+
+
+def test_a_new_metric_runs_over_old_runs(swept, say, tmp_path, monkeypatch):
+    (tmp_path / "mine" / "metric").mkdir(parents=True)
+    (tmp_path / "mine" / "metric" / "surest.yaml").write_text(
+        "surest: {_target_: surest.Surest, seed: '${evaluate.attack_seed}'}\n"
+    )
+    code = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Surest:
+    seed: int = 7
+    def __call__(self, seen):
+        return {"surest": seen.probs("forget").max().item() + self.seed}
+"""
+    (tmp_path / "mine" / "surest.py").write_text(code)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    asked = ("--metrics", "surest,accuracy,mia", "--config-dir", tmp_path / "mine")
+    code, out, err = say(swept, "--format", "csv", *asked)
+    assert code == 0, err
+    frame = pd.read_csv(io.StringIO(out))
+    for row in read_rows(swept):
+        line = frame[frame.path == row["path"]].iloc[0]
+        assert 0 < line.surest <= 1
+        for name in ("retain_acc", "mia"):  # from the same outputs, the same values
+            assert line[name] == pytest.approx(row["metrics"][name], abs=1e-9)
+    assert "surest" in say(swept, *asked)[1]  # a column of its own in the table
+    code, _, err = say(swept, "--metrics", "mai")
+    assert code == 2
+    assert "did you mean 'mia'" in err
+
+
+def test_outputs_that_are_gone_leave_the_values_as_they_are(swept, say, caplog):
+    shutil.rmtree(swept / "artefacts" / "outputs")
+    frame = pd.read_csv(io.StringIO(say(swept, "--format", "csv", "--metrics", "accuracy")[1]))
+    assert "its outputs are gone" in caplog.text
+    assert frame.retain_acc.notna().all()
+
+
+def test_pictures_of_every_kind(swept, command, say, tmp_path):
+    alphas = "method.alpha=1,2,4"
+    command("-m", *SHORT, f"out={swept}", "method=ssd", "method.importance=batch_mean,per_sample", alphas, "seed=0,1")
+    command("-m", *SHORT, f"out={swept}", "method=finetune", "seed=0,1")
+    code, out, _ = say(swept, "--pictures", tmp_path / "pictures")
+    assert code == 0
+    kinds = {path.stem.rsplit("-", 1)[1] for path in map(Path, out.split())}
+    assert kinds == {picture.__name__ for picture in PICTURES}
+    assert all(Path(path).stat().st_size > 5000 for path in out.split())
+
+
+def test_markdown_into_a_file(swept, say, tmp_path):
+    code, out, _ = say(swept, "-o", tmp_path / "page.md")
+    assert (code, out) == (0, "")
+    text = (tmp_path / "page.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({line.count("|") for line in lines}) == 1
+    assert sum(line.startswith("| ssd |") for line in lines) == 2
+
+
+def test_what_is_no_row_is_left_out_and_named(swept, say, caplog):
+    rows = sorted(swept.rglob("metrics.json"))
+    rows[0].write_text(rows[0].read_text()[:100])
+    broken = json.loads(rows[1].read_text())
+    broken["schema"] = 99
+    rows[1].write_text(json.dumps(broken))
+    assert len(read_rows(swept)) == 4
+    assert str(rows[0]) in caplog.text  # by its full path
+    assert str(rows[1]) in caplog.text
+
+
+def test_a_head_reset_is_not_the_reference_where_there_is_a_real_retrain(swept, command):
+    command(*SHORT, f"out={swept}", "method=retrain", "method.mode=head_reset", "seed=0")
+    rows = next(rows for rows in by_task(read_rows(swept)) if rows[0]["task"]["seed"] == 0)
+    assert len([r for r in rows if r["method"] == "retrain"]) == 2
+    assert reference(rows)["settings"]["mode"] == "from_scratch"
+    assert to_frame(rows, derived(rows, swept)).average_gap.min() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "is not a folder"),
+        (["."], "holds no finished run"),
+        ([".", "--format", "cvs"], "did you mean 'csv'"),
+        ([".", "--fromat", "csv"], "unrecognized arguments"),
+        ([], "folder"),
+    ],
+)
+def test_wrong_input(say, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = say(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("ssd-bench: ")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_tow_and_layer_distance_by_hand():
+    ours = {"forget_train_acc": 10.0, "retain_train_acc": 90.0, "test_acc": 70.0}
+    theirs = {"forget_train_acc": 0.0, "retain_train_acc": 95.0, "test_acc": 78.0}
+    assert tow(ours, theirs) == pytest.approx(0.9 * 0.95 * 0.92)
+    assert tow(ours, theirs | {"test_acc": None}) is None
+    one = {"a": torch.tensor([3.0, 0.0]), "n": torch.tensor(5)}
+    other = {"a": torch.tensor([0.0, 4.0]), "n": torch.tensor(9)}
+    assert layer_distance(one, other) == 5  # counters are not weights
+
+
+def test_distances_to_the_retrained_model_and_the_floor_under_them(swept):
+    from safetensors.torch import load_file
+
+    rows = read_rows(swept)
+    values = derived(rows, swept)
+    assert values.keys() == {row["path"] for row in rows}
+    by = {(row["method"], row["task"]["seed"]): row for row in rows}
+    ssd, retrain, other = (by[key] for key in (("ssd", 0), ("retrain", 0), ("retrain", 1)))
+    itself = values[retrain["path"]]
+    assert itself["js_forget"] == itself["distance_test"] == itself["layer_distance"] == itself["average_gap"] == 0
+    assert itself["agreement_test"] == 100
+    assert itself["tow"] == 1
+    ours, theirs = (load_file(row["artefacts"]["outputs"])["test"].double().softmax(1) for row in (ssd, retrain))
+    assert values[ssd["path"]]["distance_test"] == pytest.approx((ours - theirs).norm(dim=1).mean().item())
+    agreement = 100 * (ours.argmax(1) == theirs.argmax(1)).double().mean().item()
+    assert values[ssd["path"]]["agreement_test"] == pytest.approx(agreement)
+    delta = ssd["metrics"]["mia"] - retrain["metrics"]["mia"]
+    assert values[ssd["path"]]["delta.mia"] == pytest.approx(delta)
+    apart = (load_file(row["artefacts"]["outputs"])["test"].double().softmax(1) for row in (retrain, other))
+    floor = torch.linalg.vector_norm(next(apart) - next(apart), dim=1).mean().item()
+    assert values[ssd["path"]]["floor.distance_test"] == pytest.approx(floor)
+    assert values[ssd["path"]]["floor.layer_distance"] > 0
+
+
+def test_one_seed_has_no_floor_and_a_moved_folder_keeps_its_distances(command, tmp_path):
+    out = tmp_path / "runs"
+    command("-m", *SHORT, f"out={out}", "method=retrain,ssd")
+    out.rename(tmp_path / "moved")
+    rows = read_rows(tmp_path / "moved")
+    values = derived(rows, tmp_path / "moved")
+    assert not [name for told in values.values() for name in told if name.startswith("floor")]
+    assert all("js_forget" in told for told in values.values())
+
+
+def test_no_retrained_model_no_distances(command, tmp_path):
+    command(*SHORT, f"out={tmp_path}")
+    assert derived(read_rows(tmp_path), tmp_path) == {}
+
+
+def test_another_precision_is_another_table_and_says_so(swept):
+    rows = read_rows(swept)
+    other = copy.deepcopy(rows)
+    for row in other:
+        row["config"]["precision"] = "bfloat16"
+    titles = {summary.title for summary in summarise(rows + other, {})}
+    assert len(titles) == 2 * len({summary.title for summary in summarise(rows, {})})
+    assert {title.endswith(", precision bfloat16") for title in titles} == {True, False}
+
+
+def test_tables_of_other_recipes_say_how_they_differ(swept):
+    rows = read_rows(swept)
+    other = copy.deepcopy(rows)
+    for row in other:
+        row["config"]["train"]["epochs"] = 60
+        row["task"]["recipe"] = "another"
+    titles = [summary.title for summary in summarise(rows + other, {})]
+    assert len(set(titles)) == len(titles)
+    assert sum("train.epochs=60" in title for title in titles) == len(titles) / 2
+    assert not any("train.epochs" in summary.title for summary in summarise(rows, {}))
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX on this machine")
+def test_latex_compiles_as_it_is_whatever_the_names(swept, tmp_path):
+    import subprocess
+
+    from ssd_bench.report.table import latex
+
+    rows = read_rows(swept)
+    for row in rows:
+        row["task"]["target"] = r"8 _&%$#{}~^\ <é|>"
+    (tmp_path / "t.tex").write_text(latex(summarise(rows, {})))
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, errors="replace")
+    assert made.returncode == 0, made.stdout[-2000:]

@@ -1,0 +1,228 @@
+"""The recipe's schedule, the loop, the random transform, and the inference loop."""
+
+import copy
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ssd_bench.core.errors import ConfigError, Diverged
+from ssd_bench.core.seeds import generator
+from ssd_bench.core.task import Images
+from ssd_bench.methods.retrain import released_rates
+from ssd_bench.run.trained import train_original
+from ssd_bench.train.augment import Augment, augmented, draw_augmentation
+from ssd_bench.train.loop import batch_ends, fit
+from ssd_bench.train.passes import predict
+from ssd_bench.train.recipe import Recipe
+
+
+def images(n=40, side=6, channels=1, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(256, (n, channels, side, side), generator=g, dtype=torch.uint8)
+    labels = torch.randint(4, (n,), generator=g)
+    return Images(pixels, labels, torch.full((channels,), 0.5), torch.full((channels,), 0.25), side)
+
+
+def weights(model):
+    return torch.cat([t.flatten().double() for t in model.state_dict().values()])
+
+
+def test_the_original_recipe_warms_up_for_one_epoch_and_steps_at_the_milestones():
+    recipe = Recipe(epochs=40, milestones=[0.375, 0.75, 0.875])
+    assert recipe.milestone_epochs() == [15, 30, 35]
+    rates = recipe.lr_trace(10)
+    assert len(rates) == 400
+    assert rates[:10] == pytest.approx([0.01 * i for i in range(10)])  # epoch 1: from 0
+    for epoch, rate in (
+        (2, 0.1),
+        (14, 0.1),
+        (15, 0.02),
+        (29, 0.02),
+        (30, 0.004),
+        (34, 0.004),
+        (35, 0.0008),
+        (40, 0.0008),
+    ):
+        assert rates[(epoch - 1) * 10 : epoch * 10] == pytest.approx([rate] * 10)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "milestones", "expected"),
+    [(8, [0.375, 0.75, 0.875], [3, 6, 7]), (20, [0.4, 0.6, 0.8], [8, 12, 16]), (200, [0.3, 0.6, 0.8], [60, 120, 160])],
+)
+def test_milestones_scale_with_the_epochs(epochs, milestones, expected):
+    assert Recipe(epochs=epochs, milestones=milestones).milestone_epochs() == expected
+
+
+def test_the_released_retrain_warms_up_twice_too_far_and_counts_epochs_from_zero():
+    rates = released_rates(Recipe(epochs=40, milestones=[0.375, 0.75, 0.875], lr=0.01), 10)
+    assert len(rates) == 400
+    assert rates[:20] == pytest.approx([0.001 * i for i in range(20)])  # to 0.02
+    for epoch, rate in ((2, 0.01), (14, 0.01), (15, 0.002), (30, 0.0004), (35, 0.00008), (39, 0.00008)):
+        assert rates[epoch * 10 : epoch * 10 + 10] == pytest.approx([rate] * 10)
+    assert len(released_rates(Recipe(epochs=1, lr=0.01), 10)) == 10
+
+
+def test_cosine_ends_near_zero():
+    rates = Recipe(epochs=4, schedule="cosine", lr=1.0).lr_trace(10)
+    assert rates[10] == 1
+    assert 0 < rates[-1] < 0.01
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"batch_size": 0}, {"lr": 0}, {"lr": math.inf}, {"milestones": [15]}, {"weight_decay": -1}]
+)
+def test_recipes_out_of_range(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Recipe(**wrong)
+
+
+def test_unknown_choices_of_a_recipe():
+    with pytest.raises(ConfigError, match="did you mean 'sgd'"):
+        Recipe(optimizer="sdg")
+
+
+@pytest.mark.parametrize(
+    ("n", "ends"), [(128, [64, 128]), (130, [64, 128, 130]), (129, [64, 129]), (1, [1]), (65, [65])]
+)
+def test_no_batch_of_one(n, ends):
+    assert batch_ends(n, 64) == ends
+
+
+def test_training_is_the_plain_loop(net):
+    """Against the plainest PyTorch loop, on the same order of the same images."""
+    data, recipe, rows = images(), Recipe(epochs=2, batch_size=16, milestones=[0.5]), torch.arange(33)
+    plain = copy.deepcopy(net).train()
+    draws, rates = generator(5, "x"), recipe.lr_trace(2)  # 33 = 16 + 17
+    optimizer = torch.optim.SGD(plain.parameters(), lr=1, momentum=0.9, weight_decay=5e-4)
+    for epoch in range(2):
+        for i, batch in enumerate(rows[torch.randperm(33, generator=draws)].tensor_split([16])):
+            x, y = data.batch(batch)
+            optimizer.param_groups[0]["lr"] = rates[epoch * 2 + i]
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(plain(x), y).backward()
+            optimizer.step()
+    fit(net, data, rows, recipe, generator(5, "x"), "test")
+    torch.testing.assert_close(weights(net), weights(plain), rtol=0, atol=0)
+
+
+def test_same_seed_same_bytes_and_other_seed_other_bytes(net):
+    data, augment = images(), Augment(crop=1, flip=True, rotation=15)
+    trained = [
+        weights(
+            fit(copy.deepcopy(net), data, torch.arange(40), Recipe(epochs=1), generator(s), "test", augment=augment)
+        )
+        for s in (1, 1, 2)
+    ]
+    assert torch.equal(trained[0], trained[1])
+    assert not torch.equal(trained[0], trained[2])
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(net):
+    with pytest.raises(Diverged, match=r"test: the loss is nan in epoch 1 .step 3, lr 1e\+30"):
+        fit(
+            net,
+            images(),
+            torch.arange(40),
+            Recipe(epochs=5, batch_size=16, lr=1e30, warmup_epochs=0),
+            generator(0),
+            "test",
+        )
+
+
+def test_best_test_keeps_the_best_epoch(net, monkeypatch):
+    both = {"train": images(), "test": images(seed=1)}
+    kept = {}
+
+    def remember(select):
+        model = copy.deepcopy(net)
+        train_original(
+            model, both, torch.arange(40), Recipe(epochs=4, select=select), Augment(crop=0, rotation=0), (0,)
+        )
+        right = predict(model, both["test"], torch.arange(40), 500).argmax(1) == both["test"].labels
+        kept[select] = right.float().mean().item()
+
+    remember("last")
+    remember("best_test")
+    assert kept["best_test"] >= kept["last"]
+
+
+def test_prediction_is_in_eval_mode_whatever_the_batches(net):
+    data = images()
+    net.train()
+    whole, parts = (predict(net, data, torch.arange(40), size) for size in (40, 7))
+    torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-6)
+    assert net.training
+    torch.testing.assert_close(whole, net.eval()(data.batch(torch.arange(40))[0]).detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_normalisation_is_to_tensor_then_normalize():
+    from torchvision.transforms.v2 import functional as tv
+
+    data = images(n=3, channels=3)
+    ours, _ = data.batch(torch.arange(3))
+    theirs = tv.normalize(tv.to_dtype(data.pixels, torch.float32, scale=True), data.mean.tolist(), data.std.tolist())
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_images_are_resized_after_normalisation():
+    from dataclasses import replace
+
+    data = images(n=2, channels=3, side=8)
+    large, _ = replace(data, side=16).batch(torch.arange(2))
+    assert large.shape == (2, 3, 16, 16)
+    expected = nn.functional.interpolate(data.batch(torch.arange(2))[0], size=(16, 16), mode="bilinear", antialias=True)
+    torch.testing.assert_close(large, expected)
+
+
+def still(n, shift=(0, 0), flip=1.0, angle=0.0):
+    return torch.tensor([[*shift, flip, angle]]).repeat(n, 1)
+
+
+def test_no_draw_no_change():
+    pixels = images(n=4, side=8, channels=3).pixels
+    assert torch.equal(augmented(pixels, still(4), crop=2, flip=True), pixels)
+
+
+def test_flip_crop_and_rotation_each_do_what_they_say():
+    pixels = images(n=4, side=8, channels=3).pixels
+    assert torch.equal(augmented(pixels, still(4, flip=0.0), crop=2, flip=True), pixels.flip(3))
+    assert torch.equal(augmented(pixels, still(4, flip=0.0), crop=2, flip=False), pixels)
+    shifted = augmented(pixels, still(4, shift=(0.99, -0.99)), crop=2, flip=True)  # 2 down in the source, 2 left
+    padded = nn.functional.pad(pixels, (2, 2, 2, 2))
+    assert torch.equal(shifted, padded[:, :, 4:12, 0:8])
+    quarter = augmented(pixels, still(4, angle=90.0), crop=0, flip=False)
+    assert torch.equal(quarter, torch.rot90(pixels, -1, (2, 3))) or torch.equal(quarter, torch.rot90(pixels, 1, (2, 3)))
+
+
+def test_all_three_at_once_are_crop_then_flip_then_rotation():
+    pixels = images(n=4, side=8, channels=1).pixels
+    at_once = augmented(pixels, still(4, shift=(0.5, 0.99), flip=0.0, angle=10.0), crop=2, flip=True)
+    in_turn = augmented(pixels, still(4, shift=(0.5, 0.99)), crop=2, flip=True)
+    in_turn = augmented(in_turn, still(4, flip=0.0), crop=2, flip=True)
+    in_turn = augmented(in_turn, still(4, angle=10.0), crop=2, flip=True)
+    assert torch.equal(at_once, in_turn)
+
+
+def test_rotation_agrees_with_torchvision():
+    from torchvision.transforms.v2 import functional as tv
+
+    pixels = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
+    pixels[..., 8:24, 4:28] = 200  # a bar, so that a turn the wrong way would show
+    ours = augmented(pixels, still(1, angle=12.0), crop=0, flip=False)
+    theirs = [tv.rotate(pixels, sign * 12.0) for sign in (1, -1)]
+    agree = max((ours == t).float().mean().item() for t in theirs)
+    assert agree > 0.995  # nearest neighbour: borders may round differently
+
+
+def test_draws_are_spread_evenly():
+    draws = draw_augmentation(20_000, 15.0, torch.Generator().manual_seed(0))
+    shifts = (draws[:, 0] * 4.5).round().clamp(-4, 4)
+    counts = torch.bincount((shifts + 4).long(), minlength=9) / 20_000
+    assert (counts - 1 / 9).abs().max() < 0.01
+    assert draws[:, 3].abs().max() <= 15
+    assert abs((draws[:, 2] < 0.5).float().mean() - 0.5) < 0.02
