@@ -36,11 +36,16 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(outer, outer, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(outer)
         self.downsample = None
+        # Below 16 channels oneDNN's strided 1x1 convolution writes beyond its memory (uxlfoundation/oneDNN#6035): there
+        # the stride is taken before it, which is the same to the bit.
+        self.skip = stride if inner < 16 else 1
         if stride != 1 or inner != outer:
-            self.downsample = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
+            conv = nn.Conv2d(inner, outer, 1, stride // self.skip, bias=False)
+            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(outer))
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else normalised(*self.downsample, x)
+        thinned = x if self.skip == 1 else x[..., :: self.skip, :: self.skip]
+        shortcut = x if self.downsample is None else normalised(*self.downsample, thinned)
         x = torch.relu_(normalised(self.conv1, self.bn1, x))
         return torch.relu_(normalised(self.conv2, self.bn2, x).add_(shortcut))
 
