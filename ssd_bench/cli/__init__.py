@@ -1,1 +1,1 @@
-"""The commands."""
+"""The commands: what the user types, and what they are told."""

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,76 +24,95 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ssd_bench.cli import overrides
+from ssd_bench.cli import failure, overrides
 from ssd_bench.core import console
 from ssd_bench.core.errors import CannotWrite, ConfigError
 from ssd_bench.run import plan as planning
 
 log = logging.getLogger(__name__)
 
-finished: list[Path] = []  # rows of this process's jobs
-failures: list[int] = []  # exit codes of this process's jobs that did not end well
-started: list[bool] = []  # one for each job of this process
-errors: list[ConfigError] = []  # of a single run: Hydra adds lines of its own to what a job raises
 REPORTED = "ssd_bench_reported"  # mark of an exception whose job has said all about it; it survives pickling
 JOURNAL = "SSD_BENCH_JOURNAL"  # names the file in which parallel workers tell the process that started them
-grids: list[Any] = []  # the `estimate.Grid` of dry_run=true, once there is a job
-
-
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+INPUT = (ConfigError, CompactHydraException, HydraException, OmegaConfBaseException)
+
+
+@dataclass
+class Command:
+    """One call of the command: how its jobs ended."""
+
+    sweep: bool = False
+    checked: bool = False  # whether what can be checked without composing a job is right
+    started: int = 0  # jobs of this process
+    finished: list[Path] = field(default_factory=list)  # rows
+    failures: list[int] = field(default_factory=list)  # exit codes of jobs that did not end well
+    error: ConfigError | None = None  # of a single run: Hydra adds lines of its own to what a job raises
+    grid: Any = None  # the `estimate.Grid` of dry_run=true, once there is a job
+
+
+command = Command()  # Hydra calls `_job` with the config alone
 
 
 def main() -> NoReturn:
-    """Entry point; ends with exit code 0 (done or skipped), 1 (in a sweep), 2 (input), 3 (diverged) or 130."""
+    """Entry point; exit code 0 (done, skipped), 1 (in a sweep, or a bug), 2 (input), 3 (diverged) or 130."""
+    global command
+    command, start = Command(), time.monotonic()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand us the exceptions instead of printing them
-    finished.clear(), failures.clear(), errors.clear(), grids.clear(), started.clear()
-    sweep = checked = dry = False
-    start = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
     try:
-        args = _arguments()
-        sweep = args.multirun
-        _find_modules(args.config_dir)
-        if not (args.help or args.hydra_help or args.info or args.shell_completion):
-            if stands_for := overrides.sweep_of_experiment(args):
-                args.overrides += stands_for
-                sys.argv += [*stands_for, "hydra.sweeper.params=null"]
-            overrides.check(args)
-            checked, dry = True, overrides.is_dry(args)
-        with tempfile.TemporaryDirectory() if sweep or dry else nullcontext() as aside:
-            os.environ[JOURNAL] = f"{aside}/journal" if sweep else os.devnull
-            if dry:  # one process counts, and what Hydra writes about a sweep is no part of the answer
-                sys.argv += ["hydra/launcher=basic", f"hydra.sweep.dir={aside}"]
-            try:
-                hydra.main(version_base="1.3", config_path=str(planning.CONF_DIR), config_name="config")(_job)()
-            finally:
-                _read_journal()
-        if errors:
-            raise errors[0]
+        _compose_and_run()
     except KeyboardInterrupt:
         _end(130, "interrupted; what is finished is kept, and the same command goes on from there")
-    except (ConfigError, CompactHydraException, HydraException, OmegaConfBaseException) as e:
-        if not hasattr(e, REPORTED):
-            _end(1 if sweep and checked else 2, " ".join(str(e).split()))
     except Exception as e:
-        if isinstance(e, OSError) and e.errno in NO_ROOM:
-            _end(1 if sweep and checked else 2, str(CannotWrite.at(e.filename or "a file", e)))
         if not hasattr(e, REPORTED):
-            if started or not checked:
-                raise
-            # Hydra's own settings are wrong, or a worker of a parallel sweep was killed
-            what = "the sweep was cut short" if sweep else "Hydra cannot start the run"
-            _end(1 if sweep else 2, f"{what} ({type(e).__name__}: {' '.join(str(e).split())})")
-    if grids:
-        print("\n".join(["", *grids[0].summary()]))
-    if sweep and finished:
+            _end_badly(e)
+    if command.grid:
+        print("\n".join(["", *command.grid.summary()]))
+    if command.sweep and command.finished:
         _after_sweep(time.monotonic() - start)
-    sys.exit(1 if sweep and failures else max(failures, default=0))
+    sys.exit(1 if command.sweep and command.failures else max(command.failures, default=0))
+
+
+def _compose_and_run() -> None:
+    """Check the command line, then let Hydra compose and start its jobs."""
+    args = _arguments()
+    command.sweep, dry = args.multirun, False
+    _find_modules(args.config_dir)
+    if not (args.help or args.hydra_help or args.info or args.shell_completion):
+        if stands_for := overrides.sweep_of_experiment(args):
+            args.overrides += stands_for
+            sys.argv += [*stands_for, "hydra.sweeper.params=null"]
+        overrides.check(args)
+        command.checked, dry = True, overrides.is_dry(args)
+    with tempfile.TemporaryDirectory() if command.sweep or dry else nullcontext() as aside:
+        os.environ[JOURNAL] = f"{aside}/journal" if command.sweep else os.devnull
+        if dry:  # one process counts, and what Hydra writes about a sweep is no part of the answer
+            sys.argv += ["hydra/launcher=basic", f"hydra.sweep.dir={aside}"]
+        try:
+            hydra.main(version_base="1.3", config_path=str(planning.CONF_DIR), config_name="config")(_job)()
+        finally:
+            _read_journal()
+    if command.error:
+        raise command.error
+
+
+def _end_badly(e: Exception) -> None:
+    """End with the one line that says what is wrong; raises what nobody foresaw."""
+    wrong = 1 if command.sweep and command.checked else 2
+    if isinstance(e, INPUT):
+        _end(wrong, " ".join(str(e).split()))
+    if isinstance(e, OSError) and e.errno in NO_ROOM:
+        _end(wrong, str(CannotWrite.at(e.filename or "a file", e)))
+    if command.started or not command.checked:
+        raise e
+    # Hydra's own settings are wrong, or a worker of a parallel sweep was killed
+    what = "the sweep was cut short" if command.sweep else "Hydra cannot start the run"
+    _end(1 if command.sweep else 2, f"{what} ({type(e).__name__}: {' '.join(str(e).split())})")
 
 
 def _job(cfg: DictConfig) -> None:
     """One run, as Hydra calls it."""
-    started.append(True)
+    command.started += 1
     hydra_config = HydraConfig.get()
     sweep = hydra_config.mode == RunMode.MULTIRUN
     parallel = sweep and not hydra_config.launcher._target_.endswith("BasicLauncher")
@@ -110,22 +130,25 @@ def _job(cfg: DictConfig) -> None:
         path = pipeline.run(plan, parallel)
     except ConfigError as e:
         if not sweep:
-            errors.append(e)
+            command.error = e
             return
-        _note(failures, 2)
+        _note(code=2)
         print(f"ssd-bench: {e}", file=sys.stderr)
         setattr(e, REPORTED, True)
         raise
     except Exception as e:
+        if not sweep and isinstance(e, OSError) and e.errno in NO_ROOM:
+            raise
+        _note(code=1)
+        setattr(e, REPORTED, True)
+        print(failure.explain(e), file=sys.stderr)
         if sweep:
-            _note(failures, 1)
-            setattr(e, REPORTED, True)
-            log.exception("this job failed; the others go on")
+            log.error("this job failed; the others go on")
         raise
     row = json.loads(path.read_text())
-    _note(finished, path)
+    _note(row=path)
     if row["status"] == "diverged":
-        _note(failures, 3)
+        _note(code=3)
     if row["reason"]:
         log.warning("%s: %s", row["status"], row["reason"])
     if not sweep:
@@ -134,15 +157,22 @@ def _job(cfg: DictConfig) -> None:
     print(f"metrics: {path}", flush=True)
 
 
-def _note(to: list[Any], value: Path | int) -> None:
+def _note(row: Path | None = None, code: int | None = None) -> None:
     """How a job ended: for this process, and for the one that started it where that is another.
 
     That one prints tables; where it cannot be told, on another node of a cluster, ssd-bench-report does.
     """
-    to.append(value)
-    line = json.dumps([os.getpid(), str(value) if to is finished else None, value if to is failures else None])
+    _keep(row, code)
+    line = json.dumps([os.getpid(), row and str(row), code])
     with suppress(OSError), open(os.environ.get(JOURNAL, os.devnull), "a") as file:
         file.write(f"{line}\n")  # short: appended whole
+
+
+def _keep(row: Path | str | None, code: int | None) -> None:
+    if row:
+        command.finished.append(Path(row))
+    if code:
+        command.failures.append(code)
 
 
 def _read_journal() -> None:
@@ -150,18 +180,16 @@ def _read_journal() -> None:
     path = Path(os.environ.pop(JOURNAL))
     for pid, row, code in map(json.loads, path.read_text().splitlines() if path.exists() else ()):
         if pid != os.getpid():
-            finished.extend([Path(row)] if row else [])
-            failures.extend([code] if code else [])
+            _keep(row, code)
 
 
 def _count(bench: Any) -> None:
     """One line about a run of `dry_run=true`, and its part of the sums at the end."""
     from ssd_bench.run.estimate import Grid
 
-    if not grids:
-        grids.append(Grid())
-    path = grids[0].add(bench)
-    print(f"{path}: {'finished already' if grids[0].runs[path] else 'would be run'}", flush=True)
+    command.grid = command.grid or Grid()
+    path = command.grid.add(bench)
+    print(f"{path}: {'finished already' if command.grid.runs[path] else 'would be run'}", flush=True)
 
 
 def _after_sweep(seconds: float) -> None:
@@ -171,14 +199,14 @@ def _after_sweep(seconds: float) -> None:
     from ssd_bench.report.table import show
     from ssd_bench.train.passes import in_model
 
-    for rows in rows_around(finished):
+    for rows in rows_around(command.finished):
         show(rows, derived_metrics(rows))
-    out = finished[0].parents[3]
+    out = command.finished[0].parents[3]
     log.info("attacks, distances to the retrained model, other formats and pictures: ssd-bench-report %s", out)
     share = f"; {100 * in_model.seconds / seconds:.1f} % of that inside forward and backward passes"
-    log.info("%d runs in %s%s", len(finished), console.clock(seconds), share if in_model.seconds else "")
-    if failures:
-        log.warning("%d jobs failed: what they said stands above", len(failures))
+    log.info("%d runs in %s%s", len(command.finished), console.clock(seconds), share if in_model.seconds else "")
+    if command.failures:
+        log.warning("%d jobs failed: what they said stands above", len(command.failures))
 
 
 def _arguments() -> argparse.Namespace:

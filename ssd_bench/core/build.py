@@ -20,8 +20,9 @@ def build(values: dict[str, Any], group: str, cls: type | None = None) -> Any:
     if target := values.pop("_target_", None):
         try:
             cls = resolve_name(str(target))
-        except (ImportError, ValueError, AttributeError) as e:
-            raise ConfigError(f"{group}._target_={target} cannot be imported: {' '.join(str(e).split())}") from e
+        except Exception as e:  # whatever a module of the user's may raise
+            said = " ".join(f"{type(e).__name__}: {e}".split())
+            raise ConfigError(f"{group}._target_={target} cannot be imported ({said})") from e
     if cls is None or not is_dataclass(cls):
         raise ConfigError(f"{group}: _target_ must name a dataclass, got {target}")
     for key in values:
@@ -36,7 +37,7 @@ def build(values: dict[str, Any], group: str, cls: type | None = None) -> Any:
     try:
         return OmegaConf.to_object(OmegaConf.merge(schema, values))
     except OmegaConfBaseException as e:
-        raise ConfigError(_explain(e, group)) from e
+        raise ConfigError(explain(e, group)) from e
     except ConfigError as e:  # raised by a field's own check: say which group it is in
         raise ConfigError(f"{group}.{e}" if group else str(e)) from e
     except ValueError as e:
@@ -46,7 +47,7 @@ def build(values: dict[str, Any], group: str, cls: type | None = None) -> Any:
 _KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text"}
 
 
-def _explain(e: OmegaConfBaseException, group: str) -> str:
+def explain(e: OmegaConfBaseException, group: str) -> str:
     """OmegaConf's message in one line of plain words."""
     message = str(e.msg or e).splitlines()[0]
     key = ".".join(filter(None, (group, str(e.full_key or ""))))

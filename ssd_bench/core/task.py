@@ -1,16 +1,17 @@
-"""The vocabulary that data, scenarios, methods and metrics share: Images, Split, Task, Outputs, Context, Method."""
+"""The vocabulary that data, scenarios, methods and metrics share: Images, Request, Split, Outputs, Context, Method."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ssd_bench.core.dataset import Dataset
 from ssd_bench.core.seeds import derive_seed, generator
 
 SETS = ("retain", "forget", "test", "retain_train", "forget_train")  # D'_r, D'_f, D', D_r, D_f
@@ -29,6 +30,23 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are made."""
+        return self.labels.device
+
+    def with_labels(self, labels: Tensor) -> Images:
+        """The same images under other labels (N, int64, on the same device)."""
+        return replace(self, labels=labels)
+
+    def raw(self, rows: Tensor) -> Tensor:
+        """The pixels of these rows (int64 indices on the images' device): n x channels x side x side, uint8."""
+        return self.pixels[rows]
+
     def prepare(self, pixels: Tensor) -> Tensor:
         """uint8 pixels to what a model takes: n x channels x side x side, float32, normalised."""
         x = pixels.to(torch.float32).div_(255).sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
@@ -38,11 +56,11 @@ class Images:
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The prepared images and the labels of these rows (int64 indices on the images' device)."""
-        return self.prepare(self.pixels[rows]), self.labels[rows]
+        return self.prepare(self.raw(rows)), self.labels[rows]
 
 
 @dataclass(frozen=True)
-class Task:
+class Request:
     """What is to be forgotten, as data alone: index sets over one data set's training and test images."""
 
     scenario: str
@@ -55,9 +73,11 @@ class Task:
     train: Tensor  # rows of D, ascending
     retain: Tensor  # rows of D_r in the released order: class by class, or as the random split drew them
     forget: Tensor  # rows of D_f (not in D with a placebo)
-    sets: Mapping[str, tuple[str, Tensor]]  # of SETS: ("train" or "test", rows)
+    sets: Mapping[str, tuple[str, Tensor]]  # SETS and the scenario's own: ("train" or "test", rows)
     forget_label: int | None  # the model's label of what is forgotten (the superclass of a sub-class)
     placebo: bool = False
+    drawn: bool = False  # whether `seed_forget` decided on any of it
+    dataset: Dataset | None = None  # the data set as the scenario changed it; None: as it was loaded
 
     @property
     def forget_sha256(self) -> str:
@@ -101,18 +121,22 @@ class Outputs:
 
 @dataclass
 class Context:
-    """All that a method may use beside the model and the training split."""
+    """All that a method may use beside the model and the training split.
+
+    What a method draws comes from streams named by their purpose alone: two methods that shuffle "batches" under one
+    seed see the same order (common random numbers).
+    """
 
     device: torch.device
     seed: int  # of training; the original was trained with it
     seed_unlearn: int  # of the method's own draws
-    recipe: Any  # training.Recipe of the original: what retrain follows
+    recipe: Any  # train.recipe.Recipe of the original: what retrain follows
     fresh_model: Callable[..., nn.Module]  # (seed, pretrained=True) -> a newly initialised model on the device
     head: str  # name of the model's last layer
-    cached: Callable[..., dict[str, Tensor]]  # (kind, key, make): what is worth keeping, made once per key
-    augment: Any = None  # data.Augment of the data set
+    cached: Callable[..., dict[str, Tensor]]  # (kind, key, make): what is worth keeping, made once per key; read only
+    augment: Any = None  # train.augment.Augment of the data set
     checkpoint: Callable[[str], Any] = lambda name: None  # (name of the phase): what `fit` takes as its checkpoint
-    details: dict[str, Any] = field(default_factory=dict)  # what the method has to tell; goes into the row
+    details: dict[str, Any] = field(default_factory=dict)  # what the method has to report; goes into the row
 
     def generator(self, *names: object) -> torch.Generator:
         """A CPU generator for one of the method's own purposes, seeded by `seed_unlearn`."""
@@ -132,16 +156,42 @@ class Cost:
     shared: Mapping[str, tuple[Any, Cost]] = field(default_factory=dict)  # what `Context.cached` keeps
 
 
-class Method(Protocol):
+class Method:
     """An unlearning method: a frozen dataclass of its settings that maps the original model to the unlearned one.
 
-    `needs` names what a task must offer: "forget_label" (one class to forget). A pair that lacks it is skipped.
-    A method may also have `cost(data: Split, recipe) -> Cost`: what a call with these settings takes.
+    A class need not derive from this one: what it does not say is taken from here. `columns` describes, by name, those
+    of its `context.details` that tables show (metrics.About). `pictures` draws what the method alone can show.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    version: ClassVar[int] = 1  # of what the package ships: raised when the weights that come out change
+    seeds: ClassVar[tuple[str, ...]] = ("seed", "seed_unlearn")  # what the result depends on beside the original
+    columns: ClassVar[Mapping[str, Any]] = {}
 
-    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module: ...
+    def skip(self, request: Request) -> str | None:
+        """Why the method makes no sense for this request; None where it does."""
+        return None
+
+    def cost(self, data: Split, recipe: Any) -> Cost | None:
+        """What a call with these settings takes; None: not known."""
+        return None
+
+    def trains_on(self, data: Split) -> Tensor | None:
+        """The rows that it trains a new model on by the original's recipe and nothing more; None for other methods."""
+        return None
+
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
+        """The unlearned model. model: the method's own copy of the original."""
+        raise NotImplementedError
+
+
+def ask(method: Any, name: str, *arguments: Any) -> Any:
+    """A method's own answer, or `Method`'s where its class has none."""
+    return getattr(type(method), name, getattr(Method, name))(method, *arguments)
+
+
+def seeds_of(method: Any) -> tuple[str, ...]:
+    """The seeds that a method's result depends on."""
+    return tuple(getattr(method, "seeds", Method.seeds))
 
 
 def outputs(

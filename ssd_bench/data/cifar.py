@@ -7,7 +7,6 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from platformdirs import user_cache_path, user_data_path
 
 from ssd_bench.core.dataset import Dataset, Part, fingerprint
 from ssd_bench.core.errors import ConfigError, check_choice
-from ssd_bench.data.source import DataSettings
+from ssd_bench.data.source import DataSettings, remembered
 from ssd_bench.data.view import CIFAR100_STATS
 from ssd_bench.store.artefacts import Store
 
@@ -88,7 +87,7 @@ class Cifar(DataSettings):
         )
 
 
-@lru_cache(maxsize=2)  # the jobs of a sweep share what is loaded
+@remembered(2)  # the jobs of a sweep share what is loaded
 def _load(archive: str, root: Path, download: bool) -> tuple[Part, Part, str]:
     """Train, test and fingerprint of `archive` ("cifar10" or "cifar100"), whichever layout `root` holds."""
     extracted = root / {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[archive]

@@ -1,7 +1,6 @@
 """scikit-learn's 1,797 real 8x8 handwritten digits: they ship with it, so a first run needs no download."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -10,7 +9,7 @@ from platformdirs import user_cache_path
 from torch import Tensor
 
 from ssd_bench.core.dataset import Dataset, Part, fingerprint
-from ssd_bench.data.source import DataSettings
+from ssd_bench.data.source import DataSettings, remembered
 from ssd_bench.store.artefacts import Store
 
 NAMES = tuple("0123456789")
@@ -45,7 +44,7 @@ def _split(split_seed: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors | {f"{name}.fine": fine[of_part] for name, of_part in parts.items()}, {}
 
 
-@lru_cache(maxsize=2)
+@remembered(2)
 def _load(split_seed: int) -> Dataset:
     key = {"archive": "digits", "scikit-learn": version("scikit-learn"), "split_seed": split_seed}
     cache = Store(user_cache_path("ssd-bench"), optional=True)  # importing scikit-learn takes longer than all the rest

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ssd_bench.core.dataset import Dataset
-from ssd_bench.core.task import Images, Task
+from ssd_bench.core.task import Images, Request
 
 CIFAR100_STATS = (
     (0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
@@ -15,7 +15,7 @@ CIFAR100_STATS = (
 )
 
 
-def view(dataset: Dataset, task: Task, norm: str, model: Any, device: torch.device) -> dict[str, Images]:
+def view(dataset: Dataset, task: Request, norm: str, model: Any, device: torch.device) -> dict[str, Images]:
     """The "train" and "test" images on the device, as `model` (its settings) wants to see them, with the task's labels.
 
     norm=auto: the statistics that the model's checkpoint asks for, else the data set's default.

@@ -5,22 +5,24 @@ updates of the batches that held D_f.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.core.task import Context, Cost, Method, Split
 from ssd_bench.train.loop import fit
 from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Amnesiac:
+class Amnesiac(Method):
     """Train on D_f with wrong labels, drawn once, and on D_r with its own: Adam, without augmentation."""
 
     epochs: int = 3
     lr: float = 1e-4
     batch_size: int = 128
+    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
         self.recipe()
@@ -32,12 +34,10 @@ class Amnesiac:
         return Cost(backward=self.epochs * (len(data.forget) + len(data.retain)))
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
-        labels = wrong_labels(data, context.generator("labels"))
+        images = data.images.with_labels(wrong_labels(data, context.generator("labels")))
         rows, batches = torch.cat([data.forget, data.retain]), context.generator("batches")
         checkpoint = context.checkpoint("amnesiac")
-        return fit(
-            model, data.images, rows, self.recipe(), batches, "amnesiac", labels=labels, checkpoint=checkpoint
-        )  # fmt: skip
+        return fit(model, images, rows, self.recipe(), batches, "amnesiac", checkpoint=checkpoint)
 
 
 def wrong_labels(data: Split, draws_from: torch.Generator) -> Tensor:

@@ -1,16 +1,17 @@
 """Fine-tune the original on the retained data and hope that it forgets the rest (the weakest common baseline)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
-from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.core.task import Context, Cost, Method, Split
 from ssd_bench.train.loop import fit
 from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Finetune:
+class Finetune(Method):
     """`epochs` of SGD on D_r at a constant learning rate, without augmentation, as the released code does."""
 
     epochs: int = 5
@@ -18,6 +19,7 @@ class Finetune:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     batch_size: int = 64
+    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
         self.recipe()  # raises for values out of range

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ssd_bench.core import console
 from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.core.task import Context, Cost, Method, Split
 from ssd_bench.importance.per_sample import add_per_sample
 from ssd_bench.train.passes import eval_mode, in_model
 from ssd_bench.train.recipe import Recipe
@@ -22,7 +23,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Fisher:
+class Fisher(Method):
     """theta + sqrt(v) eps with v = alpha min(1 / (F + 1e-8), 1e3), averaged over each filter's inputs, where F is the
     diagonal Fisher information of D_r with the expectation over the model's own labels: samples x classes gradients.
 
@@ -35,6 +36,7 @@ class Fisher:
     alpha: float = 1e-6
     n_samples: int | None = None
     variant: str = "corrected"
+    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
         check_choice("variant", self.variant, ("corrected", "official"))

@@ -1,15 +1,18 @@
 """The original model as it is: what every method starts from, and the first row of every table."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
-from ssd_bench.core.task import Context, Split
+from ssd_bench.core.task import Context, Method, Split
 
 
 @dataclass(frozen=True)
-class Original:
+class Original(Method):
     """The identity."""
+
+    seeds: ClassVar[tuple[str, ...]] = ()
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         return model

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ssd_bench.core.errors import check_choice
 from ssd_bench.core.seeds import generator
-from ssd_bench.core.task import Context, Cost, Images, Split
-from ssd_bench.importance import ESTIMATORS, diagonal_fisher
+from ssd_bench.core.task import Context, Cost, Images, Method, Split
+from ssd_bench.importance import ESTIMATORS, VERSION, diagonal_fisher
 from ssd_bench.train.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ ORDERS = ("class_pure", "mixed", "request", "shuffled")
 
 
 @dataclass(frozen=True)
-class SSD:
+class SSD(Method):
     """Dampen the parameters that matter more than `alpha` times as much to D_f as to D.
 
     order says what the batches of importance=batch_mean are made of, and with it what I_D means (gradients of
@@ -40,6 +41,7 @@ class SSD:
     order: str = "class_pure"
     batch_size: int = 64
     order_seed: int = 0
+    seeds: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_choice("importance", self.importance, ESTIMATORS)
@@ -107,7 +109,7 @@ class SSD:
     def _key(self, full: list[Tensor]) -> dict[str, Any]:
         """What I_D depends on. Per sample, neither order nor batches change it, so they must not change its address."""
         batches = [torch.cat(full).sort().values] if self.importance == "per_sample" else full
-        return {"estimator": self.importance, "rows": [_row_hash(rows) for rows in batches]}
+        return {"estimator": self.importance, "rows": [_row_hash(rows) for rows in batches], "version": VERSION}
 
     def _warn(self, data: Split, selected: int, bound: float | None) -> None:
         if self.importance == "batch_mean" and self.order in ("mixed", "shuffled") and data.scenario != "random":
@@ -177,12 +179,10 @@ def _check_importance(which: str, importance: Mapping[str, Tensor], parameters: 
 
 def _draw(images: Images, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches themselves; their rows go to the device in one transfer."""
-    rows = torch.cat(batches).to(images.pixels.device)
+    rows = torch.cat(batches).to(images.device)
     for part in rows.split([len(b) for b in batches]):
         yield images.batch(part)
 
 
 def _row_hash(rows: Tensor) -> str:
-    import hashlib
-
     return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()[:16]

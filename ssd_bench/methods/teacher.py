@@ -2,19 +2,20 @@
 
 import copy
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, softmax
 
 from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.core.task import Context, Cost, Method, Split
 from ssd_bench.train.loop import fit
 from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Teacher:
+class Teacher(Method):
     """The original, as a student, learns from two teachers: KL(teacher || student) on D_f and `retain_share` of D_r.
 
     reduction: batchmean sums over classes, as KL is defined; mean, as released, divides by them too (a constant factor,
@@ -29,6 +30,7 @@ class Teacher:
     temperature: float = 1.0
     reduction: str = "batchmean"
     teacher_init: str = "random"
+    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
         check_choice("reduction", self.reduction, ("batchmean", "mean"))

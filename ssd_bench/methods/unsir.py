@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.core.task import Context, Cost, Method, Request, Split
 from ssd_bench.train.loop import fit
 from ssd_bench.train.passes import eval_mode, in_model
 from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Unsir:
+class Unsir(Method):
     """Noise: `noise_steps` of Adam that raise the loss on `noise_batch` noise images of the class.
     Impair: one epoch on `copies` of `noise_images` of them, labelled as the class, and `samples_per_class` images of
     each retained class. Repair: one epoch on those images alone.
@@ -37,7 +37,7 @@ class Unsir:
     lr: float = 1e-4
     impair_batch_size: int = 32
     repair_batch_size: int = 128
-    needs: ClassVar[tuple[str, ...]] = ("forget_label",)
+    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
         check_choice("noise_mode", self.noise_mode, ("eval", "train"))
@@ -47,6 +47,11 @@ class Unsir:
         if self.noise_images > self.noise_batch:
             raise ValueError(f"noise_images={self.noise_images} is more than noise_batch={self.noise_batch}")
         self.recipe(self.impair_batch_size), self.recipe(self.repair_batch_size)
+
+    def skip(self, request: Request) -> str | None:
+        if request.forget_label is None:
+            return f"unsir needs one class to forget; scenario={request.scenario} has none"
+        return None
 
     def recipe(self, batch_size: int) -> Recipe:
         return Recipe.constant("adam", 1, batch_size, self.lr)
@@ -59,11 +64,11 @@ class Unsir:
         noise = self.learn_noise(model, data, context)[: self.noise_images]
         kept = first_of_each_class(data.retain, data.group, self.samples_per_class).to(context.device)
         n, extra = len(kept), self.copies * len(noise)
-        blank = data.images.pixels.new_zeros(extra, *data.images.pixels.shape[1:])
+        pixels, labels = data.images.raw(kept), data.images.labels[kept]
         mixed = replace(  # the retained samples, then room for the noise, which is not made of pixels
             data.images,
-            pixels=torch.cat([data.images.pixels[kept], blank]),
-            labels=torch.cat([data.images.labels[kept], data.images.labels.new_full((extra,), data.forget_label)]),
+            pixels=torch.cat([pixels, pixels.new_zeros(extra, *pixels.shape[1:])]),
+            labels=torch.cat([labels, labels.new_full((extra,), data.forget_label)]),
         )
 
         def objective(model: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,7 +85,7 @@ class Unsir:
 
     def learn_noise(self, model: nn.Module, data: Split, context: Context) -> Tensor:
         """Noise images in the model's input space: noise_batch x channels x side x side."""
-        shape = (self.noise_batch, data.images.pixels.shape[1], data.images.side, data.images.side)
+        shape = (self.noise_batch, data.images.channels, data.images.side, data.images.side)
         noise = torch.randn(shape, generator=context.generator("noise")).to(context.device).requires_grad_()
         label = torch.full((self.noise_batch,), data.forget_label, device=context.device)
         optimizer = torch.optim.Adam([noise], lr=self.noise_lr)

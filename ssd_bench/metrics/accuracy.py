@@ -21,6 +21,7 @@ class Accuracy:
 
     average: str = "sample"
     batch_size: int = 64
+    version: ClassVar[int] = 1
     about: ClassVar[dict[str, About]] = {
         **{f"{name}_acc": About("percent", "retrained", "everywhere", (name,), 20) for name in SETS},
         **{f"{name}_loss": About("nats", "retrained", "everywhere", (name,), 20) for name in LOSSES},

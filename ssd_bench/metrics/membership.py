@@ -21,6 +21,7 @@ class EntropyAttack:
     """
 
     seed: int = 0
+    version: ClassVar[int] = 1
     about: ClassVar[dict[str, About]] = {
         "mia": About(
             "percent",
@@ -57,6 +58,7 @@ class PopulationAttack:
 
     n_bootstrap: int = 1000
     seed: int = 0
+    version: ClassVar[int] = 1
     about: ClassVar[dict[str, About]] = {
         "population_auc": About(
             "fraction", "retrained", "about 0.5 for a retrained model", ("forget", "forget_train"), 20

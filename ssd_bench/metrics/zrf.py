@@ -18,6 +18,7 @@ from ssd_bench.metrics import About
 class ZRF:
     """`zrf` and `zrf_official`, on D'_f. The ideal is the retrained model's value, not 1."""
 
+    version: ClassVar[int] = 1
     about: ClassVar[dict[str, About]] = {
         "zrf": About("fraction", "retrained", "everywhere", ("forget",), 20),
         "zrf_official": About("fraction", "retrained", "to compare with published values alone", ("forget",), 20),

@@ -78,6 +78,7 @@ class ResNet18:
     width: int = 64
     checkpoint: str | None = None
     head: ClassVar[str] = "fc"
+    version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         if self.width < 1:

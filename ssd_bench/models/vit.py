@@ -24,6 +24,8 @@ class ViT:
     heads: int = 4
     checkpoint: str | None = None
     head: ClassVar[str] = "head"
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("timm",)
 
     def __post_init__(self) -> None:
         if min(self.dim, self.depth, self.heads, self.side or 1, self.patch or 1) < 1:

@@ -1,14 +1,15 @@
-"""What every step of a run shares."""
+"""What every stage of a run shares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
 
-from ssd_bench.core.task import Images, Task
+from ssd_bench.core.task import Images, Request, Split, ask
 from ssd_bench.run.identity import Identity
 from ssd_bench.run.plan import Plan
 from ssd_bench.store.artefacts import Store
@@ -16,18 +17,38 @@ from ssd_bench.store.artefacts import Store
 
 @dataclass(frozen=True)
 class Bench:
-    """The plan, its task, and the place it is carried out."""
+    """The plan, its request, and the place it is carried out."""
 
     plan: Plan
-    task: Task
+    request: Request
     images: dict[str, Images]  # "train" and "test", on the device
     identity: Identity
     store: Store
     device: torch.device
     new_model: Callable[..., nn.Module]  # (seed, pretrained=True) -> a newly initialised model on the device
+    parallel: bool = False  # whether other jobs share the machine
 
-    @property
-    def lacking(self) -> list[str]:
-        """What the method needs and the task does not offer."""
-        needs = getattr(self.plan.method, "needs", ())
-        return [need for need in needs if getattr(self.task, need, None) is None]
+    @cached_property
+    def skipped(self) -> str | None:
+        """Why the method makes no sense for this request."""
+        return ask(self.plan.method, "skip", self.request)
+
+    def compiled(self, model: nn.Module) -> nn.Module:
+        """The same model, its forward pass compiled where compile=true. A copy of a compiled model is not compiled."""
+        if self.plan.settings.compile:
+            model.compile()
+        return model
+
+    def split(self) -> Split:
+        """The training side of the request, for a method: copies of what it must not change, but for the pixels."""
+        request, images = self.request, self.images["train"]
+        return Split(
+            images=images.with_labels(images.labels.clone()),
+            rows=request.train.clone(),
+            retain=request.retain.clone(),
+            forget=request.forget.clone(),
+            group=request.group.clone(),
+            scenario=request.scenario,
+            forget_label=request.forget_label,
+            n_classes=len(request.classes),
+        )

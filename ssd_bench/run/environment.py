@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 from datetime import datetime
 from functools import lru_cache
@@ -25,11 +26,21 @@ def environment(device: torch.device, started: datetime, finished: datetime) -> 
         "torch": torch.__version__,
         "device": f"{device} ({name})",
         "threads": torch.get_num_threads(),
+        "cuda": _cuda() if device.type == "cuda" else None,
         "git": commit,
         "git_dirty": dirty,
         "started": started.isoformat(timespec="seconds"),
         "finished": finished.isoformat(timespec="seconds"),
     }
+
+
+@lru_cache(maxsize=1)
+def _cuda() -> dict[str, Any]:
+    """Versions of what computes on a GPU."""
+    driver = Path("/proc/driver/nvidia/version")
+    known = re.search(r"\d+\.[\d.]+", driver.read_text()) if driver.exists() else None
+    versions = {"runtime": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return versions | {"driver": known and known[0]}
 
 
 @lru_cache(maxsize=1)

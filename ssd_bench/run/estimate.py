@@ -12,12 +12,12 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.core.console import clock, size
-from ssd_bench.core.task import Cost
+from ssd_bench.core.task import Cost, ask
 from ssd_bench.methods.original import Original
 from ssd_bench.run.bench import Bench
 from ssd_bench.run.evaluate import needed_rows, outputs_key
-from ssd_bench.run.identity import row_path
-from ssd_bench.run.unlearn import split_of
+from ssd_bench.run.identity import Trained, row_path
+from ssd_bench.run.trained import KIND
 from ssd_bench.store.address import digest
 from ssd_bench.train import devices
 from ssd_bench.train.passes import in_model, predict
@@ -51,11 +51,11 @@ class Grid:
         """Count one run; returns where its row lies or would lie."""
         path = row_path(Path(bench.plan.settings.out), bench.plan, bench.identity)
         self.runs[path] = path.exists() and not bench.plan.settings.force
-        if self.runs[path] or bench.lacking:
+        if self.runs[path] or bench.skipped:
             return path
-        if not (hasattr(bench.plan.method, "cost") or isinstance(bench.plan.method, Original)):
+        if not isinstance(bench.plan.method, Original) and _cost(bench) is None:
             self.unknown.add(bench.plan.names["method"])
-        for work in _work(bench):
+        for work in work_of(bench):
             self.needs[work.path] += 1
             if work.path not in self.work and (work.anew or not work.path.with_suffix(".json").exists()):
                 forward, backward = self._rates(bench)
@@ -93,39 +93,54 @@ class Grid:
         return lines
 
 
-def _work(bench: Bench) -> Iterator[Work]:
+def work_of(bench: Bench) -> Iterator[Work]:
     """What a run needs, whether it is there or not."""
     plan, store, identity = bench.plan, bench.store, bench.identity
     weights = sum(t.numel() * t.element_size() for t in bench.new_model(0, pretrained=False).state_dict().values())
     rows = needed_rows(bench)
     n_outputs = sum(map(len, rows.values()))
-    of_outputs = Cost(forward=n_outputs), 4 * n_outputs * len(bench.task.classes)
-    if not plan.model.checkpoint:
-        training = Cost(backward=plan.train.epochs * len(bench.task.train))
-        yield Work("original", store.path("original", identity.original), training, weights)
+    of_outputs = Cost(forward=n_outputs), 4 * n_outputs * len(bench.request.classes)
+    anew = plan.settings.force
+    for name, trained in (("original", identity.trained), ("retrained", _retrained(bench))):
+        if trained:
+            training = Cost(backward=trained.recipe.epochs * len(trained.rows))
+            yield Work(name, store.path(KIND, trained.key), training, weights, anew and name == "retrained")
     yield Work("outputs", store.path("outputs", outputs_key(identity.original, rows, plan)), *of_outputs)
     if isinstance(plan.method, Original):
         return
-    made = store.path("unlearned", identity.unlearned)
-    cost = plan.method.cost(split_of(bench), plan.train) if hasattr(plan.method, "cost") else Cost()
-    for kind, (key, shared) in cost.shared.items():
-        yield Work(kind, store.path(kind, {"original": identity.original, **key}), shared, weights)
-    anew = plan.settings.force
-    yield Work(plan.names["method"], made, cost, weights if plan.settings.save_model else 0, anew)
-    yield Work("outputs", store.path("outputs", outputs_key(identity.unlearned, rows, plan)), *of_outputs, anew)
+    key = identity.retrained.key if _retrained(bench) else identity.unlearned
+    if not _retrained(bench):
+        cost = _cost(bench) or Cost()
+        for kind, (own, shared) in cost.shared.items():
+            yield Work(kind, store.path(kind, identity.kept(own)), shared, weights)
+        made = store.path("unlearned", key)
+        yield Work(plan.names["method"], made, cost, weights if plan.settings.save_model else 0, anew)
+    yield Work("outputs", store.path("outputs", outputs_key(key, rows, plan)), *of_outputs, anew)
+
+
+def _retrained(bench: Bench) -> Trained | None:
+    """What the method trains from scratch, if that is all that it does."""
+    return bench.identity.retrained if ask(bench.plan.method, "trains_on", bench.split()) is not None else None
+
+
+def _cost(bench: Bench) -> Cost | None:
+    return ask(bench.plan.method, "cost", bench.split(), bench.plan.train)
 
 
 def throughput(bench: Bench) -> tuple[float, float]:
     """Images a second through the model on this device: forward alone, and forward and backward."""
-    images, rows = bench.images["train"], bench.task.train[:BATCH]
+    images, rows = bench.images["train"], bench.request.train[:BATCH]
     model = bench.new_model(0, pretrained=False).train()  # training is most of what there is to do
     inputs, labels = images.batch(rows.to(bench.device))
 
     def both() -> None:
         with in_model():
-            torch.autograd.grad(cross_entropy(model(inputs), labels), list(model.parameters()))
+            loss = cross_entropy(model(inputs), labels)
+        torch.autograd.grad(loss, list(model.parameters()))
 
-    return tuple(_rate(work, len(rows), bench.device) for work in (lambda: predict(model, images, rows, BATCH), both))
+    works = (lambda: predict(model, images, rows, BATCH), both)
+    with in_model.using(bench.device, bench.plan.settings.precision):
+        return tuple(_rate(work, len(rows), bench.device) for work in works)
 
 
 def _rate(work: Callable[[], object], images: int, device: torch.device) -> float:

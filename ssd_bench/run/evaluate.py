@@ -1,26 +1,27 @@
-"""What a model says about the sets of a task, found by one inference pass and kept; and the metrics made of it."""
+"""What a model says about the sets of a request, found by one inference pass and kept; and the metrics made of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.core.errors import Diverged
-from ssd_bench.core.seeds import derive_seed, generator
-from ssd_bench.core.task import outputs
+from ssd_bench.core.errors import ConfigError, Diverged
+from ssd_bench.core.seeds import derive_seed, generator, seeded
+from ssd_bench.core.task import Outputs, outputs
 from ssd_bench.run.bench import Bench
-from ssd_bench.run.plan import Plan
-from ssd_bench.store.address import hash_rows
+from ssd_bench.run.plan import Plan, check_names
+from ssd_bench.store.address import address, hash_rows
 from ssd_bench.store.artefacts import Artefact
 from ssd_bench.store.rows import METRICS
 from ssd_bench.train.passes import predict
 
-# What a random model's outputs depend on.
-LIKE = ("model", "view", "data", "labels", "device", "threads", "torch", "precision", "compile")
 Model = Callable[[], nn.Module]  # asked for only where an inference pass is needed
+Values = dict[str, float | None]
 
 
 def infer(model: Model, key: Any, rows: dict[str, Tensor], bench: Bench, anew: bool = False) -> Artefact:
@@ -30,7 +31,7 @@ def infer(model: Model, key: Any, rows: dict[str, Tensor], bench: Bench, anew: b
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         ready = model()
         logits = {part: predict(ready, bench.images[part], r, batch_size) for part, r in rows.items()}
-        if not all(said.isfinite().all() for said in logits.values()):
+        if not all(of_part.isfinite().all() for of_part in logits.values()):
             raise Diverged("the model's outputs are not finite")
         return logits, {}
 
@@ -46,10 +47,12 @@ def outputs_key(model: Any, rows: dict[str, Tensor], plan: Plan) -> dict[str, An
 def chosen_sets(bench: Bench) -> dict[str, tuple[str, Tensor]]:
     """What is evaluated: of each set the part that it lies in and its rows; of D_r a sample, where one is asked for.
 
-    The sample is the same for every request but for the images that are to be forgotten.
+    Sets of the scenario's own are always evaluated. The sample is the same for every request but for the images that
+    are to be forgotten.
     """
     asked = bench.plan.evaluate
-    wanted = {name: bench.task.sets[name] for name in asked.sets}
+    own = getattr(bench.plan.scenario, "sets", ())
+    wanted = {name: bench.request.sets[name] for name in dict.fromkeys((*asked.sets, *own))}
     if asked.retain_train_samples is not None and "retain_train" in wanted:
         part, rows = wanted["retain_train"]
         order = torch.randperm(len(bench.images["train"]), generator=generator(asked.sample_seed, "retain_train"))
@@ -70,8 +73,8 @@ def find_sets(bench: Bench) -> Artefact:
 
     All sets of a class scenario need every row, whatever the class: the original's outputs are shared by all requests.
     """
-    task = bench.task
-    labels = {"train": task.train_labels, "test": task.test_labels}
+    request = bench.request
+    labels = {"train": request.train_labels, "test": request.test_labels}
     wanted = chosen_sets(bench)
     key = {
         "sets": {name: [part, hash_rows(rows)] for name, (part, rows) in wanted.items()},
@@ -89,27 +92,55 @@ def find_sets(bench: Bench) -> Artefact:
     return bench.store.get_or_make("sets", key, make)
 
 
-def evaluate(
-    bench: Bench, model: nn.Module, key: Any, anew: bool = False
-) -> tuple[dict[str, float | None], dict[str, str]]:
+def evaluate(bench: Bench, model: nn.Module, key: Any, anew: bool = False) -> tuple[Values, dict[str, str]]:
     """All metrics of one model, and the paths of what they are made of.
 
-    One inference pass serves them all; it is found under `key`, or made (always if `anew`).
+    One inference pass serves them all; it is found under `key`, or made (always if `anew`). A metric's values are kept
+    under the outputs that they are made of and the metric's own address, so that a metric that is new or mended costs
+    nothing but itself. Raises ConfigError for a metric that returns what another does, or no finite number.
     """
     plan, sets = bench.plan, find_sets(bench)
     rows = {name.removeprefix("rows."): t for name, t in sets.tensors.items() if name.startswith("rows.")}
     seen = infer(lambda: model, key, rows, bench, anew)
-    random_logits, paths = None, {"outputs": str(seen.path), "sets": str(sets.path)}
-    if "forget" in sets.about:
-        part, forget = bench.task.sets["forget"]
-        seed = derive_seed(plan.evaluate.zrf_seed, "zrf")
-        like = {name: bench.identity.original[name] for name in LIKE}
-        at_random = infer(
-            lambda: bench.new_model(seed, pretrained=False), {"seed": seed, **like}, {part: forget}, bench
-        )
-        random_logits, paths["random_outputs"] = at_random.tensors[part], str(at_random.path)
-    said = outputs(sets.tensors, sets.about, seen.tensors, random_logits)
-    values: dict[str, float | None] = dict.fromkeys(METRICS)
-    for metric in plan.metrics.values():
-        values.update(metric(said))
+    at_random = _random_outputs(bench) if "forget" in sets.about else None
+    paths = {"outputs": str(seen.path), "sets": str(sets.path)}
+    random_logits = None
+    if at_random:
+        random_logits, paths["random_outputs"] = next(iter(at_random.tensors.values())), str(at_random.path)
+    logits = outputs(sets.tensors, sets.about, seen.tensors, random_logits)
+    made_of = {"outputs": seen.path.stem, "sets": sets.path.stem, "random": at_random and at_random.path.stem}
+    values: Values = dict.fromkeys(METRICS)
+    owner: dict[str, str] = {}
+    for name, metric in plan.metrics.items():
+
+        def make(name: str = name, metric: Any = metric) -> tuple[dict[str, Tensor], dict[str, Any]]:
+            return {}, compute(name, metric, logits)
+
+        found = bench.store.get_or_make("values", {**made_of, "metric": address(metric)}, make, anew)
+        check_names(name, found.about, owner)
+        values |= found.about
     return values, paths
+
+
+def _random_outputs(bench: Bench) -> Artefact:
+    """What a randomly initialised model says about D'_f: needed for ZRF."""
+    part, forget = bench.request.sets["forget"]
+    seed = derive_seed(bench.plan.evaluate.zrf_seed, "zrf")
+    key = {"seed": seed, **bench.identity.untrained}
+    return infer(lambda: bench.compiled(bench.new_model(seed, pretrained=False)), key, {part: forget}, bench)
+
+
+def compute(name: str, metric: Any, seen: Outputs) -> Values:
+    """A metric's values, checked: named numbers that are finite, or None. Raises ConfigError that names the metric."""
+    try:
+        with seeded(0, "metric"):
+            values = metric(seen)
+    except Exception as e:
+        e.add_note(f"in metric {name}")
+        raise
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"metric {name} returned {type(values).__name__}; allowed: a dict of named numbers")
+    for key, value in values.items():
+        if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+            raise ConfigError(f"metric {name} returned {key}={value}; allowed: a finite number, or None")
+    return {str(key): value if value is None else float(value) for key, value in values.items()}

@@ -1,20 +1,56 @@
-"""What determines what: the keys under which models, outputs and rows are found again, and where a row was made."""
+"""What determines what: the addresses of one run's models, outputs and row."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ssd_bench.core.dataset import Dataset
-from ssd_bench.core.task import Images, Task
+from ssd_bench.core.task import Images, Request, seeds_of
 from ssd_bench.models.checkpoint import checkpoint_sha256
 from ssd_bench.run.plan import Plan
-from ssd_bench.store.address import _code, digest, hash_rows
-from ssd_bench.train.loop import RECIPE_VERSION
+from ssd_bench.store.address import address, code_of, digest, hash_rows
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model trained from a random start: everything that decides on its weights, and so the address of them.
+
+    The original is trained on D, a retrained model on D_r, a member of a pool on rows of its own: they differ in `rows`
+    alone, and whoever asks for the same rows under the same seed gets the same model.
+    """
+
+    rows: Tensor  # of the training images, int64, ascending
+    seed: int
+    recipe: Any
+    augment: Any
+    model: Any  # its settings
+    labels: Tensor  # of all training images
+    place: Mapping[str, Any]  # the data, how it is seen, and the machine's arithmetic
+
+    @cached_property
+    def key(self) -> dict[str, Any]:
+        """Labels count on the rows trained on, the model's checkpoint not at all."""
+        return {
+            "rows": hash_rows(self.rows),
+            "labels": hash_rows(self.labels[self.rows]),
+            "seed": self.seed,
+            "recipe": self.training,
+            "model": address(self.model, without=("checkpoint",)),
+            **self.place,
+        }
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """How it is trained, whatever on."""
+        return {"train": address(self.recipe), "augment": address(self.augment) if self.recipe.augment else None}
 
 
 @dataclass(frozen=True)
@@ -22,65 +58,104 @@ class Identity:
     """The keys of one run's artefacts, and the task that its row names."""
 
     original: dict[str, Any]  # all that determines the original model
+    trained: Trained | None  # the original, unless a checkpoint gives it
+    retrained: Trained  # what would be trained on D_r
     unlearned: dict[str, Any]  # all that determines the unlearned model
+    shared: dict[str, Any]  # all that determines what the method keeps for later requests, beside its own key
+    untrained: dict[str, Any]  # all that determines what a random model says, beside its seed
     row: dict[str, Any]  # all that determines the row
     task: dict[str, Any]
 
+    def kept(self, key: Any) -> dict[str, Any]:
+        """The address of what the method keeps for later requests under a key of its own."""
+        return {**self.shared, "key": key}
 
-def identify(plan: Plan, dataset: Dataset, task: Task, train: Images, device: torch.device, threads: int) -> Identity:
+
+def arithmetic(plan: Plan, device: torch.device, threads: int) -> dict[str, Any]:
+    """What rounding depends on. The number of threads decides on a CPU alone, the GPU's model on CUDA alone."""
+    machine = {"device": device.type, "torch": torch.__version__}
+    if device.type == "cpu":
+        machine["threads"] = threads
+    if device.type == "cuda":
+        machine["gpu"] = torch.cuda.get_device_name(device)
+    return machine | {"precision": plan.settings.precision, "compile": plan.settings.compile}
+
+
+def identify(
+    plan: Plan, dataset: Dataset, request: Request, train: Images, device: torch.device, threads: int
+) -> Identity:
     """The identity of the run that `plan` describes on this data and device."""
-    machine = {"device": device.type, "threads": threads, "torch": torch.__version__}
-    machine |= {"precision": plan.settings.precision, "compile": plan.settings.compile}
-    model = {key: value for key, value in asdict(plan.model).items() if key != "checkpoint"}
     view = {"mean": train.mean.tolist(), "std": train.std.tolist(), "side": train.side}
-    data = {
-        "data": dataset.fingerprint,
-        "labels": hash_rows(task.train_labels),
-        "rows": hash_rows(task.train),
-    }
+    place = {"data": dataset.fingerprint, "classes": len(request.classes), "view": view}
+    place["machine"] = arithmetic(plan, device, threads)
+    trained, retrained = (
+        Trained(
+            rows.sort().values, plan.settings.seed, recipe, plan.data.augment, plan.model, request.train_labels, place
+        )
+        for rows, recipe in ((request.train, plan.train), (request.retain, plan.train.without_selection()))
+    )
+    original = trained.key
     if plan.model.checkpoint:
-        source = {"checkpoint": checkpoint_sha256(Path(plan.model.checkpoint))}
-    else:
-        recipe = {
-            "train": asdict(plan.train),
-            "augment": asdict(plan.data.augment),
-            "version": RECIPE_VERSION,
-        }
-        source = {"recipe": digest(recipe), "seed": plan.settings.seed}
-    original = {"model": model, "view": view, **data, **source, **machine}
-    request = {"scenario": task.scenario, "retain": hash_rows(task.retain), "forget": hash_rows(task.forget)}
-    seeds = {"seed": plan.settings.seed, "seed_unlearn": plan.seed_unlearn, "seed_forget": plan.seed_forget}
-    method = {
-        "class": f"{type(plan.method).__module__}.{type(plan.method).__qualname__}",
-        "code": _code(type(plan.method)),
-        **asdict(plan.method),
+        given = {"checkpoint": checkpoint_sha256(Path(plan.model.checkpoint))}
+        original = {name: original[name] for name in ("rows", "labels", "model", *place)} | given
+    unlearned = {"original": digest(original), "method": address(plan.method), **_asked(plan, request)}
+    shared = {"original": original}
+    if code := code_of(type(plan.method)).get("code"):  # of the package's methods, the keys themselves say all
+        shared |= {"code": code, "seeds": unlearned["seeds"]}
+    task = _described(plan, dataset, request)
+    task |= {"recipe": digest(original.get("checkpoint", trained.training))[:16]}
+    task |= {"original": digest(original)[:16], "reference": digest(retrained.key)[:16]}
+    evaluate = address(plan.evaluate)
+    metrics = {name: address(metric) for name, metric in plan.metrics.items()}
+    task["evaluation"] = digest(evaluate)[:16]
+    return Identity(
+        original=original,
+        trained=None if plan.model.checkpoint else trained,
+        retrained=retrained,
+        unlearned=unlearned,
+        shared=shared,
+        untrained={"model": original["model"], **place},
+        row={"task": task, "unlearned": unlearned, "evaluate": evaluate, "metrics": metrics},
+        task=task,
+    )
+
+
+def _asked(plan: Plan, request: Request) -> dict[str, Any]:
+    """What a method sees of the request, beside the original."""
+    seeds = {"seed": plan.settings.seed, "seed_unlearn": plan.seed_unlearn}
+    return {
+        "rows": hash_rows(request.train),
+        "retain": hash_rows(request.retain),
+        "forget": hash_rows(request.forget),
+        "group": hash_rows(request.group),
+        "labels": hash_rows(request.train_labels),
+        "scenario": request.scenario,
+        "forget_label": request.forget_label,
+        "train": address(plan.train),
+        "augment": address(plan.data.augment),
+        "seeds": {name: value for name, value in seeds.items() if name in seeds_of(plan.method)},
     }
-    unlearned = {
-        "original": digest(original), "train": asdict(plan.train), "method": method, **request, **seeds, **machine,
-        "version": RECIPE_VERSION,
-    }  # fmt: skip
-    metrics = {name: asdict(metric) for name, metric in plan.metrics.items()}
-    evaluation = {"evaluate": asdict(plan.evaluate), "metrics": metrics}
-    described = {
+
+
+def _described(plan: Plan, dataset: Dataset, request: Request) -> dict[str, Any]:
+    """The task in words and numbers. A seed that decides on nothing is null."""
+    return {
         "data": plan.names["data"],
         "model": plan.names["model"],
-        "recipe": source.get("recipe", source.get("checkpoint", ""))[:16],
-        "original": digest(original)[:16],
-        "scenario": task.scenario,
-        "target": task.target,
-        "target_index": task.target_index,
-        "placebo": task.placebo,
-        "n_train": len(task.train),
-        "n_forget": len(task.forget),
-        "n_test": len(task.test_labels),
-        **seeds,
+        "scenario": request.scenario,
+        "target": request.target,
+        "target_index": request.target_index,
+        "placebo": request.placebo,
+        "n_train": len(request.train),
+        "n_forget": len(request.forget),
+        "n_test": len(request.test_labels),
+        "seed": plan.settings.seed,
+        "seed_unlearn": plan.seed_unlearn if "seed_unlearn" in seeds_of(plan.method) else None,
+        "seed_forget": plan.seed_forget if request.drawn else None,
         "fidelity": plan.settings.fidelity,
-        "forget_sha256": task.forget_sha256,
+        "forget_sha256": request.forget_sha256,
         "data_sha256": dataset.fingerprint,
-        "evaluation": digest(evaluation)[:16],
     }
-    row = {"task": described, "unlearned": unlearned, **evaluation}
-    return Identity(original, unlearned, row, described)
 
 
 def row_path(out: Path, plan: Plan, identity: Identity) -> Path:

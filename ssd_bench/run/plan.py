@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ssd_bench.core.build import _explain, build
+from ssd_bench.core.build import build, explain
 from ssd_bench.core.errors import ConfigError, check_choice
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -42,8 +43,6 @@ class Evaluate:
     attack_seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in self.sets:
-            check_choice("sets", name, SETS)
         if not self.sets:
             raise ValueError(f"sets must name at least one of {', '.join(SETS)}")
         check_choice("average", self.average, ("sample", "batch"))
@@ -111,12 +110,19 @@ class Plan:
         return self.settings.seed if self.settings.seed_forget is None else self.settings.seed_forget
 
 
+def check_names(metric: str, values: Iterable[str], owner: dict[str, str]) -> None:
+    """Note which metric claims which names. Raises ConfigError where another one did."""
+    for name in values:
+        if owner.setdefault(name, metric) != metric:
+            raise ConfigError(f"metric {metric} and metric {owner[name]} both return {name}; rename it in one of them")
+
+
 def plan(cfg: DictConfig, names: dict[str, str]) -> Plan:
     """Every object that a run needs. Raises ConfigError for the first setting that is wrong."""
     try:
         config = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as e:
-        raise ConfigError(_explain(e, "")) from e
+        raise ConfigError(explain(e, "")) from e
     loose = {key: value for key, value in config.items() if key not in (*GROUPS, "metric", "evaluate", "experiment")}
     settings = build({k: str(v) if k == "threads" else v for k, v in loose.items()}, "", Settings)
     for group in GROUPS:
@@ -124,5 +130,10 @@ def plan(cfg: DictConfig, names: dict[str, str]) -> Plan:
             raise ConfigError(f"{group}={config[group]} is no option of the group")
     objects = {group: build(config[group], group) for group in GROUPS}
     evaluate = build(config["evaluate"], "evaluate", Evaluate)
+    for name in evaluate.sets:
+        check_choice("evaluate.sets", name, (*SETS, *getattr(objects["scenario"], "sets", ())))
     metrics = {name: build(node, f"metric.{name}") for name, node in config["metric"].items()}
+    owner: dict[str, str] = {}
+    for name, metric in metrics.items():
+        check_names(name, getattr(metric, "about", ()), owner)
     return Plan(settings=settings, evaluate=evaluate, metrics=metrics, names=names, config=config, **objects)

@@ -1,4 +1,4 @@
-"""The original: found in the store, or trained now."""
+"""What is trained from a random start: found in the store, or trained now."""
 
 from __future__ import annotations
 
@@ -8,68 +8,70 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.core.seeds import generator
+from ssd_bench.core.seeds import derive_seed, generator, seeded
 from ssd_bench.core.task import Images
 from ssd_bench.run.bench import Bench
+from ssd_bench.run.identity import Trained
 from ssd_bench.store.artefacts import Artefact
-from ssd_bench.store.resume import Checkpoint, checkpoints
-from ssd_bench.train.loop import fit
+from ssd_bench.store.resume import checkpoints
+from ssd_bench.train.loop import Checkpoint, fit
 from ssd_bench.train.passes import predict
-from ssd_bench.train.recipe import Recipe
+
+KIND = "trained"
 
 
-def train_original(
-    model: nn.Module,
-    images: dict[str, Images],
-    rows: Tensor,
-    recipe: Recipe,
-    augment: Any,
-    seeds: tuple[object, ...],
-    checkpoint: Checkpoint | None = None,
-) -> None:
-    """Train `model` in place on these rows of the "train" images, its draws from `task.generator(*seeds)`.
+class BestTest:
+    """After each epoch, keeps the weights with the best accuracy on the test images, as the released code does.
 
-    recipe.select=last keeps the last epoch's weights; best_test those of the epoch with the best accuracy on the
-    "test" images, as the released code does: a leak, and there for comparison alone.
+    A leak, and there for comparison alone (recipe.select=best_test).
     """
-    best: dict[str, Tensor] = {}  # "accuracy" and the weights
-    test = images["test"]
 
-    def keep_best(epoch: int) -> None:
-        right = predict(model, test, torch.arange(len(test)), 128).argmax(1) == test.labels.cpu()
-        if "accuracy" not in best or right.double().mean() > best["accuracy"]:
-            best.update(copy.deepcopy(model.state_dict()), accuracy=right.double().mean())
+    def __init__(self, model: nn.Module, test: Images) -> None:
+        self.model, self.test = model, test
+        self.state: dict[str, Tensor] = {}  # "accuracy" and the weights
 
-    fit(
-        model,
-        images["train"],
-        rows,
-        recipe,
-        generator(*seeds),
-        "original",
-        augment=augment if recipe.augment else None,
-        after_epoch=keep_best if recipe.select == "best_test" else None,
-        checkpoint=checkpoint,
-        kept=best,
-    )
+    def __call__(self, epoch: int) -> None:
+        logits = predict(self.model, self.test, torch.arange(len(self.test)), 128)
+        accuracy = (logits.argmax(1) == self.test.labels.cpu()).double().mean()
+        if "accuracy" not in self.state or accuracy > self.state["accuracy"]:
+            self.state.update(copy.deepcopy(self.model.state_dict()), accuracy=accuracy)
+
+    def restore(self) -> None:
+        """Put the best weights into the model."""
+        self.model.load_state_dict({name: t for name, t in self.state.items() if name != "accuracy"})
+
+
+def initial(bench: Bench, seed: int) -> nn.Module:
+    """The model that every training of this seed starts from: the original and the retrained one begin alike."""
+    return bench.new_model(derive_seed(seed, "trained", "init"))
+
+
+def train(bench: Bench, wanted: Trained, what: str, checkpoint: Checkpoint | None = None) -> nn.Module:
+    """Train `wanted`; what: the name shown beside the progress."""
+    model = bench.compiled(initial(bench, wanted.seed))
+    best = BestTest(model, bench.images["test"]) if wanted.recipe.select == "best_test" else None
+    with seeded(wanted.seed, "trained"):
+        fit(
+            model,
+            bench.images["train"],
+            wanted.rows,
+            wanted.recipe,
+            generator(wanted.seed, "trained", "batches"),
+            what,
+            augment=wanted.augment if wanted.recipe.augment else None,
+            after_epoch=best,
+            checkpoint=checkpoint,
+        )
     if best:
-        model.load_state_dict({name: t for name, t in best.items() if name != "accuracy"})
+        best.restore()
+    return model
 
 
-def train_or_find(bench: Bench, model: nn.Module) -> Artefact | None:
-    """Put the original's weights into `model`: found in the store or trained now. None: a checkpoint gave them."""
-    plan = bench.plan
-    if plan.model.checkpoint:
-        return None
-
-    key, seeds = bench.identity.original, (plan.settings.seed, "original", "batches")
-    with checkpoints(bench.store, "original", key) as resumed:
+def train_or_find(bench: Bench, wanted: Trained, what: str, anew: bool = False) -> Artefact:
+    """The weights of `wanted`: found in the store, or trained now (always if `anew`)."""
+    with checkpoints(bench.store, KIND, wanted.key) as resumed:
 
         def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
-            checkpoint = resumed("training")
-            train_original(model, bench.images, bench.task.train, plan.train, plan.data.augment, seeds, checkpoint)
-            return model.state_dict(), {}
+            return train(bench, wanted, what, resumed("training")).state_dict(), {"parallel": bench.parallel}
 
-        artefact = bench.store.get_or_make("original", key, make, clock=resumed.clock)
-    model.load_state_dict(artefact.tensors)
-    return artefact
+        return bench.store.get_or_make(KIND, wanted.key, make, anew, clock=resumed.clock)

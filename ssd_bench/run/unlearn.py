@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ssd_bench.core.task import Context, Images, Split
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.core.seeds import seeded
+from ssd_bench.core.task import Context, Split, ask
+from ssd_bench.data.source import forget_loaded
 from ssd_bench.methods.original import Original
 from ssd_bench.run.bench import Bench
-from ssd_bench.store.address import digest
-from ssd_bench.store.artefacts import Store
+from ssd_bench.run.trained import KIND, train_or_find
+from ssd_bench.store.address import address, digest
+from ssd_bench.store.artefacts import Artefact, Store, forget_recent
 from ssd_bench.store.resume import Checkpoints, checkpoints
 from ssd_bench.train import devices
 from ssd_bench.train.loop import check_finite
@@ -24,128 +29,209 @@ from ssd_bench.train.passes import in_model
 
 
 @dataclass
+class Unlearned:
+    """A model, the key under which it is found again, and the row's sections about its making."""
+
+    model: nn.Module
+    key: Any
+    sections: dict[str, Any]
+
+
+@dataclass
 class Cache:
     """`Context.cached`: what depends on the original alone is made once, and its cost is told apart from the rest."""
 
     store: Store
-    original: Any  # key of the original
+    address_of: Callable[[Any], Any]  # the method's own key -> all that determines what is kept under it
     device: torch.device
+    parallel: bool = False  # whether other jobs share the machine
     aside_s: float = 0.0  # spent in here: making, but also waiting for another process, reading and writing
-    cost_s: dict[str, float] = field(default_factory=dict)  # per kind, when it was made
+    cost_s: dict[str, dict[str, float]] = field(default_factory=dict)  # per kind and address: when it was made
     found: dict[str, bool] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
+    beside: bool = False  # whether any of it was made while other jobs shared the machine
+    given: list[tuple[str, Tensor, int]] = field(default_factory=list)  # kind, tensor and its version when handed out
+    _depth: int = 0
+    _found_s: float = 0.0  # cost of what was found inside something that is being made
 
     def cached(self, kind: str, key: Any, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The tensors (on the CPU) kept under this kind and key for this original, made by `make()` if need be."""
+        """The tensors (on the CPU, not to be changed) kept under this kind and key, made by `make()` if need be.
+
+        What `make` draws from global random numbers is seeded by the key, so that it is the same whoever makes it.
+        """
+        key = self.address_of(key)
 
         def timed() -> tuple[dict[str, Tensor], dict[str, Any]]:
-            tensors = make()
+            with seeded(0, kind, digest(key)):
+                tensors = make()
             devices.synchronise(self.device)
-            return tensors, {}
+            return tensors, {"parallel": self.parallel or self.beside}
 
         devices.synchronise(self.device)
-        start = time.monotonic()
-        artefact = self.store.get_or_make(kind, {"original": self.original, **key}, timed)
-        self.aside_s += time.monotonic() - start
-        self.cost_s[kind] = artefact.cost_s
-        self.found[kind] = artefact.found
-        self.paths[kind] = str(artefact.path)
+        start, self._depth = time.monotonic(), self._depth + 1
+        try:
+            artefact = self.store.get_or_make(kind, key, timed, clock=lambda: time.monotonic() + self._found_s)
+        finally:
+            self._depth -= 1
+        if self._depth:  # made for something that is kept itself: its cost is part of that one's
+            self._found_s += artefact.cost_s if artefact.found else 0.0
+        else:
+            self.aside_s += time.monotonic() - start
+            self.cost_s.setdefault(kind, {})[str(artefact.path)] = artefact.cost_s
+        self._note(kind, artefact)
         return artefact.tensors
 
+    def _note(self, kind: str, artefact: Artefact) -> None:
+        self.beside |= bool(artefact.about.get("parallel"))
+        self.found[kind] = artefact.found and self.found.get(kind, True)
+        self.paths[kind] = str(artefact.path)
+        self.given += [(kind, t, t._version) for t in artefact.tensors.values()]
 
-def split_of(bench: Bench) -> Split:
-    """The training side of the task."""
-    task = bench.task
-    return Split(
-        images=bench.images["train"],
-        rows=task.train,
-        retain=task.retain,
-        forget=task.forget,
-        group=task.group,
-        scenario=task.scenario,
-        forget_label=task.forget_label,
-        n_classes=len(task.classes),
-    )
+    @property
+    def shared_s(self) -> dict[str, float]:
+        """Seconds that making it took, by kind."""
+        return {kind: sum(each.values()) for kind, each in self.cost_s.items()}
 
 
-def unlearn(bench: Bench, original: nn.Module) -> dict[str, Any]:
-    """The unlearned model, found in the store or made now, and the row's sections about its making."""
+def unlearn(bench: Bench, original: nn.Module) -> Unlearned:
+    """The unlearned model: found in the store, or made now."""
     plan, key = bench.plan, bench.identity.unlearned
     if isinstance(plan.method, Original):
-        return {"model": original, "times": {"method_s": 0.0, "online_s": 0.0}, "cached": {}, "artefacts": {}}
+        return Unlearned(
+            original, bench.identity.original, {"times": {"method_s": 0.0, "online_s": 0.0, "shared_s": {}}}
+        )
+    if ask(plan.method, "trains_on", bench.split()) is not None:
+        return _retrain(bench)
     with checkpoints(bench.store, "unlearned", key, keep=not plan.settings.save_model) as resumed:
         if not plan.settings.force and (found := bench.store.get("unlearned", key, locked=True)):
             model = copy.deepcopy(original)
             model.load_state_dict(found.tensors)
-            return {
-                "model": model,
-                **found.about,
-                "cached": found.about["cached"] | {"unlearned": True},
-                "artefacts": found.about["artefacts"] | {"unlearned": str(found.path)},
-            }
-        return make(bench, original, resumed)
+            sections = copy.deepcopy(found.about)
+            sections["cached"]["unlearned"] = True
+            sections["artefacts"]["unlearned"] = str(found.path)
+            return Unlearned(bench.compiled(model), key, sections)
+        return _make(bench, original, resumed)
 
 
-def make(bench: Bench, original: nn.Module, resumed: Checkpoints) -> dict[str, Any]:
+def _retrain(bench: Bench) -> Unlearned:
+    """A model that was trained without D_f: like the original, made once and found by what it was trained on."""
+    wanted = bench.identity.retrained
+    with devices.measured(bench.device) as measured:
+        artefact = train_or_find(bench, wanted, bench.plan.names["method"], anew=bench.plan.settings.force)
+    model = bench.new_model(0, pretrained=False)
+    model.load_state_dict(artefact.tensors)
+    sections = {
+        "times": {"method_s": measured.seconds, "online_s": 0.0, "shared_s": {KIND: artefact.cost_s}},
+        "memory": {"peak_bytes": measured.peak_bytes, "what": measured.what},
+        "cached": {"unlearned": artefact.found},
+        "artefacts": {"unlearned": str(artefact.path)},
+        "parallel": bench.parallel or artefact.about["parallel"],
+    }
+    return Unlearned(bench.compiled(model), wanted.key, sections)
+
+
+def _make(bench: Bench, original: nn.Module, resumed: Checkpoints) -> Unlearned:
     """Call the method, time it, and keep what comes out."""
-    plan, task, key = bench.plan, bench.task, bench.identity.unlearned
-    cache = Cache(bench.store, bench.identity.original, bench.device)
-    data = split_of(bench)
-    context = Context(
+    plan, key, name = bench.plan, bench.identity.unlearned, bench.plan.names["method"]
+    cache = Cache(bench.store, bench.identity.kept, bench.device, bench.parallel)
+    data, context = bench.split(), _context(bench, cache, resumed)
+    model = bench.compiled(copy.deepcopy(original))
+    _warm_up(bench, model, data)
+    watched = _untouched(name, data, cache), _named(f"method {name}"), seeded(*_global_seed(bench))
+    with watched[0], watched[1], watched[2], devices.measured(bench.device, resumed.clock) as measured:
+        model = plan.method(model, data, context)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"method {name} returned {type(model).__name__}; it has to return the model")
+    check_finite(model, name)
+    kept = {
+        "times": _times(measured.seconds, cache),
+        "details": context.details,
+        "memory": {"peak_bytes": measured.peak_bytes, "what": measured.what},
+        "cached": cache.found | {"unlearned": False},
+        "artefacts": cache.paths | {"unlearned": None},
+        "parallel": bench.parallel or cache.beside,
+    }
+    sections = copy.deepcopy(kept)
+    if plan.settings.save_model:
+        artefact = bench.store.put("unlearned", key, model.state_dict(), kept, measured.seconds)
+        sections["artefacts"]["unlearned"] = str(artefact.path)
+    return Unlearned(model, key, sections)
+
+
+def _times(seconds: float, cache: Cache) -> dict[str, Any]:
+    full = "importance_full"
+    cost = cache.shared_s.get(full)
+    return {
+        "method_s": seconds,
+        "online_s": seconds - cache.aside_s,
+        "shared_s": cache.shared_s,
+        f"{full}_s": 0.0 if cache.found.get(full) else cost,
+        f"{full}_cost_s": cost,
+    }
+
+
+def _context(bench: Bench, cache: Cache, resumed: Checkpoints) -> Context:
+    plan = bench.plan
+    return Context(
         device=bench.device,
         seed=plan.settings.seed,
         seed_unlearn=plan.seed_unlearn,
         recipe=plan.train,
         augment=plan.data.augment,
-        fresh_model=bench.new_model,
+        fresh_model=lambda *args, **kwargs: bench.compiled(bench.new_model(*args, **kwargs)),
         head=plan.model.head,
         cached=cache.cached,
         checkpoint=resumed,
     )
-    _warm_up(original, data.images, task.train[:64], bench.identity.original["model"])
-    model = copy.deepcopy(original)
-    with devices.measured(bench.device, resumed.clock) as measured:
-        model = plan.method(model, data, context)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"method {plan.names['method']} returned {type(model).__name__}; it has to return the model")
-    check_finite(model, plan.names["method"])
-    full = "importance_full"
-    about = {
-        "times": {
-            "method_s": measured.seconds,
-            "online_s": measured.seconds - cache.aside_s,
-            f"{full}_s": 0.0 if cache.found.get(full) else cache.cost_s.get(full),
-            f"{full}_cost_s": cache.cost_s.get(full),
-        },
-        "details": context.details,
-        "memory": {"peak_bytes": measured.peak_bytes, "what": measured.what},
-        "cached": cache.found,
-        "artefacts": cache.paths,
-    }
-    made = {
-        "model": model,
-        **about,
-        "cached": cache.found | {"unlearned": False},
-        "artefacts": cache.paths | {"unlearned": None},
-    }
-    if plan.settings.save_model:
-        kept = bench.store.put("unlearned", key, model.state_dict(), about, measured.seconds)
-        made["artefacts"]["unlearned"] = str(kept.path)
-    return made
+
+
+def _global_seed(bench: Bench) -> tuple[Any, ...]:
+    """What a method draws without asking for a generator follows the seeds that it says it uses, and nothing else."""
+    return 0, "method", *sorted(bench.identity.unlearned["seeds"].items())
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """An error inside says where it was."""
+    try:
+        yield
+    except Exception as e:
+        e.add_note(f"in {what}")
+        raise
+
+
+@contextmanager
+def _untouched(name: str, data: Split, cache: Cache) -> Iterator[None]:
+    """Raises ConfigError if the method changes images or cached tensors in place: later runs would see it."""
+    pixels = data.images.pixels
+    before = pixels._version
+    yield
+    changed = [] if pixels._version == before else ["the images"]
+    changed += sorted({f"what it got as {kind}" for kind, t, version in cache.given if t._version != version})
+    if changed:
+        forget_loaded(), forget_recent()  # what this process has in memory is no longer what was loaded
+        raise ConfigError(f"method {name} changed {' and '.join(changed)} in place; it has to work on a clone")
 
 
 _warm: set[str] = set()  # what this process has warmed up
 
 
-def _warm_up(model: nn.Module, images: Images, rows: Tensor, architecture: dict[str, Any]) -> None:
+def _warm_up(bench: Bench, model: nn.Module, data: Split) -> None:
     """One forward and backward pass, so that no method pays for the first use of the device's kernels.
 
-    Once in a process for each architecture and device: later runs find them warm.
+    Once in a process for each architecture and device, later runs find them warm; a model that is compiled for itself
+    is warmed up each time, as it is trained. Its state is as before.
     """
-    inputs, labels = images.batch(rows.to(images.pixels.device))
-    what = digest([architecture, str(inputs.device), list(inputs.shape)])
-    if what in _warm:
+    inputs, labels = data.images.batch(data.rows[:64].to(bench.device))
+    what = digest([address(bench.plan.model), str(inputs.device), list(inputs.shape)])
+    if what in _warm and not bench.plan.settings.compile:
         return
     _warm.add(what)
-    with in_model():
-        cross_entropy(copy.deepcopy(model)(inputs), labels).backward()
+    state, training = copy.deepcopy(model.state_dict()), model.training
+    with seeded(0, "warm up"), in_model():
+        loss = cross_entropy(model.train()(inputs), labels)
+    with in_model.backward():
+        loss.backward()
+    model.zero_grad(set_to_none=True)
+    model.load_state_dict(state)
+    model.train(training)

@@ -1,1 +1,1 @@
-"""What is to be forgotten. Each file holds one scenario: its settings, and Dataset -> Task."""
+"""What is to be forgotten. Each file holds one scenario: its settings, and Dataset -> Request."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from ssd_bench.core.dataset import Dataset
 from ssd_bench.core.errors import ConfigError, check_choice
 from ssd_bench.core.seeds import generator
-from ssd_bench.core.task import Task
+from ssd_bench.core.task import Request
 
 
 def find_class(target: str | None, names: tuple[str, ...], aliases: dict[str, str], fallback: list[str]) -> int:
@@ -24,9 +24,9 @@ def find_class(target: str | None, names: tuple[str, ...], aliases: dict[str, st
     return names.index(target)
 
 
-def class_task(
+def class_request(
     scenario: str, dataset: Dataset, level: str, select_by: str, index: int, placebo: bool, seed: int
-) -> Task:
+) -> Request:
     """The task of forgetting one class: `level` is what the model is trained on, `select_by` where the class lies."""
     names = dataset.names(select_by)
     train_group, test_group = (dataset.labelled(part, select_by) for part in (dataset.train, dataset.test))
@@ -47,7 +47,7 @@ def class_task(
     retain_mask = ~held if placebo else train_group != index
     retain = _by_class(retain_mask.nonzero().flatten(), train_group)
     retain_test = _by_class((test_group != index).nonzero().flatten(), test_group)
-    return Task(
+    return Request(
         scenario=scenario,
         target=names[index],
         target_index=index,
@@ -67,6 +67,7 @@ def class_task(
         },
         forget_label=int(labels[forget[0]]),
         placebo=placebo,
+        drawn=placebo,
     )
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from ssd_bench.core.dataset import Dataset
-from ssd_bench.core.task import Task
-from ssd_bench.scenarios.classes import class_task, find_class
+from ssd_bench.core.task import Request
+from ssd_bench.scenarios.classes import class_request, find_class
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class FullClass:
     placebo: bool = False
     batch_size: int = 64
 
-    def __call__(self, dataset: Dataset, targets: dict[str, list[str]], seed: int) -> Task:
+    def __call__(self, dataset: Dataset, targets: dict[str, list[str]], seed: int) -> Request:
         level = dataset.labels
         index = find_class(self.target, dataset.names(level), dataset.aliases, targets.get("full_class", []))
-        return class_task("full_class", dataset, level, level, index, self.placebo, seed)
+        return class_request("full_class", dataset, level, level, index, self.placebo, seed)

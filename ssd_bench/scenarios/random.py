@@ -7,7 +7,7 @@ import torch
 from ssd_bench.core.dataset import Dataset
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.seeds import generator
-from ssd_bench.core.task import Task
+from ssd_bench.core.task import Request
 
 DEFAULT = 100
 
@@ -32,7 +32,7 @@ class Random:
         if self.fraction is not None and not 0 < self.fraction < 1:
             raise ValueError(f"fraction must be between 0 and 1, got {self.fraction}")
 
-    def __call__(self, dataset: Dataset, targets: dict[str, list[str]], seed: int) -> Task:
+    def __call__(self, dataset: Dataset, targets: dict[str, list[str]], seed: int) -> Request:
         labels = dataset.labelled(dataset.train, dataset.labels)
         total = len(labels)
         n = self.n_forget if self.fraction is None else self._share(total)
@@ -41,7 +41,7 @@ class Random:
         drawn = torch.randperm(total, generator=generator(seed, "forget"))
         forget, retain = drawn[:n], drawn[n:]
         test = torch.arange(len(dataset.test.fine))
-        return Task(
+        return Request(
             scenario="random",
             target=None,
             target_index=None,
@@ -61,6 +61,7 @@ class Random:
             },
             forget_label=None,
             placebo=self.placebo,
+            drawn=True,
         )
 
     def _share(self, total: int) -> int:

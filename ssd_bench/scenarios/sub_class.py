@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from ssd_bench.core.dataset import Dataset
 from ssd_bench.core.errors import ConfigError
-from ssd_bench.core.task import Task
-from ssd_bench.scenarios.classes import class_task, find_class
+from ssd_bench.core.task import Request
+from ssd_bench.scenarios.classes import class_request, find_class
 
 
 @dataclass(frozen=True)
@@ -16,11 +16,11 @@ class SubClass:
     placebo: bool = False
     batch_size: int = 64
 
-    def __call__(self, dataset: Dataset, targets: dict[str, list[str]], seed: int) -> Task:
+    def __call__(self, dataset: Dataset, targets: dict[str, list[str]], seed: int) -> Request:
         if not dataset.coarse_names:
             raise ConfigError(
                 f"scenario=sub_class needs a data set with finer classes than its labels, and {dataset.name} has none; "
                 "allowed: data=cifar20, data=digits"
             )
         index = find_class(self.target, dataset.fine_names, {}, targets.get("sub_class", []))
-        return class_task("sub_class", dataset, "coarse", "fine", index, self.placebo, seed)
+        return class_request("sub_class", dataset, "coarse", "fine", index, self.placebo, seed)

@@ -1,14 +1,37 @@
-"""Addresses: hashes of all that determines a result."""
+"""Addresses: what determines a result, in full, so that no result is mistaken for another.
+
+Settings count, and so does code. What the package ships declares a `version`, which is raised when what it computes
+changes; what a user brings counts by its source, and so do the modules of theirs that it imports. Comments and layout
+do not count.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 import inspect
+import io
 import json
+import sys
+import sysconfig
+import tokenize
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from importlib.metadata import version
+from importlib.util import find_spec, resolve_name
+from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
+import numpy as np
 from torch import Tensor
+
+OURS = __name__.partition(".")[0]
+_KEPT = "__ssd_bench_source__"  # where a module keeps the source that it was first seen with
+_INSTALLED = tuple(
+    str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
 
 
 def digest(key: Any) -> str:
@@ -21,6 +44,187 @@ def hash_rows(rows: Tensor) -> str:
     return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()
 
 
-def _code(cls: type) -> str:
-    """Hash of the module that a method is written in, comments and layout left out: an edited method is another one."""
-    return digest(ast.dump(ast.parse(inspect.getsource(inspect.getmodule(cls)))))
+def address(thing: Any, without: tuple[str, ...] = ()) -> Any:
+    """All that determines `thing`, as a JSON-able value: the path of its class, that class's code, its settings.
+
+    Plain values stand for themselves, tensors for their bytes. without: fields that do not count, such as a file's
+    path where its content does. Raises TypeError for what has neither fields nor a value.
+    """
+    if thing is None or isinstance(thing, bool | int | float | str):
+        return thing
+    if isinstance(thing, dict):
+        return {str(key): address(value) for key, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [address(value) for value in thing]
+    if isinstance(thing, Enum):
+        return [_path(type(thing)), thing.name]
+    if isinstance(thing, Path):
+        return str(thing)
+    if isinstance(thing, Tensor | np.ndarray):
+        values = np.ascontiguousarray(thing.detach().cpu().numpy() if isinstance(thing, Tensor) else thing)
+        return [str(values.dtype), list(values.shape), hashlib.sha256(values.tobytes()).hexdigest()]
+    if isinstance(thing, type | FunctionType):
+        return {"class": _path(thing), **code_of(thing)}
+    if not (is_dataclass(thing) or hasattr(thing, "__dict__")):
+        raise TypeError(f"{type(thing).__name__} has no address: it has no fields and is no plain value")
+    names = [f.name for f in fields(thing)] if is_dataclass(thing) else sorted(vars(thing))
+    settings = {name: address(getattr(thing, name)) for name in names if name not in without}
+    return {"class": _path(type(thing)), **code_of(type(thing)), "settings": settings}
+
+
+def code_of(thing: type | FunctionType) -> dict[str, Any]:
+    """What a class or function is made of: versions of the package's classes that it builds on, the user's source.
+
+    libraries: of a class that names some (`libraries = ("timm",)`), the versions that are installed.
+    """
+    parts: dict[str, Any] = {}
+    for each in inspect.getmro(thing) if isinstance(thing, type) else (thing,):
+        module = each.__module__
+        if _top(module) == OURS:
+            if "version" in vars(each):
+                parts.setdefault("versions", {})[_path(each)] = each.version
+        elif _is_users(module, thing.__module__):
+            parts.setdefault("code", {})[module] = _source_with_imports(module) or _bytecode(each)
+        for library in vars(each).get("libraries", ()):
+            parts.setdefault("libraries", {})[library] = version(library)
+    return parts
+
+
+def _path(thing: type | FunctionType) -> str:
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _is_users(module: str, of: str) -> bool:
+    """Whether a module that `of` builds on is the user's own: part of the same package, or not installed at all."""
+    top = _top(module)
+    if top == OURS or (top in sys.stdlib_module_names and top != "__main__"):
+        return False
+    if top == _top(of):
+        return True
+    path = _file_of(top)
+    return path is not None and not str(path).startswith(_INSTALLED)
+
+
+def _file_of(module: str) -> Path | None:
+    """Where the source of a module lies; None where it has none. Imports nothing but the packages around it."""
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        path = getattr(loaded, "__file__", None)
+    else:
+        try:
+            spec = find_spec(module)
+        except (ImportError, AttributeError, ValueError):
+            return None
+        path = spec.origin if spec and spec.has_location else None
+    return Path(path).resolve() if path and path.endswith(".py") else None
+
+
+def _source(module: str) -> str | None:
+    """The source of a module as it was when this process first asked: what was edited later is not what runs here."""
+    loaded = sys.modules.get(module)
+    known = getattr(loaded, _KEPT, None)
+    if known and known[0] is loaded.__spec__:  # another one after importlib.reload
+        return known[1]
+    path = _file_of(module)
+    if path is None or not path.exists():
+        return None
+    source = path.read_text()
+    if loaded is not None:
+        setattr(loaded, _KEPT, (loaded.__spec__, source))
+    return source
+
+
+def _source_with_imports(module: str) -> dict[str, str] | None:
+    """Hash of a user's module and of each module of theirs that it imports, directly or not; None without source."""
+    found: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or not _is_users(name, module) or (source := _source(name)) is None:
+            continue
+        found[name] = hashlib.sha256(_tokens(source).encode()).hexdigest()
+        is_package = hasattr(sys.modules.get(name), "__path__") or _file_of(name).name == "__init__.py"
+        waiting += _imported(source, name if is_package else name.rpartition(".")[0])
+    return dict(sorted(found.items())) or None
+
+
+def _imported(source: str, package: str) -> Iterator[str]:
+    """Names of the modules that a source may import, wherever in it; `from a import b` may mean a.b."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                parts = alias.name.split(".")
+                yield from (".".join(parts[: i + 1]) for i in range(len(parts)))
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = resolve_name("." * node.level + base, package)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+_LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER}
+_MARKS = {tokenize.INDENT: "\x01", tokenize.DEDENT: "\x02", tokenize.NEWLINE: "\n"}
+_OPENS, _CLOSES = (  # Python 3.12 takes f-strings apart: put together again, every version sees the same
+    {getattr(tokenize, f"{kind}STRING_{end}", None) for kind in "FT"} - {None} for end in ("START", "END")
+)
+
+
+def _tokens(source: str) -> str:
+    """The source without comments and layout, the same in every version of Python."""
+    lines, out, depth, begun = source.splitlines(keepends=True), [], 0, (0, 0)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in _OPENS:
+            depth, begun = depth + 1, begun if depth else token.start
+        elif token.type in _CLOSES:
+            depth -= 1
+            if depth == 0:
+                out.append(_between(lines, begun, token.end))
+        elif depth == 0 and token.type not in _LAYOUT:
+            out.append(_MARKS.get(token.type, token.string))
+    return "\x00".join(out)
+
+
+def _between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
+    if start[0] == end[0]:
+        return lines[start[0] - 1][start[1] : end[1]]
+    return "".join([lines[start[0] - 1][start[1] :], *lines[start[0] : end[0] - 1], lines[end[0] - 1][: end[1]]])
+
+
+def _bytecode(thing: type | FunctionType, seen: set[int] | None = None) -> str:
+    """Hash of compiled code, for what was typed into an interpreter: functions, and those that they call by name."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen:
+        return ""
+    seen.add(id(thing))
+    if isinstance(thing, FunctionType):
+        globals_ = [thing.__globals__.get(name) for name in _names(thing.__code__)]
+        called = [g for g in globals_ if isinstance(g, type | FunctionType) and g.__module__ == thing.__module__]
+        parts = [_code(thing.__code__), *(_bytecode(each, seen) for each in called)]
+    else:
+        members = (inspect.unwrap(getattr(m, "__func__", m)) for m in vars(thing).values())
+        parts = [_bytecode(m, seen) for m in members if isinstance(m, FunctionType)]
+        plain = (bool, int, float, str, tuple, type(None))
+        parts += [f"{name}={m!r}" for name, m in vars(thing).items() if isinstance(m, plain)]
+    return digest(parts)
+
+
+def _code(code: CodeType) -> list[Any]:
+    return [code.co_code.hex(), list(code.co_names), list(code.co_varnames), [_constant(c) for c in code.co_consts]]
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, CodeType):
+        return _code(value)
+    return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for const in code.co_consts:
+        if isinstance(const, CodeType):
+            yield from _names(const)

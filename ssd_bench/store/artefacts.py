@@ -157,6 +157,11 @@ def read_artefact(path: Path) -> Artefact:
         raise Damaged(f"{type(e).__name__}: {e}" if isinstance(e, KeyError) else str(e)) from e
 
 
+def forget_recent() -> None:
+    """Read artefacts from disk again: what is in memory may have been changed."""
+    _recent.clear()
+
+
 def _remember(artefact: Artefact) -> Artefact:
     _recent[artefact.path] = artefact
     while len(_recent) > _RECENT:

@@ -13,7 +13,7 @@ from ssd_bench.core.errors import ConfigError
 from ssd_bench.store.artefacts import read_artefact
 from ssd_bench.store.files import PART, Damaged
 from ssd_bench.store.resume import Checkpoint
-from ssd_bench.store.rows import read_rows
+from ssd_bench.store.rows import every_row
 
 TRAINING = "training"  # the checkpoints of trainings that have not come to their end
 
@@ -34,13 +34,13 @@ def size_of(path: Path) -> int:
 
 def uses(folder: Path) -> Counter[tuple[str, ...]]:
     """How many rows name an artefact, by its kind and file name: the folder may have been moved."""
-    named = (path for row in read_rows(folder) for path in set(row["artefacts"].values()) if path)
+    named = (path for row in every_row(folder) for path in set(row["artefacts"].values()) if path)
     return Counter(Path(path).parts[-2:] for path in named)
 
 
 def unsound(folder: Path) -> list[Path]:
     """The rows under a folder that cannot be read."""
-    sound = {folder / row["path"] for row in read_rows(folder)}
+    sound = {folder / row["path"] for row in every_row(folder)}
     return [path for path in sorted(folder.rglob("metrics.json")) if path not in sound]
 
 

@@ -16,17 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssd_bench.core.console import clock
 from ssd_bench.core.errors import Diverged
 from ssd_bench.store.artefacts import Store, checksum, save_tensors
 from ssd_bench.store.files import Damaged, clear_parts, set_aside
 from ssd_bench.store.locks import hold
-from ssd_bench.train import devices
-from ssd_bench.train.loop import Position
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +32,7 @@ EVERY_S = 120.0
 
 @dataclass
 class Checkpoint:
-    """The checkpoint of one call of `training.fit`."""
+    """The checkpoint of one call of `train.loop.fit`."""
 
     path: Path
     start: float = field(default_factory=lambda: time.monotonic())
@@ -49,61 +46,29 @@ class Checkpoint:
         """Whether it is time for one in the middle of an epoch."""
         return time.monotonic() - self.last > EVERY_S
 
-    def save(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        draws: Tensor,
-        at: Position,
-        kept: dict[str, Tensor],
-    ) -> None:
-        """Replace what is there. draws: the generator's state at the start of epoch `at.epoch`."""
-        devices.synchronise(next(model.parameters()).device)  # what it still has to do is training
+    def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Replace what is there."""
         begun = time.monotonic()
-        tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
-        for i, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(t) for name, t in state.items() if t is not None}
-        tensors |= {f"kept.{name}": t for name, t in kept.items()} | {"draws": draws, "seen": at.seen}
         tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-        spent = self.earlier_s + begun - self.start - self.aside_s
-        state = json.dumps({"epoch": at.epoch, "batches": at.batches, "seconds": spent})
-        save_tensors(self.path, tensors, {"state": state, "sha256": checksum(tensors, state)}, durable=False)
+        text = json.dumps(state | {"seconds": self.earlier_s + begun - self.start - self.aside_s})
+        save_tensors(self.path, tensors, {"state": text, "sha256": checksum(tensors, text)}, durable=False)
         self.last = time.monotonic()
         self.aside_s += self.last - begun
 
-    def restore(
-        self,
-        what: str,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        draws_from: torch.Generator,
-        kept: dict[str, Tensor],
-    ) -> Position:
-        """Put everything into the state that was saved; the start, where nothing was."""
+    def restore(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What was saved; None where nothing was, or where it is damaged (it is set aside then)."""
         begun = time.monotonic()
         try:
             tensors, state = self.read()
         except FileNotFoundError:
-            return Position()
+            return None
         except Damaged as e:
             set_aside(self.path, e)
-            return Position()
-        model.load_state_dict(_under("model.", tensors))
-        of_optimizer: dict[int, dict[str, Tensor]] = {}
-        for name, value in _under("optimizer.", tensors).items():
-            i, key = name.split(".", 1)
-            of_optimizer.setdefault(int(i), {})[key] = value
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": of_optimizer, "param_groups": groups})  # each to the device it belongs on
-        for p, of_p in optimizer.state.items():  # and in the order of the parameter's memory, which is faster
-            of_p.update({key: torch.empty_like(p).copy_(t) for key, t in of_p.items() if t.shape == p.shape})
-        optimizer.zero_grad()
-        draws_from.set_state(tensors["draws"])
-        kept.update(_under("kept.", tensors))
+            return None
         self.earlier_s = state["seconds"]
         self.aside_s += time.monotonic() - begun
-        log.info("%s: goes on from epoch %d (%s of work are kept)", what, state["epoch"], clock(self.earlier_s))
-        return Position(state["epoch"], state["batches"], tensors["seen"])
+        log.info("%s of work are kept", clock(self.earlier_s))
+        return tensors, state
 
     def read(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What was saved. Raises FileNotFoundError, or Damaged."""
@@ -118,10 +83,6 @@ class Checkpoint:
         except (OSError, ValueError, SafetensorError) as e:
             raise Damaged(str(e)) from e
         return tensors, json.loads(about["state"])
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 @dataclass

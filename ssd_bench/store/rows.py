@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 SCHEMA = 1
+LAYOUT = 2  # of rows: raised when older ones can no longer stand in one table with newer ones
 METRICS = (
     "retain_acc", "forget_acc", "test_acc", "retain_train_acc", "forget_train_acc",
     "retain_loss", "forget_loss", "test_loss", "mia", "zrf", "zrf_official",
@@ -21,6 +22,7 @@ METRICS = (
 TIMES = (
     "method_s",
     "online_s",
+    "shared_s",
     "importance_full_s",
     "importance_full_cost_s",
     "train_original_s",
@@ -29,10 +31,17 @@ TIMES = (
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Every sound row under `folder`, in the order of their paths; what is not one is named in the log and left out.
+    """Every sound row of this version under `folder`, in the order of their paths; the log names what is left out."""
+    rows = every_row(folder)
+    other = [row for row in rows if row.get("layout", 1) != LAYOUT]
+    if other:
+        others = f"{len(other)} row{'s' * (len(other) > 1)} of another version of ssd-bench"
+        log.warning("%s under %s left out, such as %s; run them again", others, folder, other[0]["path"])
+    return [row for row in rows if row.get("layout", 1) == LAYOUT]
 
-    `path` is added to each: where it lies below `folder`.
-    """
+
+def every_row(folder: Path) -> list[Row]:
+    """The same whatever the version. `path` is added to each: where it lies below `folder`."""
     rows = []
     for path in sorted(Path(folder).rglob("metrics.json")):
         try:

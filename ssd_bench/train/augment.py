@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ class Augment:
     crop: int = 4
     flip: bool = True
     rotation: float = 15.0
+    version: ClassVar[int] = 1
 
 
 def augmented(pixels: Tensor, draws: Tensor, crop: int, flip: bool) -> Tensor:

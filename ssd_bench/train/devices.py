@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 
 from ssd_bench.core.errors import ConfigError
+from ssd_bench.train.passes import in_model
+
+log = logging.getLogger(__name__)
 
 
 def choose_device(name: str) -> torch.device:
@@ -41,26 +47,68 @@ def use_threads(threads: str, parallel: bool) -> int:
     return torch.get_num_threads()
 
 
-def be_deterministic() -> None:
-    """Switch to deterministic kernels. PyTorch imports its compiler for that (seconds), so only who computes asks."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA needs for deterministic matrix products
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # it would write every new tensor twice
-    torch.backends.cudnn.benchmark = False
-
-
 _default_threads = torch.get_num_threads()  # torch's own choice: the physical cores, or OMP_NUM_THREADS
 
 
-def use_precision(precision: str, device: torch.device) -> Callable[[], AbstractContextManager]:
-    """Switch to this arithmetic; returns what forward and backward passes are to run in. The default is float32 proper:
-    PyTorch's own lets a GPU round the inputs of convolutions to TF32. Raises ConfigError for TF32 without CUDA."""
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises ConfigError for TF32 without CUDA."""
     if precision == "tf32" and device.type != "cuda":
         raise ConfigError(f"precision=tf32 needs a CUDA device, not {device.type}; allowed there: float32, bfloat16")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    if precision == "bfloat16":
-        return partial(torch.autocast, device.type, torch.bfloat16)
-    return nullcontext
+
+
+@contextmanager
+def arithmetic(device: torch.device, precision: str) -> Iterator[list[str]]:
+    """This precision and deterministic kernels while it lasts; yields what turned out not to be deterministic.
+
+    float32 is float32 proper: PyTorch's own default lets a GPU round the inputs of convolutions to TF32. Of the
+    attention kernels on CUDA, the one whose backward pass is not deterministic is switched off. PyTorch imports its
+    compiler for the first switch (seconds), so only who computes asks.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA needs for deterministic matrix products
+    cuda, cudnn, fill = torch.backends.cuda, torch.backends.cudnn, torch.utils.deterministic
+    flags = [
+        (cuda.matmul, "allow_tf32"),
+        (cudnn, "allow_tf32"),
+        (cudnn, "benchmark"),
+        (fill, "fill_uninitialized_memory"),
+    ]
+    before = [getattr(owner, name) for owner, name in flags]
+    was = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    efficient = cuda.mem_efficient_sdp_enabled()
+    for (owner, name), value in zip(flags, (precision == "tf32", precision == "tf32", False, False), strict=True):
+        setattr(owner, name, value)  # the last would write every new tensor twice
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    cuda.enable_mem_efficient_sdp(False)
+    try:
+        with in_model.using(device, precision), _nondeterministic() as seen:
+            yield seen
+    finally:
+        for (owner, name), value in zip(flags, before, strict=True):
+            setattr(owner, name, value)
+        torch.use_deterministic_algorithms(was[0], warn_only=was[1])
+        cuda.enable_mem_efficient_sdp(efficient)
+
+
+@contextmanager
+def _nondeterministic() -> Iterator[list[str]]:
+    """Collects PyTorch's warnings of kernels that are not deterministic; others are shown as ever."""
+    seen: list[str] = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message=_NO_DETERMINISTIC)
+        show = warnings.showwarning
+
+        def note(message: Warning | str, *rest: Any, **more: Any) -> None:
+            if not re.match(_NO_DETERMINISTIC, str(message)):
+                show(message, *rest, **more)
+            elif (line := str(message).split(", but you set")[0]) not in seen:
+                seen.append(line)
+                log.warning("%s: the same command may not give the same bytes", line)
+
+        warnings.showwarning = note
+        yield seen
+
+
+_NO_DETERMINISTIC = r"(?s).*does not have a deterministic implementation"
 
 
 def synchronise(device: torch.device) -> None:

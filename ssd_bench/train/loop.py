@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -15,50 +15,37 @@ from torch.nn.functional import cross_entropy
 
 from ssd_bench.core import console
 from ssd_bench.core.errors import Diverged
+from ssd_bench.core.seeds import global_state, set_global_state
 from ssd_bench.core.task import Images
-from ssd_bench.train.augment import augmented, draw_augmentation
+from ssd_bench.train.augment import Augment, augmented, draw_augmentation
+from ssd_bench.train.devices import synchronise
 from ssd_bench.train.passes import in_model
 from ssd_bench.train.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-RECIPE_VERSION = 1  # part of every artefact's address: raise it when a change here changes the weights that come out
-
-
-@dataclass
-class Position:
-    """How far a training has come."""
-
-    epoch: int = 1  # counted from 1
-    batches: int = 0  # done in this epoch
-    seen: Tensor | None = None  # summed loss and correct answers of this epoch
+Objective = Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Checkpoint(Protocol):
-    """Where a training that was killed goes on; the loop does not know who keeps it."""
+    """Where a training that was killed goes on. The loop says what it is made of, not where it lies."""
 
     def due(self) -> bool:
         """Whether it is time for one in the middle of an epoch."""
 
-    def save(
-        self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        draws: Tensor,
-        at: Position,
-        kept: dict[str, Tensor],
-    ) -> None:
-        """Keep everything that the rest of the training depends on."""
+    def save(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Replace what is kept: tensors on the CPU, and a JSON-able state."""
 
-    def restore(
-        self,
-        what: str,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        draws_from: torch.Generator,
-        kept: dict[str, Tensor],
-    ) -> Position:
-        """Put everything into the state that was saved; the start, where nothing was."""
+    def restore(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What was saved last; None where nothing was."""
+
+
+class AfterEpoch(Protocol):
+    """Called when an epoch is over (counted from 1); what it remembers is part of the training's checkpoint."""
+
+    state: dict[str, Tensor]
+
+    def __call__(self, epoch: int) -> None: ...
 
 
 def batch_ends(n: int, batch_size: int) -> list[int]:
@@ -74,78 +61,143 @@ def fit(
     images: Images,
     rows: Tensor,
     recipe: Recipe,
-    draws_from: torch.Generator,
+    draws: torch.Generator,
     what: str,
-    augment: Any = None,
-    rates: Sequence[float] | None = None,
-    objective: Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
-    labels: Tensor | None = None,
-    after_epoch: Callable[[int], None] | None = None,
+    *,
+    augment: Augment | None = None,
+    objective: Objective | None = None,
+    after_epoch: AfterEpoch | None = None,
     checkpoint: Checkpoint | None = None,
-    kept: dict[str, Tensor] | None = None,
 ) -> nn.Module:
     """Train `model` in place on these rows of `images` and return it.
 
-    rows: int64 on the CPU, reshuffled by `draws_from` each epoch. rates: the learning rate of every step, instead of
-    the recipe's own. objective: (model, inputs, labels, rows) -> (loss, logits), instead of the cross-entropy.
-    labels: of all images, instead of their own. after_epoch: called with the epoch, counted from 1. what: the name
-    shown beside the progress. checkpoint: where a training that was killed goes on, with the same bytes in the end;
-    not for an objective that keeps a state of its own. kept: tensors of `after_epoch`'s that belong to it. Raises
-    Diverged at the end of an epoch whose mean loss is not finite.
+    rows: int64 on the CPU, reshuffled by `draws` each epoch. what: the name shown beside the progress. objective:
+    (model, inputs, labels, rows) -> (loss, logits), instead of the cross-entropy; it must not keep a state of its own.
+    checkpoint: where a training that was killed goes on, with the same bytes in the end. Raises Diverged at the end of
+    an epoch whose mean loss is not finite.
     """
-    device = images.pixels.device
-    ends = batch_ends(len(rows), recipe.batch_size)
-    steps_per_epoch = len(ends)
-    rates = recipe.lr_trace(steps_per_epoch) if rates is None else rates
-    labels = images.labels if labels is None else labels
-    objective = objective or _cross_entropy
-    optimizer = recipe.make_optimizer(model)
-    progress = console.Progress(what, recipe.epochs * steps_per_epoch, recipe.epochs)
-    kept = {} if kept is None else kept
-    begun = checkpoint.restore(what, model, optimizer, draws_from, kept) if checkpoint else Position()
-    step = (begun.epoch - 1) * steps_per_epoch + begun.batches
-    with progress:
-        progress.begin(step)
-        for epoch in range(begun.epoch, recipe.epochs + 1):
-            model.train()
-            before = draws_from.get_state()
-            order = rows[torch.randperm(len(rows), generator=draws_from)].to(device)
-            draws = None
-            if augment is not None:
-                draws = draw_augmentation(len(rows), augment.rotation, draws_from).to(device)
-            seen = torch.zeros(2, device=device) if begun.seen is None else begun.seen.to(device)
-            for start, end in list(pairwise([0, *ends]))[begun.batches :]:
-                batch = order[start:end]
-                pixels, targets = images.pixels[batch], labels[batch]
-                if draws is not None:
-                    pixels = augmented(pixels, draws[start:end], augment.crop, augment.flip)
-                inputs = images.prepare(pixels)
-                for group in optimizer.param_groups:
-                    group["lr"] = rates[step]
-                with in_model():
-                    loss, logits = objective(model, inputs, targets, batch)
-                    loss.backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                with torch.no_grad():
-                    seen += torch.stack([loss.detach() * len(batch), (logits.argmax(1) == targets).sum()])
-                step += 1
-                progress.step(epoch, end, seen)
-                if checkpoint and checkpoint.due():
-                    done = step - (epoch - 1) * steps_per_epoch
-                    checkpoint.save(model, optimizer, before, Position(epoch, done, seen), kept)
-            mean_loss = seen[0].item() / len(rows)
-            if not math.isfinite(mean_loss):
-                raise Diverged(
-                    f"{what}: the loss is {mean_loss} in epoch {epoch} (step {step}, lr {rates[step - 1]:g})"
-                )
-            if after_epoch is not None:
-                after_epoch(epoch)
-            begun = Position(epoch + 1, 0, torch.zeros(2, device=device))
-            if checkpoint:
-                checkpoint.save(model, optimizer, draws_from.get_state(), begun, kept)
-    check_finite(model, what)
+    training = Training(model, images, rows, recipe, draws, what, augment, objective or mean_cross_entropy)
+    training.after_epoch, training.checkpoint = after_epoch, checkpoint
+    training.run()
     return model
+
+
+@dataclass
+class Training:
+    """One training, and how far it has come."""
+
+    model: nn.Module
+    images: Images
+    rows: Tensor
+    recipe: Recipe
+    draws: torch.Generator
+    what: str
+    augment: Augment | None
+    objective: Objective
+    after_epoch: AfterEpoch | None = None
+    checkpoint: Checkpoint | None = None
+    epoch: int = field(default=1, init=False)  # that is going on, counted from 1
+    batches: int = field(default=0, init=False)  # of it that are done
+
+    def __post_init__(self) -> None:
+        self.device = self.images.device
+        self.ends = batch_ends(len(self.rows), self.recipe.batch_size)
+        self.rates = self.recipe.lr_trace(len(self.ends))
+        self.optimizer = self.recipe.make_optimizer(self.model)
+        self.seen = torch.zeros(2, device=self.device)  # summed loss and correct answers of this epoch
+        self.progress = console.Progress(self.what, self.recipe.epochs * len(self.ends), self.recipe.epochs)
+
+    def run(self) -> None:
+        """Every epoch that is still to do."""
+        self._restore()
+        with self.progress:
+            self.progress.begin(self.step)
+            while self.epoch <= self.recipe.epochs:
+                self._one_epoch()
+                self._end_epoch()
+        check_finite(self.model, self.what)
+
+    @property
+    def step(self) -> int:
+        """How many batches are done, of all epochs."""
+        return (self.epoch - 1) * len(self.ends) + self.batches
+
+    def _one_epoch(self) -> None:
+        self.model.train()
+        at_start = self.draws.get_state()
+        for inputs, targets, batch in self._inputs():
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rates[self.step]
+            with in_model():
+                loss, logits = self.objective(self.model, inputs, targets, batch)
+            with in_model.backward():
+                loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            with torch.no_grad():
+                self.seen += torch.stack([loss.detach() * len(batch), (logits.argmax(1) == targets).sum()])
+            self.batches += 1
+            self.progress.step(self.epoch, self.ends[self.batches - 1], self.seen)
+            if self.checkpoint and self.checkpoint.due():
+                self._save(at_start)
+
+    def _inputs(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Inputs, labels and rows of the batches of this epoch still to do. All draws of an epoch come first."""
+        order = self.rows[torch.randperm(len(self.rows), generator=self.draws)].to(self.device)
+        draws = None
+        if self.augment is not None:
+            draws = draw_augmentation(len(self.rows), self.augment.rotation, self.draws).to(self.device)
+        for start, end in list(pairwise([0, *self.ends]))[self.batches :]:
+            batch = order[start:end]
+            pixels = self.images.raw(batch)
+            if draws is not None:
+                pixels = augmented(pixels, draws[start:end], self.augment.crop, self.augment.flip)
+            yield self.images.prepare(pixels), self.images.labels[batch], batch
+
+    def _end_epoch(self) -> None:
+        mean_loss = self.seen[0].item() / len(self.rows)
+        if not math.isfinite(mean_loss):
+            where = f"in epoch {self.epoch} (step {self.step}, lr {self.rates[self.step - 1]:g})"
+            raise Diverged(f"{self.what}: the loss is {mean_loss} {where}")
+        if self.after_epoch is not None:
+            self.after_epoch(self.epoch)
+        self.epoch, self.batches = self.epoch + 1, 0
+        self.seen = torch.zeros_like(self.seen)
+        if self.checkpoint:
+            self._save(self.draws.get_state())
+
+    def _save(self, draws: Tensor) -> None:
+        """draws: the generator's state at the start of this epoch."""
+        synchronise(self.device)  # what it still has to do is training
+        parts = {"model": self.model.state_dict(), "random": global_state(self.device)}
+        parts["after_epoch"] = self.after_epoch.state if self.after_epoch else {}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            parts[f"optimizer.{i}"] = {name: torch.as_tensor(t) for name, t in state.items() if t is not None}
+        tensors = {f"{part}.{name}": t for part, of_part in parts.items() for name, t in of_part.items()}
+        tensors |= {"draws": draws, "seen": self.seen}
+        self.checkpoint.save(tensors, {"epoch": self.epoch, "batches": self.batches})
+
+    def _restore(self) -> None:
+        """Put everything into the state that was saved, if there is one."""
+        saved = self.checkpoint.restore() if self.checkpoint else None
+        if saved is None:
+            return
+        tensors, state = saved
+        self.model.load_state_dict(_under("model.", tensors))
+        of_optimizer: dict[int, dict[str, Tensor]] = {}
+        for name, value in _under("optimizer.", tensors).items():
+            i, key = name.split(".", 1)
+            of_optimizer.setdefault(int(i), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": of_optimizer, "param_groups": groups})  # each to its device
+        for p, of_p in self.optimizer.state.items():  # and in the order of the parameter's memory, which is faster
+            of_p.update({key: torch.empty_like(p).copy_(t) for key, t in of_p.items() if t.shape == p.shape})
+        self.draws.set_state(tensors["draws"])
+        set_global_state(_under("random.", tensors), self.device)
+        if self.after_epoch:
+            self.after_epoch.state.update(_under("after_epoch.", tensors))
+        self.epoch, self.batches, self.seen = state["epoch"], state["batches"], tensors["seen"].to(self.device)
+        log.info("%s: resumes in epoch %d", self.what, self.epoch)
 
 
 def check_finite(model: nn.Module, what: str) -> None:
@@ -156,6 +208,11 @@ def check_finite(model: nn.Module, what: str) -> None:
         raise Diverged(f"{what}: {bad} holds numbers that are not finite")
 
 
-def _cross_entropy(model: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def mean_cross_entropy(model: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The usual objective: the mean cross-entropy of a batch, and its logits."""
     logits = model(inputs)
     return cross_entropy(logits, labels), logits
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

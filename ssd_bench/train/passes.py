@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +20,31 @@ class PassClock:
     """Seconds spent inside forward and backward passes by this process (on an asynchronous device: launching them)."""
 
     seconds = 0.0
-    precision: Callable[[], AbstractContextManager] = nullcontext  # what passes run in, see `devices.use_precision`
+    precision: Callable[[], AbstractContextManager] = nullcontext  # what forward passes run in
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
+        with self.backward(), self.precision():
+            yield
+
+    @contextmanager
+    def using(self, device: torch.device, precision: str) -> Iterator[None]:
+        """Forward passes in this precision while it lasts: autocast for bfloat16, else as they are."""
+        before = self.precision
+        self.precision = (
+            partial(torch.autocast, device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext
+        )
+        try:
+            yield
+        finally:
+            self.precision = before
+
+    @contextmanager
+    def backward(self) -> Iterator[None]:
+        """The same for a backward pass, which autocast must not be around: it follows the forward pass's types."""
         start = time.perf_counter()
         try:
-            with self.precision():
-                yield
+            yield
         finally:
             self.seconds += time.perf_counter() - start
 
@@ -40,7 +58,7 @@ def predict(model: nn.Module, images: Images, rows: Tensor, batch_size: int) -> 
 
     Where the device's memory does not suffice, half as many images are taken at once, down to one.
     """
-    order = rows.to(images.pixels.device)
+    order = rows.to(images.device)
     logits = []
     with eval_mode(model):
         start = 0

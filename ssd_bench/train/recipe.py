@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -28,6 +29,7 @@ class Recipe:
     gamma: float = 0.2
     augment: bool = True
     select: str = "last"
+    version: ClassVar[int] = 2  # raised when a change to the training loop changes the weights that come out
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
@@ -46,6 +48,10 @@ class Recipe:
             raise ValueError(f"lr must be positive, got {self.lr}")
         if any(not 0 < m <= 1 for m in self.milestones):
             raise ValueError(f"milestones are shares of the epochs, between 0 and 1, got {list(self.milestones)}")
+
+    def without_selection(self) -> Recipe:
+        """The same with the last epoch's weights: who trains without test data cannot select by them."""
+        return replace(self, select="last")
 
     @classmethod
     def constant(

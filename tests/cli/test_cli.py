@@ -12,11 +12,9 @@ import torch
 from conftest import SHORT, composed
 from safetensors.torch import load_file
 
-from ssd_bench.cli import run as cli
-
 SECTIONS = {
-    "schema", "status", "reason", "task", "method", "settings", "config", "metrics", "original_metrics", "samples",
-    "classes", "details", "times", "cached", "artefacts", "memory", "env",
+    "schema", "layout", "status", "reason", "task", "method", "settings", "config", "metrics", "original_metrics",
+    "samples", "classes", "details", "times", "cached", "artefacts", "memory", "env",
 }  # fmt: skip
 
 
@@ -112,7 +110,10 @@ def test_seeds_change_what_they_say(command, runs):
     assert tasks["seed=1"]["forget_sha256"] == tasks["seed_forget=1"]["forget_sha256"]
     assert tasks["seed=0"]["forget_sha256"] != tasks["seed_forget=1"]["forget_sha256"]
     assert tasks["seed_forget=1"]["original"] == tasks["seed=0"]["original"]
-    assert tasks["seed_unlearn=1"]["seed_unlearn"] == 1
+    assert tasks["seed_unlearn=1"] == tasks["seed=0"]  # the original draws nothing
+    assert tasks["seed=0"]["seed_unlearn"] is None
+    finetune = command(*base[:-1], "method=finetune", "seed_unlearn=1", "method.epochs=1").row["task"]
+    assert finetune["seed_unlearn"] == 1
 
 
 def test_nothing_selected_is_a_warning(command, runs):
@@ -186,8 +187,8 @@ def test_a_dry_sweep_counts_what_is_shared_once_and_leaves_nothing(command, tmp_
     assert "1 original (for 3 runs)" in ended.out
     assert sorted(tmp_path.rglob("*")) == before
     command(*sweep)
-    made = {kind: len(list((tmp_path / "runs/artefacts" / kind).glob("*.json"))) for kind in ("original", "unlearned")}
-    assert made == {"original": 2, "unlearned": 4}
+    made = {kind: len(list((tmp_path / "runs/artefacts" / kind).glob("*.json"))) for kind in ("trained", "unlearned")}
+    assert made == {"trained": 2, "unlearned": 4}
     ended = command(*sweep, "dry_run=true")
     assert "6 runs: 6 finished already, 0 to do" in ended.out
     assert "to be made" not in ended.out
@@ -368,16 +369,15 @@ def test_an_interruption_ends_with_130(command, monkeypatch, tmp_path):
     assert ended.err.strip().splitlines()[-1].startswith("ssd-bench: interrupted")
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch, tmp_path):
-    from ssd_bench.run import pipeline
+def test_a_bug_keeps_its_traceback_from_the_package_on(command, monkeypatch, tmp_path):
+    from ssd_bench.metrics import accuracy
 
-    def fail(*args):
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(pipeline, "run", fail)
-    monkeypatch.setattr(sys, "argv", ["ssd-bench", f"out={tmp_path / 'runs'}"])
-    with pytest.raises(RuntimeError, match="a bug"):
-        cli.main()
+    monkeypatch.setattr(accuracy, "cross_entropy", lambda *_, **__: 1 / 0)
+    ended = command(*SHORT, f"out={tmp_path / 'runs'}", "method=original")
+    assert ended.code == 1
+    assert "ZeroDivisionError: division by zero" in ended.err
+    assert "ssd_bench/metrics/accuracy.py" in ended.err
+    assert "hydra/_internal" not in ended.err
 
 
 def test_precedence_command_line_fidelity_tuned_default():
@@ -418,5 +418,6 @@ def test_a_dry_run_names_the_methods_whose_cost_it_does_not_know(command, tmp_pa
     ended = command(*arguments, "dry_run=true")
     assert ended.code == 0
     assert "not in the time: silent" in ended.out
-    with pytest.raises(TypeError, match="method silent returned NoneType; it has to return the model"):
-        command(*arguments)
+    ended = command(*arguments)
+    assert ended.code == 2
+    assert ended.err.splitlines()[-1] == "ssd-bench: method silent returned NoneType; it has to return the model"

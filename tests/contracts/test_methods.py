@@ -94,17 +94,17 @@ def test_head_reset_keeps_the_original_but_for_the_last_layer(command, runs):
 
 
 def test_retrain_never_sees_the_forgotten_images(command, tmp_path, monkeypatch):
-    from ssd_bench.methods import retrain
+    from ssd_bench.run import trained
 
-    seen = []
+    seen, fit = [], trained.fit
 
     def watch(model, images, rows, *args, **kwargs):
         seen.append((images.labels[rows], kwargs["augment"]))
-        return model
+        return fit(model, images, rows, *args, **kwargs)
 
-    monkeypatch.setattr(retrain, "fit", watch)
+    monkeypatch.setattr(trained, "fit", watch)
     command(*SHORT, "method=retrain", f"out={tmp_path}")
-    [(labels, augment)] = seen
+    (_, _), (labels, augment) = seen  # the original, then the retrained model
     assert set(labels.tolist()) == set(range(10)) - {8}
     assert augment is not None
 
@@ -123,10 +123,10 @@ def test_a_method_costs_what_it_says(command, tmp_path, monkeypatch, method, sce
 
     Not of Fisher forgetting, where one forward pass serves the backward passes of all labels.
     """
-    from ssd_bench.run import estimate, unlearn
+    from ssd_bench.run import estimate, pipeline, unlearn
 
     images, told = [], []
-    conv, measured, split_of = torch.nn.functional.conv2d, unlearn.devices.measured, unlearn.split_of
+    conv, measured = torch.nn.functional.conv2d, unlearn.devices.measured
 
     def counting(inputs, *more):
         if inputs.shape[1] == 1:  # digits have one channel, inner layers more
@@ -140,14 +140,17 @@ def test_a_method_costs_what_it_says(command, tmp_path, monkeypatch, method, sce
             yield result
         told.append(sum(images))
 
-    def asked(bench):
-        told.extend(w.cost for w in estimate._work(bench) if w.kind in (method, "importance_full"))
-        return split_of(bench)
+    make_row = pipeline.make_row
+
+    def asked(bench, original):
+        if not bench.skipped:
+            told.extend(w.cost for w in estimate.work_of(bench) if w.kind in (method, "importance_full", "retrained"))
+        return make_row(bench, original)
 
     monkeypatch.setattr("ssd_bench.models.resnet.conv2d", counting)
     monkeypatch.setattr(torch.nn.Conv2d, "_conv_forward", lambda of, x, *w: counting(x, *w, of.stride, of.padding))
     monkeypatch.setattr(unlearn.devices, "measured", counted)
-    monkeypatch.setattr(unlearn, "split_of", asked)
+    monkeypatch.setattr(pipeline, "make_row", asked)
     ended = command(*SHORT, *forgotten(scenario), f"method={method}", f"out={tmp_path}", *FAST.get(method, []))
     if ended.row["status"] == "skipped":
         assert not told

@@ -5,6 +5,7 @@ there, and an operation on tensors of two devices is refused.
 """
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from ssd_bench.models.resnet import ResNet18
 from ssd_bench.models.vit import ViT
 from ssd_bench.train import devices, loop
 from ssd_bench.train.augment import augmented
-from ssd_bench.train.passes import predict
+from ssd_bench.train.passes import in_model, predict
 from ssd_bench.train.recipe import Recipe
 
 CUDA = torch.device("cuda")
@@ -85,7 +86,7 @@ def test_two_devices_are_refused(model, images):
         (teacher.Teacher(), teacher),
         (amnesiac.Amnesiac(), amnesiac),
         (unsir.Unsir(), unsir),
-        (retrain.Retrain(), retrain),
+        (retrain.Retrain(mode="head_reset"), retrain),
     ],
     ids=lambda value: type(value).__name__ if not hasattr(value, "__path__") else "",
 )
@@ -93,11 +94,9 @@ def test_two_devices_are_refused(model, images):
 def test_what_a_method_hands_to_the_training_loop_lies_on_the_device(method, module, label, model, images, monkeypatch):
     seen = []
 
-    def one_forward_pass(model, images, rows, recipe, draws_from, what, objective=None, labels=None, **rest):
-        batch = rows[torch.randperm(len(rows), generator=draws_from)][:8].to(images.pixels.device)
-        inputs = images.prepare(images.pixels[batch])
-        targets = (images.labels if labels is None else labels)[batch]
-        loss, logits = (objective or loop._cross_entropy)(model, inputs, targets, batch)
+    def one_forward_pass(model, images, rows, recipe, draws, what, objective=None, **rest):
+        batch = rows[torch.randperm(len(rows), generator=draws)][:8].to(images.device)
+        loss, logits = (objective or loop.mean_cross_entropy)(model, *images.batch(batch), batch)
         seen.append((loss.device.type, logits.device.type))
         return model
 
@@ -109,7 +108,8 @@ def test_what_a_method_hands_to_the_training_loop_lies_on_the_device(method, mod
         monkeypatch.setattr(unsir.Unsir, "learn_noise", lambda *_: noise)
         monkeypatch.setattr(unsir, "first_of_each_class", lambda rows, group, most: rows)
     split = Split(images, ROWS, RETAIN, FORGET, LABELS, "full_class", label, 4)
-    context = Context(CUDA, 0, 0, Recipe(), lambda seed, pretrained=True: copy.deepcopy(model), "fc", cached=None)
+    head = "head" if hasattr(model, "head") else "fc"
+    context = Context(CUDA, 0, 0, Recipe(), lambda seed, pretrained=True: copy.deepcopy(model), head, cached=None)
     assert method(model, split, context) is not None
     assert seen
     assert set(seen) == {("cuda", "cuda")}
@@ -149,5 +149,24 @@ def test_tf32_is_refused_where_it_means_nothing(command, tmp_path):
     assert ended.code == 2
     assert "needs a CUDA device" in ended.err
     assert not list(tmp_path.iterdir())
-    with devices.use_precision("float32", torch.device("cpu"))():
-        assert not torch.backends.cudnn.allow_tf32
+
+
+def test_a_run_leaves_no_arithmetic_behind():
+    cpu, flags = torch.device("cpu"), torch.backends.cudnn
+    before = flags.allow_tf32, torch.are_deterministic_algorithms_enabled(), in_model.precision
+    with devices.arithmetic(cpu, "bfloat16"):
+        assert not flags.allow_tf32
+        assert torch.are_deterministic_algorithms_enabled()
+        with in_model():
+            assert torch.is_autocast_enabled("cpu")
+        with in_model.backward():
+            assert not torch.is_autocast_enabled("cpu")
+    assert before == (flags.allow_tf32, torch.are_deterministic_algorithms_enabled(), in_model.precision)
+
+
+def test_kernels_that_are_not_deterministic_are_recorded_and_other_warnings_shown(recwarn):
+    with devices.arithmetic(torch.device("cpu"), "float32") as seen:
+        for _ in range(2):
+            warnings.warn("put does not have a deterministic implementation, but you set ...", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+    assert seen == ["put does not have a deterministic implementation"]

@@ -11,8 +11,8 @@ from torch import nn
 from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.core.seeds import generator
 from ssd_bench.core.task import Images
-from ssd_bench.methods.retrain import released_rates
-from ssd_bench.run.trained import train_original
+from ssd_bench.methods.retrain import HeadReset
+from ssd_bench.run.trained import BestTest
 from ssd_bench.train.augment import Augment, augmented, draw_augmentation
 from ssd_bench.train.loop import batch_ends, fit
 from ssd_bench.train.passes import predict
@@ -58,12 +58,12 @@ def test_milestones_scale_with_the_epochs(epochs, milestones, expected):
 
 
 def test_the_released_retrain_warms_up_twice_too_far_and_counts_epochs_from_zero():
-    rates = released_rates(Recipe(epochs=40, milestones=[0.375, 0.75, 0.875], lr=0.01), 10)
+    rates = HeadReset(epochs=40, milestones=[0.375, 0.75, 0.875], lr=0.01).lr_trace(10)
     assert len(rates) == 400
     assert rates[:20] == pytest.approx([0.001 * i for i in range(20)])  # to 0.02
     for epoch, rate in ((2, 0.01), (14, 0.01), (15, 0.002), (30, 0.0004), (35, 0.00008), (39, 0.00008)):
         assert rates[epoch * 10 : epoch * 10 + 10] == pytest.approx([rate] * 10)
-    assert len(released_rates(Recipe(epochs=1, lr=0.01), 10)) == 10
+    assert len(HeadReset(epochs=1, lr=0.01).lr_trace(10)) == 10
 
 
 def test_cosine_ends_near_zero():
@@ -134,21 +134,22 @@ def test_a_loss_that_is_not_finite_stops_the_training(net):
         )
 
 
-def test_best_test_keeps_the_best_epoch(net, monkeypatch):
-    both = {"train": images(), "test": images(seed=1)}
-    kept = {}
+def test_best_test_keeps_the_best_epoch(net):
+    train, test, seen = images(), images(seed=1), []
 
-    def remember(select):
-        model = copy.deepcopy(net)
-        train_original(
-            model, both, torch.arange(40), Recipe(epochs=4, select=select), Augment(crop=0, rotation=0), (0,)
-        )
-        right = predict(model, both["test"], torch.arange(40), 500).argmax(1) == both["test"].labels
-        kept[select] = right.float().mean().item()
+    def accuracy():
+        return (predict(net, test, torch.arange(40), 500).argmax(1) == test.labels).double().mean().item()
 
-    remember("last")
-    remember("best_test")
-    assert kept["best_test"] >= kept["last"]
+    class Watched(BestTest):
+        def __call__(self, epoch):
+            super().__call__(epoch)
+            seen.append(accuracy())
+
+    best = Watched(net, test)
+    fit(net, train, torch.arange(40), Recipe(epochs=6, lr=0.3), generator(0), "test", after_epoch=best)
+    best.restore()
+    assert len(set(seen)) > 1, "the epochs do not differ, and nothing is tested"
+    assert accuracy() == max(seen)
 
 
 def test_prediction_is_in_eval_mode_whatever_the_batches(net):

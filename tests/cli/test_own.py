@@ -1,0 +1,286 @@
+"""What a user brings (methods, metrics, models): never mistaken for something else, and an error in it names it."""
+
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from conftest import SHORT
+
+IMPORTS = "from dataclasses import dataclass\nimport time\nimport numpy as np\nimport torch\nfrom torch import nn\n"
+
+
+@pytest.fixture
+def bring(tmp_path, monkeypatch):
+    """Write a module and the YAML that names a class of it; a second time as if the user had edited it."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    written = []
+
+    def write(group, name, body, **settings):
+        sys.modules.pop(name, None)
+        written.append(name)
+        (tmp_path / f"{name}.py").write_text(IMPORTS + textwrap.dedent(body))
+        folder = tmp_path / "conf" / group
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"_target_: {name}.{name.capitalize()}", *(f"{key}: {value}" for key, value in settings.items())]
+        text = f"{name}: {{{', '.join(lines)}}}\n" if group == "metric" else "\n".join([*lines, ""])
+        (folder / f"{name}.yaml").write_text(text)
+
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def own(command, tmp_path):
+    """`ssd-bench` with the user's configs, all into one folder."""
+    (tmp_path / "conf").mkdir()
+    fixed = ("--config-dir", str(tmp_path / "conf"), *SHORT, f"out={tmp_path / 'runs'}")
+    return lambda *arguments: command(*fixed, *arguments)
+
+
+METRIC = """
+    @dataclass(frozen=True)
+    class {cls}:
+        about = {about}
+        def __call__(self, seen):
+            return {{{returns}}}
+"""
+
+
+def metric(bring, name, returns, about="{}"):
+    bring("metric", name, METRIC.format(cls=name.capitalize(), about=about, returns=returns))
+
+
+def made(tmp_path, kind):
+    return len(list((tmp_path / "runs/artefacts" / kind).glob("*.json")))
+
+
+def test_an_edited_metric_is_computed_again_and_nothing_else_is(bring, own, tmp_path):
+    metric(bring, "mine", "'mine': 1.0")
+    first = own("metric=[accuracy,mine]", "method=finetune").row
+    before = {kind: made(tmp_path, kind) for kind in ("trained", "unlearned", "outputs")}
+    metric(bring, "mine", "'mine': 2.0")
+    second = own("metric=[accuracy,mine]", "method=finetune").row
+    assert (first["metrics"]["mine"], second["metrics"]["mine"]) == (1.0, 2.0)
+    assert (first["original_metrics"]["mine"], second["original_metrics"]["mine"]) == (1.0, 2.0)
+    assert {kind: made(tmp_path, kind) for kind in before} == before
+    metric(bring, "mine", "'mine': 1.0")
+    assert "finished already" in own("metric=[accuracy,mine]", "method=finetune").err
+
+
+def test_values_are_shared_by_the_runs_that_have_the_same_outputs(bring, own, tmp_path):
+    own("method=original")
+    before = made(tmp_path, "values")
+    own("method=retrain")
+    assert made(tmp_path, "values") == 2 * before  # those of the original are found
+
+
+def test_two_metrics_that_claim_one_name_are_refused(bring, own, tmp_path):
+    metric(bring, "mine", "'mia': 1.0", about="{'mia': None}")
+    ended = own("metric=[mia,mine]")
+    assert ended.code == 2
+    line = "ssd-bench: metric mine and metric mia both return mia; rename it in one of them"
+    assert ended.err.splitlines()[-1] == line
+    assert not (tmp_path / "runs").exists()  # what the classes say is checked first
+    metric(bring, "mine", "'mia': 1.0")
+    ended = own("metric=[mia,mine]")
+    assert ended.code == 2
+    assert ended.err.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize(("returns", "said"), [("'mine': float('nan')", "mine=nan"), ("'mine': 'x'", "mine=x")])
+def test_a_value_that_is_no_finite_number_is_one_line_that_names_the_metric(bring, own, returns, said):
+    metric(bring, "mine", returns)
+    ended = own("metric=[accuracy,mine]", "method=original")
+    assert ended.code == 2
+    line = f"ssd-bench: metric mine returned {said}; allowed: a finite number, or None"
+    assert ended.err.splitlines()[-1] == line
+
+
+NET = """
+    from ssd_bench.models import ResNet18
+
+    class Net_(nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            self.fc = nn.Linear(64, classes)
+            self.scale = {scale}
+        def forward(self, x):
+            return self.fc(x.flatten(1)) * self.scale
+
+    @dataclass(frozen=True)
+    class Net(ResNet18):
+        def untrained(self):
+            return self
+        def build(self, n_classes, channels, side):
+            return Net_(n_classes)
+"""
+
+
+def test_an_own_model_is_not_taken_for_the_package_s_nor_for_its_former_self(bring, own):
+    shipped = own("method=original").row
+    bring("model", "net", NET.format(scale=1.0), width=64)
+    arguments = ("method=original", "model=net", "train=resnet18_slim")
+    mine = own(*arguments).row
+    bring("model", "net", NET.format(scale=0.5), width=64)
+    edited = own(*arguments).row
+    assert len({row["artefacts"]["original"] for row in (shipped, mine, edited)}) == 3
+    assert len({row["metrics"]["test_loss"] for row in (shipped, mine, edited)}) == 3
+
+
+SLOW = """
+    @dataclass(frozen=True)
+    class Slow:
+        def __call__(self, model, data, context):
+            def make():
+                time.sleep(0.5)
+                return {"a": torch.ones(1)}
+            context.cached("hessian", {}, make)
+            return model
+"""
+
+
+def test_what_a_method_does_under_the_cache_is_part_of_its_cost(bring, own):
+    bring("method", "slow", SLOW)
+    first, later = own("method=slow").row, own("method=slow", "scenario.target=3").row
+    for row in (first, later):
+        assert row["times"]["shared_s"]["hessian"] >= 0.5
+        assert row["times"]["online_s"] < 0.4
+    assert first["times"]["method_s"] >= 0.5 > later["times"]["method_s"]
+    assert (first["cached"]["hessian"], later["cached"]["hessian"]) == (False, True)
+
+
+NESTED = """
+    @dataclass(frozen=True)
+    class Nested:
+        def __call__(self, model, data, context):
+            def inner():
+                time.sleep(0.3)
+                return {"a": torch.ones(1)}
+            def outer():
+                time.sleep(0.2)
+                return context.cached("inner", {}, inner)
+            if {first}:
+                context.cached("inner", {}, inner)
+            context.cached("outer", {}, outer)
+            return model
+"""
+
+
+def test_something_kept_that_is_made_of_something_kept_costs_both(bring, own):
+    for first in (False, True):
+        bring("method", "nested", NESTED.replace("{first}", str(first)))
+        shared = own("method=nested").row["times"]["shared_s"]
+        assert shared["outer"] == pytest.approx(0.5, abs=0.1)
+        assert ("inner" in shared) is first
+
+
+RANDOM = """
+    import random
+
+    @dataclass(frozen=True)
+    class Dice:
+        def __call__(self, model, data, context):
+            context.cached("warm", {}, lambda: {"a": torch.randn(3)})
+            with torch.no_grad():
+                model.fc.weight += 0.1 * torch.randn_like(model.fc.weight) + random.random() + np.random.rand()
+            return model
+"""
+
+
+def test_global_random_numbers_follow_the_seeds(bring, own, tmp_path):
+    bring("method", "dice", RANDOM)
+    torch_bytes = [
+        Path(own("method=dice", *more).row["artefacts"]["unlearned"]).read_bytes()
+        for more in ((), ("force=true",), ("seed_unlearn=1",))
+    ]
+    assert torch_bytes[0] == torch_bytes[1] != torch_bytes[2]
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("data.images.pixels[0] = 0", "the images"),
+        ("context.cached('kept', {}, lambda: {'a': torch.ones(2)})['a'].zero_()", "what it got as kept"),
+    ],
+)
+def test_a_method_that_changes_what_others_see_is_refused(bring, own, line, what):
+    body = f"@dataclass(frozen=True)\nclass Rude:\n    def __call__(self, model, data, context):\n        {line}\n"
+    bring("method", "rude", body + "        return model\n")
+    before = own("method=original").row["metrics"]
+    ended = own("method=rude")
+    assert ended.code == 2
+    assert ended.err.splitlines()[-1] == f"ssd-bench: method rude changed {what} in place; it has to work on a clone"
+    assert own("method=original", "force=true").row["metrics"] == before
+
+
+def test_labels_that_a_method_scribbles_on_are_its_own(bring, own):
+    body = "@dataclass(frozen=True)\nclass Scribble:\n    def __call__(self, model, data, context):\n"
+    body += "        data.images.labels.zero_(), data.rows.zero_(), data.forget.zero_(), data.group.zero_()\n"
+    bring("method", "scribble", body + "        return model\n")
+    row = own("method=scribble").row
+    assert row["metrics"] == own("method=original").row["metrics"]
+
+
+def test_an_error_in_a_method_shows_its_lines_and_names_it(bring, own):
+    body = "@dataclass(frozen=True)\nclass Faulty:\n    def __call__(self, model, data, context):\n"
+    bring("method", "faulty", body + "        return model.no_such_layer\n")
+    ended = own("method=faulty")
+    assert ended.code == 1
+    assert "return model.no_such_layer" in ended.err
+    assert "hydra" not in ended.err.split("Traceback")[1].split("ssd-bench:")[0]
+    assert ended.err.count("Traceback") == 1
+    assert "ssd-bench: method faulty failed (AttributeError" in ended.err
+
+
+def test_a_module_that_cannot_be_imported_is_one_line(bring, own):
+    bring("method", "broken", "this is no Python\n")
+    ended = own("method=broken")
+    assert ended.code == 2
+    assert "method._target_=broken.Broken cannot be imported (SyntaxError" in ended.err.splitlines()[-1]
+
+
+def test_a_retrained_model_is_trained_once_whatever_seed_unlearns(own, tmp_path):
+    ended = own("-m", "method=retrain,ssd,finetune", "seed_unlearn=0,1,2", "method.batch_size=64")
+    assert ended.code == 0, ended.err
+    rows = sorted((tmp_path / "runs").rglob("metrics.json"))
+    assert [sum(f"/{name}-" in str(path) for path in rows) for name in ("retrain", "ssd", "finetune")] == [1, 1, 3]
+    assert made(tmp_path, "trained") == 2  # the original and the retrained model
+
+
+def test_a_placebo_s_retrained_model_is_the_original_and_costs_what_that_did(own):
+    original = own("scenario.placebo=true", "method=original").row
+    retrained = own("scenario.placebo=true", "method=retrain").row
+    assert retrained["artefacts"]["unlearned"] == original["artefacts"]["original"]
+    assert retrained["metrics"] == original["metrics"]
+    assert retrained["times"]["shared_s"]["trained"] == original["times"]["train_original_s"]
+
+
+def test_the_original_and_the_retrained_model_begin_alike():
+    from ssd_bench.run.trained import initial
+
+    class Bench:
+        new_model = staticmethod(lambda seed, pretrained=True: seed)
+
+    assert initial(Bench, 3) == initial(Bench, 3) != initial(Bench, 4)
+
+
+def test_rows_of_another_version_are_named_left_out_and_kept(own, tmp_path):
+    from ssd_bench.cli import store
+    from ssd_bench.store.rows import read_rows, write_row
+
+    row = own("method=original").row
+    path = tmp_path / "runs/old/metrics.json"
+    older = {name: value for name, value in row.items() if name != "layout"}
+    kept = tmp_path / "runs/artefacts/original/0123.safetensors"
+    write_row(path, older | {"artefacts": {"original": str(kept)}})
+    kept.parent.mkdir(), kept.write_bytes(b"old")
+    assert len(read_rows(tmp_path / "runs")) == 1
+    ended = own("method=original", "force=true")
+    assert ended.code == 0
+    with pytest.raises(SystemExit) as end:
+        store.main([str(tmp_path / "runs"), "prune", "--yes"])
+    assert not end.value.code
+    assert kept.exists()
+    assert path.exists()

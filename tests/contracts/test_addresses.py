@@ -1,0 +1,259 @@
+"""No result is mistaken for another: every ingredient gives another address, and what must not matter the same."""
+
+import importlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SHORT
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
+
+from ssd_bench.models import ResNet18
+from ssd_bench.run import identity, pipeline
+from ssd_bench.run.plan import CONF_DIR, GROUPS, plan
+from ssd_bench.store.address import address, code_of, digest
+
+
+def planned(*overrides):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("config", list(overrides), return_hydra_config=True)
+    names = {group: str(cfg.hydra.runtime.choices[group]) for group in GROUPS}
+    del cfg.hydra
+    return plan(cfg, names)
+
+
+def keys(*overrides):
+    """The addresses of one run."""
+    found = pipeline.prepare(planned(*SHORT, *overrides)).identity
+    parts = {"original": found.original, "retrained": found.retrained.key, "unlearned": found.unlearned}
+    parts |= {"kept": found.kept({}), "untrained": found.untrained, "row": found.row}
+    return {name: digest(part) for name, part in parts.items()}
+
+
+ALL = {"original", "retrained", "unlearned", "kept", "untrained", "row"}
+TRAINING = ALL - {"untrained"}
+REQUEST = {"retrained", "unlearned", "row"}
+OTHER = {  # what is asked for -> whose address changes
+    "seed=1": TRAINING,
+    "train.epochs=3": TRAINING,
+    "train.lr=0.2": TRAINING,
+    "train.augment=false": TRAINING,
+    "train.select=best_test": TRAINING - {"retrained"},  # which has no test images to select by
+    "data.augment.crop=3": TRAINING,
+    "data.augment.flip=true": TRAINING,
+    "data.split_seed=1": ALL,
+    "data.train_per_class=20": ALL,
+    "data.test_per_class=9": ALL,
+    "data.subset_seed=1": ALL,
+    "data.norm=cifar100": ALL,
+    "model.width=5": ALL,
+    "threads=2": ALL,
+    "precision=bfloat16": ALL,
+    "compile=true": ALL,
+    "scenario.target=3": REQUEST,
+    "scenario=random": REQUEST,
+    "scenario.placebo=true": TRAINING,
+    "method.alpha=2": {"unlearned", "row"},
+    "method.importance=per_sample": {"unlearned", "row"},
+    "method=finetune": {"unlearned", "row"},
+    "evaluate.retain_train_samples=10": {"row"},
+    "evaluate.attack_seed=1": {"row"},
+    "evaluate.average=batch": {"row"},
+    "metric=[accuracy]": {"row"},
+}
+SAME = (
+    "out=elsewhere",
+    "force=true",
+    "save_model=false",
+    "dry_run=true",
+    "device=cpu",
+    "seed_unlearn=5",  # SSD draws nothing
+    "seed_forget=5",  # a class is not drawn
+    'scenario.target="8"',
+    "scenario.target=8",
+)
+
+
+@pytest.fixture(scope="module")
+def usual():
+    return keys()
+
+
+@pytest.mark.parametrize("override", OTHER)
+def test_what_determines_a_result_is_in_its_address(override, usual):
+    found = keys(override)
+    assert {name for name in found if found[name] != usual[name]} == OTHER[override]
+
+
+@pytest.mark.parametrize("override", SAME)
+def test_what_must_not_matter_does_not(override, usual):
+    assert keys(override) == usual
+
+
+def test_seeds_matter_to_those_who_use_them():
+    finetune, drawn = keys("method=finetune"), keys("scenario=random", "method=retrain")
+    other = keys("method=finetune", "seed_unlearn=5")
+    assert {name for name in other if other[name] != finetune[name]} == {"unlearned", "row"}
+    assert keys("method=retrain", "seed_unlearn=5") == keys("method=retrain")
+    assert keys("scenario=random", "method=retrain", "seed_forget=5")["retrained"] != drawn["retrained"]
+
+
+def test_a_checkpoint_counts_by_its_content_and_the_recipe_still_does(tmp_path):
+    def saved(name, seed):
+        torch.manual_seed(seed)
+        save_file(ResNet18(width=4).build(10, 1, 8).state_dict(), tmp_path / name)
+        return f"model.checkpoint={tmp_path / name}"
+
+    first, moved, other = (keys(saved(f"{name}.safetensors", seed)) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert first == moved
+    assert {name for name in first if first[name] != other[name]} == {"original", "unlearned", "kept", "row"}
+    for override in ("data.augment.crop=3", "train.epochs=3"):  # a method may train by the recipe
+        changed = keys(saved("a.safetensors", 0), override)
+        assert {name for name in first if first[name] != changed[name]} == {"retrained", "unlearned", "row"}
+
+
+def test_a_retrained_model_is_found_by_what_it_was_trained_on():
+    """The same images, whoever names them: as a class, or as what a placebo leaves."""
+    placebo = pipeline.prepare(planned(*SHORT, "scenario.placebo=true")).identity
+    assert placebo.retrained.key == placebo.trained.key  # D_r is D
+    by_sub_class = {target: keys("scenario=sub_class", f"scenario.target={target}") for target in (8, 4)}
+    assert by_sub_class[8]["retrained"] != by_sub_class[4]["retrained"]
+
+
+def test_threads_count_on_a_cpu_and_the_model_of_the_gpu_on_cuda(monkeypatch):
+    settings = planned(*SHORT)
+
+    def machine(device, threads, gpu="H100"):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: gpu)
+        return identity.arithmetic(settings, torch.device(device), threads)
+
+    assert machine("cpu", 1) != machine("cpu", 2)
+    assert machine("cuda", 1) == machine("cuda", 64) == machine("cuda:1", 64)
+    assert machine("cuda", 1) != machine("cuda", 1, "A100")
+    assert machine("cuda", 1) != machine("cpu", 1)
+
+
+# What a user brings
+
+OWN = """
+from dataclasses import dataclass
+import {helper}
+
+@dataclass(frozen=True)
+class Own:
+    size: int = {default}
+
+    def __call__(self, *arguments):
+        import numpy
+        return {helper}.value() + {body}  # {remark}
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A class in a module of the user's, as a new process sees it."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(module="own_module", helper="own_helper", returns="1", default=1, body="2", remark="", layout=""):
+        (tmp_path / f"{helper}.py").write_text(f"def value():\n    return {returns}\n")
+        source = OWN.format(helper=helper, default=default, body=body, remark=remark)
+        (tmp_path / f"{module}.py").write_text(source.replace("\n\n", f"\n{layout}\n"))
+        for name in (module, helper):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        return importlib.import_module(module).Own
+
+    yield write
+    for name in ("own_module", "own_helper", "other_module", "third_helper"):
+        sys.modules.pop(name, None)
+
+
+CHANGES = {
+    "its own code": {"body": "3"},
+    "a module of theirs that it imports": {"returns": "2"},
+    "where it lies": {"module": "other_module"},
+    "a default": {"default": 2},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_own_code_counts(own, change):
+    before = address(own()())
+    assert address(own(**CHANGES[change])()) != before
+
+
+def test_remarks_and_layout_do_not_count(own):
+    before = address(own()())
+    assert address(own(remark="quite another remark")()) == before
+    assert address(own(layout="\n\n")()) == before
+
+
+def test_what_was_edited_while_a_process_runs_does_not_pass_for_what_runs_in_it(own, tmp_path):
+    cls = own()
+    before = address(cls())
+    path = tmp_path / "own_module.py"
+    path.write_text(path.read_text().replace("+ 2", "+ 3"))
+    assert address(cls()) == before  # what is in memory is what was read
+    importlib.reload(sys.modules["own_module"])
+    assert address(sys.modules["own_module"].Own()) != before
+
+
+@dataclass(frozen=True)
+class Wider(ResNet18):
+    """Another network under the same settings."""
+
+    def untrained(self):
+        return self
+
+
+def test_another_class_with_the_same_settings_is_another_model():
+    assert address(Wider(width=4)) != address(ResNet18(width=4))
+    assert "ssd_bench.models.resnet.ResNet18" in address(Wider())["versions"]  # it builds on the package's
+
+
+def test_a_version_that_is_raised_is_another_address(monkeypatch):
+    from ssd_bench.metrics.zrf import ZRF
+    from ssd_bench.train.recipe import Recipe
+
+    for cls in (ResNet18, Recipe, ZRF):
+        before = address(cls())
+        monkeypatch.setattr(cls, "version", cls.version + 1)
+        assert address(cls()) != before
+
+
+def test_what_is_typed_into_an_interpreter_counts_by_its_compiled_code(monkeypatch):
+    source = "def helper():\n    return {}\nclass Typed:\n    a = 1\n    def f(self):\n        return helper()\n"
+
+    def typed(number):
+        space = {"__name__": "__main__"}
+        exec(source.format(number), space)
+        return space["Typed"]
+
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    first, same, other = typed(1), typed(1), typed(2)
+    assert code_of(first) == code_of(same) != code_of(other)
+    assert code_of(first)["code"]
+
+
+def test_a_tensor_counts_by_its_bytes():
+    one = torch.arange(3.0)
+    assert address(one) == address(one.clone()) != address(one + 1)
+    assert address({"a": [1, (one, None)]}) == {"a": [1, [address(one), None]]}
+    with pytest.raises(TypeError, match="has no address"):
+        address(object())
+
+
+def test_every_plug_in_of_the_package_has_a_version():
+    found = 0
+    for group in ("method", "model", "train"):
+        for path in sorted((Path(CONF_DIR) / group).glob("*.yaml")):
+            node = OmegaConf.load(path)
+            if "_target_" in node:
+                found += 1
+                module, _, name = str(node._target_).rpartition(".")
+                assert code_of(getattr(importlib.import_module(module), name))["versions"], path
+    assert found > 10
