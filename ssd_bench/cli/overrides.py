@@ -9,19 +9,35 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ssd_bench.core.errors import ConfigError, check_choice
 from ssd_bench.run.plan import CONF_DIR
+from ssd_bench.run.plugins import config_folders
 from ssd_bench.store.files import writable
 
 HYDRA_KEYS = ("hydra", "experiment")
+LAUNCHERS = {"joblib": "parallel", "submitit_local": "cluster", "submitit_slurm": "cluster"}  # and their extras
+
+
+class InstalledPlugins(SearchPathPlugin):
+    """Hydra looks into the folders of installed plug-ins, too: for runs, sweeps, `--help` and completion."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for name, folder in config_folders().items():
+            search_path.append(name, f"file://{folder}")
+
+
+Plugins.instance().register(InstalledPlugins)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -48,6 +64,8 @@ def check(args: argparse.Namespace) -> None:
                 choices[key] = [_spell(name) for name in names]
                 if len(choices[key]) > 1 and not args.multirun:
                     raise ConfigError(f"{override.input_line}: several values make a sweep; add --multirun")
+            elif key == "hydra/launcher":
+                _check_launcher(override.value(), loader.get_group_options(key))
             elif re.split(r"[./]", key)[0] not in HYDRA_KEYS:
                 settings.append(override)
         composed = {" ".join(chosen): _compose(search, chosen) for chosen in _combinations(choices)}
@@ -108,6 +126,12 @@ def _beside(config_dir: str | None) -> dict[str, list[str]]:
     for path in sorted(Path(config_dir).glob("*/*.yaml")) if config_dir else ():
         options.setdefault(path.parent.name, []).append(path.stem)
     return options
+
+
+def _check_launcher(name: Any, installed: list[str]) -> None:
+    """Raise ConfigError for a launcher that is known but not installed; what is not known, Hydra says itself."""
+    if (extra := LAUNCHERS.get(str(name))) and name not in installed:
+        raise ConfigError(f"hydra/launcher={name} is not installed: pip install 'ssd-bench[{extra}]'")
 
 
 def _values(override: Override, options: list[str]) -> list[Any]:

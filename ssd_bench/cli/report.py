@@ -9,12 +9,13 @@ from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
-from ssd_bench.core.errors import ConfigError, check_choice
+from ssd_bench.core.errors import ConfigError, check_choice, check_installed
 from ssd_bench.report.derive import derived, reevaluate
 from ssd_bench.report.rows import to_frame
 from ssd_bench.report.summary import Summary, summarise
 from ssd_bench.report.table import latex, markdown, show
 from ssd_bench.run.plan import CONF_DIR
+from ssd_bench.run.plugins import config_folders
 from ssd_bench.store.rows import read_rows
 
 FORMATS = ("table", "csv", "markdown", "latex", "html")
@@ -61,6 +62,10 @@ def _report(arguments: list[str] | None) -> None:
     args = parser.parse_args(arguments)
     form = args.format or ("markdown" if args.output else "table")
     check_choice("--format", form, FORMATS)
+    if form == "html":
+        check_installed("plotly", "report", "--format=html")
+    if args.pictures:
+        check_installed("matplotlib", "report", "--pictures")
     if not args.folder.is_dir():
         raise ConfigError(
             f"{args.folder} is not a folder; give the one that runs were written to (out=..., default runs)"
@@ -91,8 +96,8 @@ def _report(arguments: list[str] | None) -> None:
 
 
 def _metrics(names: list[str], config_dir: Path | None) -> dict[str, Any]:
-    """The YAML nodes of these metrics, the user's own before the package's."""
-    folders = [*([config_dir] if config_dir else []), CONF_DIR]
+    """The YAML nodes of these metrics, the user's own before the package's and those of installed plug-ins."""
+    folders = [*([config_dir] if config_dir else []), CONF_DIR, *config_folders().values()]
     if config_dir:
         sys.path += [str(config_dir.absolute()), str(config_dir.absolute().parent), str(Path.cwd())]
     known = {path.stem: path for folder in reversed(folders) for path in (folder / "metric").glob("*.yaml")}

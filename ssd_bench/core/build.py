@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import fields, is_dataclass
-from pkgutil import resolve_name
+from importlib import import_module
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,8 +18,9 @@ def build(values: dict[str, Any], group: str, cls: type | None = None) -> Any:
     """An object of the class that `_target_` names (or `cls`), its fields the values. Raises ConfigError."""
     values = dict(values)
     if target := values.pop("_target_", None):
+        module, _, name = str(target).rpartition(".")
         try:
-            cls = resolve_name(str(target))
+            cls = getattr(import_module(module), name)
         except Exception as e:  # whatever a module of the user's may raise
             said = " ".join(f"{type(e).__name__}: {e}".split())
             raise ConfigError(f"{group}._target_={target} cannot be imported ({said})") from e

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from importlib.util import find_spec
 
 
 class ConfigError(Exception):
@@ -41,3 +42,9 @@ def check_choice(what: str, value: object, allowed: Iterable[object], where: str
     listed = ", ".join(names) if len(names) <= 25 else ", ".join(names[:25]) + ", ..."
     given = f"{what}={value}" if what else str(value)
     raise ConfigError(f"{where}{given} does not exist; {hint}allowed: {listed}")
+
+
+def check_installed(module: str, extra: str, what: str) -> None:
+    """Raise ConfigError unless `module` is there, which `what` needs and the package's extra `extra` brings."""
+    if find_spec(module) is None:
+        raise ConfigError(f"{what} needs {module}, which is not installed: pip install 'ssd-bench[{extra}]'")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -35,16 +36,22 @@ class Shrink:
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """The wheel (made from the sdist, so that both are whole) in an environment that has nothing else of ours."""
+def built(tmp_path_factory):
+    """The folder that holds the sdist, and the wheel made from it, so that both are whole."""
     if not (ROOT / "pyproject.toml").exists():
         pytest.fail("the tests are run from a source tree")
+    folder = tmp_path_factory.mktemp("built")
+    ignored = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__")
+    shutil.copytree(ROOT, folder / "source", ignore=ignored)
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", folder / "source")
+    return folder / "dist"
+
+
+@pytest.fixture(scope="module")
+def installed(built, tmp_path_factory):
+    """The wheel in an environment that has nothing else of ours."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    ignored = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", "results")
-    shutil.copytree(ROOT, source, ignore=ignored)
-    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder / "dist", source)
-    [wheel] = (folder / "dist").glob("*.whl")
+    [wheel] = built.glob("*.whl")
     run(sys.executable, "-m", "venv", "--without-pip", folder / "venv")
     python = folder / "venv/bin/python"
     run(sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", wheel)
@@ -68,7 +75,26 @@ def test_the_wheel_holds_the_configs_and_no_tests(installed):
     assert "ssd_bench/conf/config.yaml" in names
     shipped = {n.removeprefix("ssd_bench/") for n in names if n.startswith("ssd_bench/conf/")}
     assert shipped == {str(p.relative_to(ROOT)) for p in (ROOT / "conf").rglob("*.yaml")}
+    assert "ssd_bench/py.typed" in names
     assert not [n for n in names if n.startswith(("tests", "scripts", "results", "conf"))]
+
+
+def test_the_sdist_holds_all_it_takes_to_build_test_and_read(built, tmp_path):
+    [archive] = built.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(tmp_path, filter="data")
+    [source] = tmp_path.iterdir()
+    holds = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
+    assert holds >= {*files_of("ssd_bench", "conf", "tests", "scripts", "docs", ".ci", ".github", "results/digits")}
+    assert holds >= {str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("results/*/README.md")]}
+    assert {path.split("/")[0] for path in holds} & {".venv", "runs", ".git"} == set()
+    assert archive.stat().st_size < 3e6  # the rows of long runs stay in the repository
+    assert os.access(source / "scripts/test", os.X_OK)
+
+
+def files_of(*folders):
+    found = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    return [str(path.relative_to(ROOT)) for path in found if "__pycache__" not in path.parts]
 
 
 def test_it_runs_from_another_folder_and_finds_its_own_configs(installed, tmp_path):

@@ -1,0 +1,65 @@
+"""Installed plug-ins: distributions that bring a conf/ of their own, found without running any code of theirs."""
+
+from __future__ import annotations
+
+from importlib.machinery import PathFinder
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.run.plan import CONF_DIR
+
+GROUP = "ssd_bench.plugins"
+
+
+def config_folders() -> dict[str, Path]:
+    """Per installed plug-in, the folder that holds its method/, metric/, model/, ...
+
+    A plug-in is an entry point of the group `ssd_bench.plugins`; its value names a package that has a conf/. Raises
+    ConfigError, naming the plug-in, where there is no such package or folder, and where it brings a name that is taken.
+    """
+    folders: dict[str, Path] = {}
+    taken = dict.fromkeys(_options(CONF_DIR), "ssd-bench")
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        about = f"the plug-in {point.name} (distribution {point.dist.name} {point.dist.version})"
+        places = _folders_of(point.value)
+        if not places:
+            raise ConfigError(f"{about}: its package {point.value} cannot be imported; install it again, or remove it")
+        folder = next((place / "conf" for place in places if (place / "conf").is_dir()), None)
+        if folder is None:
+            raise ConfigError(f"{about}: its package has no {places[0] / 'conf'}; it has to hold method/, metric/, ...")
+        _check_names(about, _options(folder), taken)
+        taken |= dict.fromkeys(_options(folder), f"the plug-in {point.name}")
+        folders[point.name] = folder
+    return folders
+
+
+def _options(folder: Path) -> set[tuple[str, str]]:
+    """Group and name of every YAML file below `folder`."""
+    return {(path.parent.relative_to(folder).as_posix(), path.stem) for path in folder.rglob("*.yaml")}
+
+
+def _check_names(about: str, brought: set[tuple[str, str]], taken: dict[tuple[str, str], str]) -> None:
+    """Raise ConfigError for a name that somebody has, and for a tuned default of what is not the plug-in's own."""
+    own = {name for group, name in brought if not group.startswith("tuned/")}
+    for group, name in sorted(brought):
+        if (group, name) in taken:
+            raise ConfigError(f"{about} brings {group}={name}, which {taken[group, name]} has already; rename it there")
+        if group.startswith("tuned/") and not any(mine in name for mine in own):
+            raise ConfigError(f"{about} brings {group}={name}: it may tune only what it brings itself")
+
+
+def _folders_of(package: str) -> list[Path]:
+    """Where the package of this dotted name lies; empty where there is none.
+
+    `find_spec` alone would run the code of the packages above it.
+    """
+    top, *below = package.split(".")
+    try:
+        spec = find_spec(top)
+    except ValueError:  # an empty name, or a module that was made by hand
+        return []
+    for name in below:
+        spec = spec and PathFinder.find_spec(f"{spec.name}.{name}", spec.submodule_search_locations)
+    return [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
