@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.importance import per_sample
-from ssd_bench.importance.per_sample import add_per_sample
+from ssd_bench.importance.per_sample import PerSample
 from ssd_bench.models.fresh import fresh
 from ssd_bench.models.resnet import ResNet18
 from ssd_bench.models.vit import ViT
@@ -100,8 +100,8 @@ def test_equal_to_one_backward_pass_a_sample(case):
     net, inputs, labels, weights = case
     ours, kept = zeros(net), copy.deepcopy(net.state_dict())
     with warnings.catch_warnings(action="ignore"):  # torch.func says which of its ways are slow
-        add_per_sample(net, inputs, labels, ours, weights)
-        add_per_sample(net, inputs, labels[:, 0], ours)
+        PerSample(net, ours).add(inputs, labels, weights)
+        PerSample(net, ours).add(inputs, labels[:, 0])
     theirs = slowly(net, inputs, labels, weights)
     for name, more in slowly(net, inputs, labels[:, :1], torch.ones(7, 1)).items():
         torch.testing.assert_close(ours[name], theirs[name] + more, rtol=2e-4, atol=1e-7)
@@ -124,7 +124,7 @@ def test_only_what_needs_it_goes_the_general_way(case, general, monkeypatch):
     net, inputs, labels, _ = case
     seen = set()
     monkeypatch.setattr(per_sample, "_add_slowly", lambda model, parameters, *rest: seen.update(parameters))
-    add_per_sample(net, inputs, labels[:, 0], zeros(net))
+    PerSample(net, zeros(net)).add(inputs, labels[:, 0])
     assert seen == general
 
 
@@ -135,6 +135,6 @@ def test_steps_of_any_size_give_the_same_sum(case, monkeypatch):
         monkeypatch.setattr(per_sample, "CACHE_BYTES", {"cpu": size})
         sums.append(zeros(net))
         with warnings.catch_warnings(action="ignore"):
-            add_per_sample(net, inputs, labels[:, 0], sums[-1])
+            PerSample(net, sums[-1]).add(inputs, labels[:, 0])
     for name in sums[0]:
         torch.testing.assert_close(sums[0][name], sums[1][name], rtol=1e-4, atol=1e-8)
