@@ -23,10 +23,10 @@ def diagonal_fisher(
 
     batch_mean: (1/B) sum_b (grad of the mean cross-entropy of batch b)^2, as the released SSD code computes it; what
     is in a batch matters, since gradients of different classes cancel. per_sample: (1/N) sum_x (grad of x's
-    cross-entropy)^2, which no batching changes. The keys are those of `named_parameters()`, the tensors float32 (float64
-    for parameters in float64) and on the model's device; a parameter that takes no gradient has importance 0. The model is put in eval mode and left as
-    it was found. Raises ConfigError for an unknown estimator, ValueError without samples, Diverged when an importance
-    is not finite.
+    cross-entropy)^2, which no batching changes. The keys are those of `named_parameters()`, the tensors float32
+    (float64 for parameters in float64) and on the model's device; a parameter that takes no gradient has importance 0.
+    The model is put in eval mode and left as it was found. Raises ConfigError for an unknown estimator, ValueError
+    without samples, Diverged when an importance is not finite.
     """
     check_choice("estimator", estimator, ESTIMATORS)
     total = zero_sums(model.named_parameters())

@@ -100,11 +100,12 @@ class PerSample:
         wrong = _differing({name: (fast[name], true[name]) for name in fast if name not in self._general}, _eps(logits))
         if wrong:
             self._general.update(self._trainable)
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             log.info(
-                "per-sample gradients: the fast way does not suit this model (%s%s), all go the general way, which is "
-                "slower",
+                "per-sample gradients: the fast way does not suit this model (%s%s); all parameters go the general "
+                "way, which is slower",
                 wrong[0],
-                f" and {len(wrong) - 1} more" if len(wrong) > 1 else "",
+                more,
             )
 
 
@@ -154,7 +155,7 @@ def _recorded(
     used: Counter[nn.Module] = Counter()
     handled: set[str] = set()
 
-    def record(rule: Callable[..., Squares], owner: nn.Module, _: nn.Module, args: tuple[Tensor, ...], out: Tensor):
+    def record(rule: Callable[..., Squares], owner: nn.Module, _: nn.Module, args: tuple, out: Tensor) -> None:
         used[owner] += 1
         own = {name: names[id(p)] for name, p in owner.named_parameters(recurse=False) if id(p) in names}
         alone = all(owners[id(p)] == 1 for p in owner.parameters(recurse=False))
