@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.core.errors import Diverged, check_choice
-from ssd_bench.importance.per_sample import add_per_sample
+from ssd_bench.importance.per_sample import PerSample, zero_sums
 from ssd_bench.train.passes import eval_mode, in_model
 
 ESTIMATORS = ("batch_mean", "per_sample")
@@ -23,19 +24,19 @@ def diagonal_fisher(
 
     batch_mean: (1/B) sum_b (grad of the mean cross-entropy of batch b)^2, as the released SSD code computes it; what
     is in a batch matters, since gradients of different classes cancel. per_sample: (1/N) sum_x (grad of x's
-    cross-entropy)^2, which no batching changes. The keys are those of `named_parameters()`, the tensors float32 and on
-    the model's device; a parameter that takes no gradient has importance 0. The model is put in eval mode and left as
-    it was found. Raises ConfigError for an unknown estimator, ValueError without samples, Diverged when an importance
-    is not finite.
+    cross-entropy)^2, which no batching changes. The keys are those of `named_parameters()`, the tensors float32
+    (float64 for parameters in float64) and on the model's device; a parameter that takes no gradient has importance 0.
+    The model is put in eval mode and left as it was found. Raises ConfigError for an unknown estimator, ValueError
+    without samples, Diverged when an importance is not finite.
     """
     check_choice("estimator", estimator, ESTIMATORS)
-    total = {name: torch.zeros_like(p, requires_grad=False) for name, p in model.named_parameters()}
-    add = _add_batch_mean if estimator == "batch_mean" else add_per_sample
+    total = zero_sums(model.named_parameters())
+    add = partial(_add_batch_mean, model, total) if estimator == "batch_mean" else PerSample(model, total).add
     count = 0
     with eval_mode(model), torch.enable_grad():
         for inputs, labels in batches:
             with in_model():
-                add(model, inputs, labels, total)
+                add(inputs, labels)
             count += 1 if estimator == "batch_mean" else len(labels)
     if count == 0:
         raise ValueError("importances need at least one sample, got no batch")
@@ -46,7 +47,7 @@ def diagonal_fisher(
     return total
 
 
-def _add_batch_mean(model: nn.Module, inputs: Tensor, labels: Tensor, total: dict[str, Tensor]) -> None:
+def _add_batch_mean(model: nn.Module, total: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> None:
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         return

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ssd_bench.core import console
 from ssd_bench.core.errors import check_choice
 from ssd_bench.core.task import Context, Cost, Method, Split
-from ssd_bench.importance.per_sample import add_per_sample
+from ssd_bench.importance.per_sample import PerSample, zero_sums
 from ssd_bench.train.passes import eval_mode, in_model
 from ssd_bench.train.recipe import Recipe
 
@@ -80,9 +80,10 @@ class Fisher(Method):
 
 def label_expected_fisher(model: nn.Module, data: Split, rows: Tensor) -> dict[str, Tensor]:
     """Mean over samples of sum_y p(y | x) (grad of -ln p(y | x))^2, by parameter name, in eval mode."""
-    total = {name: torch.zeros_like(p, requires_grad=False) for name, p in model.named_parameters()}
+    total = zero_sums(model.named_parameters())
     log.info("fisher: %d samples x %d classes = %d gradients", len(rows), data.n_classes, len(rows) * data.n_classes)
     start = time.monotonic()
+    sums = PerSample(model, total)
     with eval_mode(model):
         for done, batch in enumerate(rows.split(BATCH)):
             inputs, _ = data.images.batch(batch)
@@ -90,7 +91,7 @@ def label_expected_fisher(model: nn.Module, data: Split, rows: Tensor) -> dict[s
                 with torch.no_grad():
                     probs = model(inputs).softmax(dim=1)
                 labels = torch.arange(data.n_classes, device=probs.device).expand_as(probs)
-                add_per_sample(model, inputs, labels, total, probs)
+                sums.add(inputs, labels, probs)
             if done == 0 and len(rows) > BATCH:
                 left = (time.monotonic() - start) * (len(rows) / BATCH - 1)
                 log.info("fisher: about %s; method.n_samples makes it cheaper", console.clock(left))

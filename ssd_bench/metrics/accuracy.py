@@ -30,7 +30,7 @@ class Accuracy:
     def __post_init__(self) -> None:
         check_choice("average", self.average, ("sample", "batch"))
         if self.batch_size < 1:
-            raise ValueError(f"average_batch must be at least 1, got {self.batch_size}")
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
 
     def __call__(self, seen: Outputs) -> dict[str, float]:
         values = {}

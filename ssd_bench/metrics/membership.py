@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from ssd_bench.core.task import Outputs
 from ssd_bench.metrics import About
+
+STEP = 2**20  # scores that the bootstrap draws at once
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,6 @@ class PopulationAttack:
             raise ValueError(f"n_bootstrap must be at least 1, got {self.n_bootstrap}")
 
     def __call__(self, seen: Outputs) -> dict[str, float | None]:
-        names = [f"population_{name}{end}" for name in ("auc", "tpr1") for end in ("", "_low", "_high")]
         if not seen.has("forget_train", "forget", "test"):
             return {}
         members, others = scores(seen, "forget_train"), scores(seen, "forget")
@@ -81,8 +83,8 @@ class PopulationAttack:
             others = scores(seen, "test")[self._matched(seen.labels["forget_train"], seen.labels["test"])]
         values = population_attack(members, others, self.n_bootstrap, self.seed)
         if len(others) < self.about["population_tpr1"].least:  # too few for a rate of 1 %
-            values[3:] = [None] * 3
-        return dict(zip(names, values, strict=True))
+            values = values._replace(tpr1=None, tpr1_low=None, tpr1_high=None)
+        return {f"population_{name}": value for name, value in values._asdict().items()}
 
     def _matched(self, wanted: Tensor, labels: Tensor) -> Tensor:
         """Rows of `labels` that hold the classes in the proportions of `wanted`, as many as there are."""
@@ -147,20 +149,53 @@ def scores(seen: Outputs, name: str) -> np.ndarray:
     return -torch.nn.functional.cross_entropy(seen.logits[name].double(), seen.labels[name], reduction="none").numpy()
 
 
-def population_attack(members: np.ndarray, others: np.ndarray, n_bootstrap: int, seed: int) -> list[float]:
-    """AUC and its interval, then TPR at 1 % FPR in percent and its interval.
+class Attacked(NamedTuple):
+    """AUC (a fraction) and TPR at 1 % FPR (percent; None where there are too few others), each with its interval."""
+
+    auc: float
+    auc_low: float
+    auc_high: float
+    tpr1: float | None
+    tpr1_low: float | None
+    tpr1_high: float | None
+
+
+def population_attack(members: np.ndarray, others: np.ndarray, n_bootstrap: int, seed: int) -> Attacked:
+    """How well scores (m of members, n of others) tell who is a member, and the middle 95 % of its bootstrap.
 
     AUC: the chance that a member's score is above another's, ties counting half. TPR: the share of members above the
-    lowest threshold that at most 1 % of the others are above.
+    lowest threshold that at most 1 % of the others are above. Takes time in (m + n) log n and n_bootstrap (m + n), and
+    memory for a few resamples. Raises ValueError for an empty set and for scores that are not a number.
     """
-    draws = np.random.default_rng(seed)
-    above = (members[:, None] > others) + 0.5 * (members[:, None] == others)  # members x others
-    picks = [draws.integers(n, size=(n_bootstrap, n)) for n in above.shape]
-    weights = [np.apply_along_axis(np.bincount, 1, p, minlength=n) for p, n in zip(picks, above.shape, strict=True)]
-    resampled = (weights[0] @ above * weights[1]).sum(1) / above.size
+    if not len(members) or not len(others) or np.isnan(members).any() or np.isnan(others).any():
+        raise ValueError("the attack needs at least one score in each set, and every score a number")
+    order = others.argsort()
+    ranked = others[order]
+    places = [np.searchsorted(ranked, members, side) for side in ("left", "right")]  # others below; below or equal
     lowest = len(others) - 1 - len(others) // 100  # place of the highest score that too many others are above
-    thresholds = np.partition(others[picks[1]], lowest, axis=1)[:, lowest]
-    rates = 100 * (members[picks[0]] > thresholds[:, None]).mean(1)
-    rate = 100 * (members > np.partition(others, lowest)[lowest]).mean()
-    auc_interval, rate_interval = (np.quantile(each, [0.025, 0.975]).tolist() for each in (resampled, rates))
-    return [float(above.mean()), *auc_interval, float(rate), *rate_interval]
+
+    def measure(picked: np.ndarray, times: np.ndarray) -> np.ndarray:
+        up_to = np.pad(times[:, order].cumsum(1), ((0, 0), (1, 0)))  # others drawn among the lowest 0, 1, 2, ...
+        beaten = sum(np.take_along_axis(up_to, place[picked], 1).sum(1) for place in places) / 2
+        thresholds = ranked[(up_to[:, 1:] > lowest).argmax(1)]
+        rates = (members[picked] > thresholds[:, None]).mean(1)
+        return np.stack([beaten / (len(members) * len(others)), 100 * rates])
+
+    whole = measure(np.arange(len(members))[None], np.ones((1, len(others)), dtype=int))[:, 0]
+    resampled = [measure(*drawn) for drawn in _resamples(len(members), len(others), n_bootstrap, seed)]
+    low, high = np.quantile(np.concatenate(resampled, axis=1), [0.025, 0.975], axis=1)
+    return Attacked(*(float(value) for each in zip(whole, low, high, strict=True) for value in each))
+
+
+def _resamples(m: int, n: int, n_bootstrap: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Resamples of m members and n others, some at a time: the members (r x m), and how often each other is drawn
+    (r x n). All draws of members come before all draws of others."""
+    step = max(1, STEP // (m + n))
+    sizes = [min(step, n_bootstrap - start) for start in range(0, n_bootstrap, step)]
+    of_members, of_others = np.random.default_rng(seed), np.random.default_rng(seed)
+    for size in sizes:
+        of_others.integers(m, size=(size, m))
+    for size in sizes:
+        drawn = of_others.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        yield of_members.integers(m, size=(size, m)), times

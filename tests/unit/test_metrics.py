@@ -1,6 +1,7 @@
 """Metrics against scipy and scikit-learn, and at the points where their values are known."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.task import Outputs
+from ssd_bench.metrics import membership
 from ssd_bench.metrics.accuracy import Accuracy
 from ssd_bench.metrics.distance import activation_distance
 from ssd_bench.metrics.membership import (
@@ -121,6 +123,11 @@ def test_accuracy_counts_samples_or_as_the_released_code_batches():
     assert per_batch["test_loss"] == pytest.approx((right + wrong) / 2)
 
 
+def test_accuracy_names_its_own_setting_when_it_refuses_it():
+    with pytest.raises(ValueError, match=r"^batch_size must be at least 1, got 0$"):
+        Accuracy(batch_size=0)
+
+
 def test_metrics_leave_out_what_was_not_evaluated():
     seen = outputs()
     assert EntropyAttack()(seen) == {}
@@ -145,6 +152,56 @@ def test_population_attack_against_scikit_learn():
     assert low < auc < high
     assert tpr_low <= tpr <= tpr_high
     assert population_attack(members, others, 500, 0) == population_attack(members, others, 500, 0)
+
+
+def quadratic(members, others, n_bootstrap, seed):
+    """Every member against every other."""
+    draws = np.random.default_rng(seed)
+    above = (members[:, None] > others) + 0.5 * (members[:, None] == others)
+    picks = [draws.integers(n, size=(n_bootstrap, n)) for n in above.shape]
+    aucs = [above[np.ix_(*rows)].mean() for rows in zip(*picks, strict=True)]
+    lowest = len(others) - 1 - len(others) // 100
+
+    def rate(some_members, some_others):
+        return 100 * (some_members > np.sort(some_others)[lowest]).mean()
+
+    rates = [rate(members[of_members], others[of_others]) for of_members, of_others in zip(*picks, strict=True)]
+    intervals = [np.quantile(each, [0.025, 0.975]) for each in (aucs, rates)]
+    return [above.mean(), *intervals[0], rate(members, others), *intervals[1]]
+
+
+@pytest.mark.parametrize("step", [1, 1000, 2**20])
+def test_population_attack_is_every_member_against_every_other(step, monkeypatch):
+    monkeypatch.setattr(membership, "STEP", step)
+    for seed in range(20):
+        draws = np.random.default_rng(seed)
+        m, n, digits = *draws.integers(1, 250, 2), draws.integers(0, 4)  # few digits: many ties
+        members, others = draws.normal(0.5, 1, m).round(digits), draws.normal(0, 1, n).round(digits)
+        expected = quadratic(members, others, 40, seed)
+        np.testing.assert_allclose(population_attack(members, others, 40, seed), expected, rtol=0, atol=1e-12)
+
+
+def test_population_attack_at_its_ends_and_with_ties():
+    two = population_attack(np.array([3.0, 2.0]), np.array([1.0, 0.0]), 5, 0)
+    assert two == (1, 1, 1, 100, 100, 100)
+    assert population_attack(np.array([1.0, 2.0]), np.array([2.0, 0.0]), 5, 0).auc == (1 + 0 + 1 + 0.5) / 4
+    assert population_attack(np.zeros(3), np.zeros(4), 5, 0) == (0.5, 0.5, 0.5, 0, 0, 0)
+
+
+def test_population_attack_grows_with_the_sets_and_not_with_their_product():
+    draws = np.random.default_rng(0)
+    members, others = draws.normal(size=(2, 20_000))
+    tracemalloc.start()
+    population_attack(members, others, 1000, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e8  # all pairs: 400 million; all resamples at once: 40 million numbers of 8 bytes
+
+
+def test_population_attack_refuses_what_it_cannot_judge():
+    for members, others in (([], [1.0]), ([1.0], []), ([np.nan], [1.0]), ([1.0], [np.nan])):
+        with pytest.raises(ValueError, match="at least one score"):
+            population_attack(np.array(members), np.array(others), 5, 0)
 
 
 def test_the_interval_of_the_auc_covers_what_it_should():

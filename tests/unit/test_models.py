@@ -183,3 +183,28 @@ def test_a_hook_sees_every_convolution_and_normalisation():
         layer.register_forward_hook(lambda module, *_: seen.append(module))
     model(torch.randn(2, 3, 16, 16))
     assert set(seen) == set(layers)
+
+
+@pytest.mark.parametrize("register", ["register_module_forward_hook", "register_module_forward_pre_hook"])
+def test_a_hook_on_all_modules_sees_every_convolution_and_normalisation(register):
+    model = fresh(ResNet18(width=4), 0, 5, 3, 16).eval()
+    seen = []
+    handle = getattr(nn.modules.module, register)(lambda module, *_: seen.append(module))
+    try:
+        model(torch.randn(2, 3, 16, 16))
+    finally:
+        handle.remove()
+    assert {m for m in model.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)} <= set(seen)
+
+
+def test_nothing_is_folded_where_a_compiler_reads_along():
+    model = fresh(ResNet18(width=4), 0, 5, 3, 16).eval()
+    inputs, layers = torch.randn(2, 3, 16, 16), []
+
+    def read(graph, _):
+        layers.extend(node for node in graph.graph.nodes if "batch_norm" in str(node.target))
+        return graph.forward
+
+    said = torch.compile(model, backend=read)(inputs)
+    assert len(layers) == 20
+    torch.testing.assert_close(said, model(inputs), rtol=1e-4, atol=1e-5)
