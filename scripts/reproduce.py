@@ -24,7 +24,9 @@ SWEEP = (
     "method=original,retrain,finetune,teacher,amnesiac,unsir,fisher,ssd",
 )  # fmt: skip
 ROW = ["scenario", "method", "seed"]
-NOT_NUMBERS = re.compile(r".*_s|peak_memory_bytes|device|threads|torch|git|started|path")  # may differ from run to run
+NOT_NUMBERS = re.compile(  # what may differ from run to run
+    r".*_s(\..*)?|peak_memory_bytes|device|threads|parallel|torch|git|started|path"
+)
 MACHINE = ["device", "threads", "torch"]
 
 

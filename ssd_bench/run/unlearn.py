@@ -72,7 +72,8 @@ def unlearn(bench: Bench, original: nn.Module) -> dict[str, Any]:
     """The unlearned model, found in the store or made now, and the row's sections about its making."""
     plan, key = bench.plan, bench.identity.unlearned
     if isinstance(plan.method, Original):
-        return {"model": original, "times": {"method_s": 0.0, "online_s": 0.0}, "cached": {}, "artefacts": {}}
+        times = {"method_s": 0.0, "online_s": 0.0, "shared_s": {}}
+        return {"model": original, "times": times, "cached": {}, "artefacts": {}}
     with checkpoints(bench.store, "unlearned", key, keep=not plan.settings.save_model) as resumed:
         if not plan.settings.force and (found := bench.store.get("unlearned", key, locked=True)):
             model = copy.deepcopy(original)
@@ -116,6 +117,7 @@ def make(bench: Bench, original: nn.Module, resumed: Checkpoints) -> dict[str, A
             "online_s": measured.seconds - cache.aside_s,
             f"{full}_s": 0.0 if cache.found.get(full) else cache.cost_s.get(full),
             f"{full}_cost_s": cache.cost_s.get(full),
+            "shared_s": cache.cost_s,
         },
         "details": context.details,
         "memory": {"peak_bytes": measured.peak_bytes, "what": measured.what},
