@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SHORT
+
 from ssd_bench.cli import report
 from ssd_bench.metrics.against import average_gap, tow, weights_against
 from ssd_bench.report.derive import derived, derived_metrics
