@@ -1,4 +1,4 @@
-"""What a reader must know to judge a number, told by the metric or the method that makes it."""
+"""What a reader must know to judge a number, declared by the metric or the method that makes it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class About:
 
 
 def describe(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What these metrics (by name in the configuration) say about their values: the package's first, then the others.
+    """How these metrics (by name in the configuration) describe their values: the package's first, then the others.
 
     By name of the value, as JSON can hold it. A metric without `about` adds nothing: its values have the default About.
     """

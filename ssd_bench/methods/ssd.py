@@ -82,10 +82,10 @@ class SSD:
 
     @staticmethod
     def pictures(rows: list[dict[str, Any]], read: Callable[[dict[str, Any], str], Any]) -> dict[str, Figure]:
-        """Where the first row dampened: the share of each parameter tensor's entries that it selected."""
-        row = rows[0]
-        counts, shapes = row["details"].get("per_tensor"), read(row, "original")
-        return {"dampened": _shares(row, counts, shapes)} if counts and shapes else {}
+        """Where the first row that selected anything dampened: the share of each parameter tensor's entries."""
+        row = next((row for row in rows if row["details"].get("selected")), None)
+        shapes = read(row, "original") if row else None
+        return {"dampened": _shares(row, shapes)} if shapes else {}
 
     def batches(self, data: Split) -> tuple[list[Tensor], list[Tensor]]:
         """The rows of each batch of D and of D_f."""
@@ -176,9 +176,10 @@ def dampen(
     return dict(zip(parameters, torch.stack(counts).tolist(), strict=True))
 
 
-def _shares(row: dict[str, Any], counts: Mapping[str, int], shapes: Mapping[str, Tensor]) -> Figure:
+def _shares(row: dict[str, Any], shapes: Mapping[str, Tensor]) -> Figure:
     from matplotlib.figure import Figure  # here: forgetting needs none
 
+    counts = row["details"]["per_tensor"]
     share = [100 * n / shapes[name].numel() if name in shapes else math.nan for name, n in counts.items()]
     figure = Figure(figsize=(max(6.4, 0.14 * len(share)), 3.2))
     axes = figure.subplots()
@@ -187,7 +188,7 @@ def _shares(row: dict[str, Any], counts: Mapping[str, int], shapes: Mapping[str,
     axes.set_xlim(-1, len(share))
     axes.grid(axis="x", visible=False)
     axes.set_ylabel("entries selected, %")
-    settings = ", ".join(f"{key} {value}" for key, value in row["settings"].items())
+    settings = ", ".join(f"{key} {row['settings'][key]}" for key in ("alpha", "lam", "importance", "order"))
     axes.set_title(f"{settings}; seed {row['task']['seed']}; weights blue, biases yellow", loc="left")
     return figure
 

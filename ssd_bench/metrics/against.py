@@ -15,7 +15,7 @@ from ssd_bench.metrics.distance import activation_distance
 from ssd_bench.metrics.zrf import js_divergence
 
 SETS = ("forget", "retain", "test")  # D'_f, D'_r, D'
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # the buffers of PyTorch's normalisation layers
+STATISTICS = ("running_mean", "running_var")  # floating-point buffers of PyTorch's normalisation layers
 _APART = "beside the floor"
 ABOUT = {
     "average_gap": About("points", "0", "everywhere", ("forget_train", "retain_train", "retain"), 20, "gap", 2, "main"),
@@ -32,7 +32,11 @@ ABOUT = {
         "L2", "0", "beside the floor alone: two retrained models are far apart", heading="L2 of parameters", decimals=2
     ),
     "statistics_distance": About(
-        "L2", "0", "beside the floor; 0 for a method that never trains", heading="L2 of statistics", decimals=2
+        "L2",
+        "0",
+        "beside the floor; a method that never trains keeps the original's",
+        heading="L2 of statistics",
+        decimals=2,
     ),
     "tow": About("fraction", "1", "everywhere", ("forget_train", "retain_train", "test"), 20, "ToW"),
 }
@@ -52,10 +56,9 @@ def outputs_against(ours: Outputs, theirs: Outputs) -> dict[str, float]:
 def weights_against(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, float]:
     """`layer_distance` of the parameters and `statistics_distance` of the running statistics of two state dicts.
 
-    Each is the L2 norm over all its tensors; the second is missing where a model keeps no statistics. The names tell
-    which is which (`STATISTICS`), for a state dict does not say what is a parameter, and one from a checkpoint or from
-    another version brings no list of them. Other buffers of PyTorch's modules are constants, which are equal in both
-    models and add nothing; a buffer of a user's own that training changes counts as a parameter.
+    Each is the L2 norm over all its tensors; the second is missing where a model keeps no statistics. Names decide
+    which is which (`STATISTICS`): a state dict does not say what is a parameter. Other buffers of PyTorch's modules are
+    constants, equal in both models; a buffer of a user's own that training changes counts as a parameter.
     """
     apart = layer_distances(ours, theirs)
     statistics = [name for name in apart if name.rpartition(".")[2] in STATISTICS]

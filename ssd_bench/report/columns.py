@@ -1,10 +1,9 @@
-"""What the columns of a table are: read from the rows, which carry what their metrics and methods say of themselves."""
+"""What the columns of a table are: read from the rows, which hold the descriptions of their metrics and methods."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
-from pkgutil import resolve_name
 from typing import Any
 
 from ssd_bench.core.about import RETRAINED, About
@@ -22,9 +21,9 @@ def columns_of(rows: Iterable[Row]) -> dict[str, About]:
     The bounds of an interval are no columns: they stand beside the value that they belong to.
     """
     rows = list(rows)
-    said = [*map(of_metrics, rows), *map(_of_method, rows), {"cost_s": COST}, AGAINST]
+    sources = [*map(of_metrics, rows), *map(_of_method, rows), {"cost_s": COST}, AGAINST]
     found: dict[str, About] = {}
-    for each in said:
+    for each in sources:
         found |= {name: about for name, about in each.items() if name not in found}
     return {name: about for name, about in found.items() if not _is_bound(name, found)}
 
@@ -35,28 +34,21 @@ def compared(row: Row) -> list[str]:
 
 
 def of_metrics(row: Row) -> dict[str, About]:
-    """What the row's metrics say of their values; of those that none of them describes, the default."""
-    said = _read(row["about"]) if "about" in row else _of_the_package(row)
-    return said | {name: About() for name in row["metrics"] if name not in said}
+    """How the row's metrics describe their values; those that none of them describes have the default About."""
+    described = _read(row["about"])
+    return described | {name: About() for name in row["metrics"] if name not in described}
 
 
 def _of_method(row: Row) -> dict[str, About]:
     return _read(row.get("columns", {}))
 
 
-def _read(said: dict[str, dict[str, Any]]) -> dict[str, About]:
-    return {name: About(**{k: _tuple(v) for k, v in each.items() if k in FIELDS}) for name, each in said.items()}
+def _read(stored: dict[str, dict[str, Any]]) -> dict[str, About]:
+    return {name: About(**{k: _tuple(v) for k, v in each.items() if k in FIELDS}) for name, each in stored.items()}
 
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
-
-
-def _of_the_package(row: Row) -> dict[str, About]:
-    """For a row that was written before rows carried it: what the package's own metrics say."""
-    targets = [node["_target_"] for node in row["config"].get("metric", {}).values()]
-    classes = [resolve_name(target) for target in targets if target.startswith("ssd_bench.metrics.")]
-    return {name: about for each in classes for name, about in getattr(each, "about", {}).items()}
 
 
 def _is_bound(name: str, among: Iterable[str]) -> bool:

@@ -41,7 +41,7 @@ def derived(rows: list[Row], folder: Path | str) -> dict[str, Values]:
 
 
 def derived_metrics(rows: list[Row]) -> dict[str, Values]:
-    """The part of `derived` that the rows alone tell: gaps and their floor, without a look at any artefact."""
+    """The part of `derived` that follows from the rows alone: gaps and their floor. No artefact is read."""
     return _derived(rows, gaps)
 
 
@@ -86,12 +86,18 @@ def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any]) -> Row:
 def _floors(retrained: dict[str, Row], distance: Distance) -> dict[str, Values]:
     """By path: how far each retrained model is, on average, from those of other training seeds."""
     apart: dict[str, list[Values]] = {path: [] for path in retrained}
-    for one, other in combinations(retrained, 2):
-        if retrained[one]["task"]["seed"] != retrained[other]["task"]["seed"]:
-            far = distance(retrained[one], retrained[other])  # the same from either side
-            apart[one].append(far)
-            apart[other].append(far)
+    for one, other in _other_seeds(retrained):
+        far = distance(retrained[one], retrained[other])  # the same from either side
+        apart[one].append(far)
+        apart[other].append(far)
     return {path: {f"floor.{name}": value for name, value in _means(each).items()} for path, each in apart.items()}
+
+
+def _other_seeds(retrained: dict[str, Row]) -> list[tuple[str, str]]:
+    """Pairs of paths that differ in the training seed: if there are any, those that forget the same images."""
+    task = {path: row["task"] for path, row in retrained.items()}
+    pairs = [(a, b) for a, b in combinations(retrained, 2) if task[a]["seed"] != task[b]["seed"]]
+    return [(a, b) for a, b in pairs if task[a]["forget_sha256"] == task[b]["forget_sha256"]] or pairs
 
 
 def _means(values: list[Values]) -> Values:

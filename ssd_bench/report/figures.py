@@ -51,8 +51,8 @@ def style(summary: Summary, line: Line) -> tuple[str, str]:
         return "#777777", "circle"
     if line is summary.retrained:
         return "#000000", "star"
-    place = [other.label for other in summary.methods].index(line.label) % len(COLOURS)
-    return COLOURS[place], SYMBOLS[place]
+    place = [other.label for other in shown(summary) if other in summary.methods].index(line.label)
+    return COLOURS[place % len(COLOURS)], SYMBOLS[(place + place // len(COLOURS)) % len(SYMBOLS)]
 
 
 def shown(summary: Summary) -> list[Line]:

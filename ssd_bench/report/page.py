@@ -61,8 +61,8 @@ def drawn(summary: Summary, plot: Plot) -> go.Figure:
     else:
         _bars(figure, summary, plot)
     return figure.update_layout(
-        title={"text": title, "font": {"size": 15}}, xaxis_title=heading(summary, plot.x),
-        yaxis_title=heading(summary, plot.y), template="plotly_white", height=380,
+        title={"text": title, "font": {"size": 15}}, xaxis_title=escape(heading(summary, plot.x)),
+        yaxis_title=escape(heading(summary, plot.y)), template="plotly_white", height=380,
         margin={"l": 60, "r": 10, "t": 50, "b": 50}, legend={"orientation": "h", "y": -0.25},
     )  # fmt: skip
 
@@ -120,9 +120,9 @@ def _short(summary: Summary) -> str:
 
 def _made_with(summaries: list[Summary]) -> str:
     envs = [row["env"] for summary in summaries for row in summary.rows]
-    told = {key: ", ".join(sorted({str(env[key]) for env in envs})) for key in ("device", "threads", "torch", "git")}
+    values = {key: ", ".join(sorted({str(env[key]) for env in envs})) for key in ("device", "threads", "torch", "git")}
     last = max((env["finished"] for env in envs), default="-")
     return (
-        f"ssd-bench {__version__}. {len(envs)} runs, the last of {last}; device {told['device']}; threads "
-        f"{told['threads']}; PyTorch {told['torch']}; commit {told['git']}."
+        f"ssd-bench {__version__}. {len(envs)} runs, the last of {last}; device {values['device']}; threads "
+        f"{values['threads']}; PyTorch {values['torch']}; commit {values['git']}."
     )

@@ -87,7 +87,7 @@ def drawn(summary: Summary, plot: Plot) -> Figure:
     (_scatter if plot.y else _bars)(axes, summary, plot)
     axes.set(xlabel=heading(summary, plot.x), ylabel=heading(summary, plot.y))
     if plot.y:
-        figure.legend(loc="outside right upper")
+        figure.legend(loc="outside right center")
     return figure
 
 
@@ -112,7 +112,8 @@ def _bars(axes: Any, summary: Summary, plot: Plot) -> None:
     )  # fmt: skip
     axes.bar_label(bars, [f"{v:.3g} s" for v in values], padding=6)
     axes.set_xscale("log")
-    axes.set_xlim(right=max(values) * 4)
+    axes.tick_params(which="minor", labelbottom=False)  # the bars carry their numbers
+    axes.set_xlim(min(values) / 2, max(values) * 4)
     axes.grid(axis="y", visible=False)
 
 
@@ -138,7 +139,7 @@ def histograms(summary: Summary, folder: Path) -> Figure | None:
         grid[-1, column].set_xlabel(f"{name}; seed {summary.seeds[0]}")
     for axes, (label, _) in zip(grid[:, 0], models, strict=True):
         axes.set_ylabel(label, rotation=0, ha="right", va="center")
-    grid[0, 1].legend(loc="upper right", ncols=3)
+    figure.legend(*grid[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 

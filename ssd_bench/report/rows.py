@@ -14,7 +14,7 @@ TASK_KEYS = (
     "evaluation",
 )  # fmt: skip  # "original" is a hash of the data, the recipe and the training seed
 
-
+ADDRESSES = ("recipe", "original", "reference", "evaluation")  # hashes of all that determines each
 OF_SEEDS = ("original", "reference", "seed", "seed_forget", "seed_unlearn")  # what differs between a task's seeds
 
 
@@ -93,9 +93,8 @@ def _farther_from_scratch(settings: dict[str, Any]) -> tuple[bool, str]:
 
 
 def _trained_on(row: Row) -> str:
-    """What names the model that a row is compared with; an older row lacks the hash of what that is trained on."""
-    task = row["task"]
-    return task.get("reference") or json.dumps([task.get(key) for key in TASK_KEYS])
+    """What names the model that a row is compared with: the hash of all that it is trained on."""
+    return row["task"]["reference"]
 
 
 def varying_settings(rows: list[Row]) -> dict[str, set[str]]:
@@ -108,7 +107,7 @@ def varying_settings(rows: list[Row]) -> dict[str, set[str]]:
 
 
 def label(row: Row, varying: dict[str, set[str]]) -> str:
-    """The method, and those of its settings that tell its rows apart."""
+    """The method, and those of its settings in which its rows differ."""
     chosen = [f"{key}={row['settings'].get(key)}" for key in sorted(varying.get(row["method"], ()))]
     return f"{row['method']} {' '.join(chosen)}".strip()
 
@@ -140,7 +139,7 @@ def _flat(row: Row, derived: dict[str, dict[str, float | None]]) -> dict[str, An
     task, times = row["task"], row["times"]
     return {
         **{key: task[key] for key in ("data", "model", "scenario", "target", "placebo", "seed")},
-        **{key: task.get(key) for key in ("seed_unlearn", "seed_forget", "fidelity", "recipe", "original")},
+        **{key: task.get(key) for key in ("seed_unlearn", "seed_forget", "fidelity", *ADDRESSES)},
         "method": row["method"],
         "status": row["status"],
         "reason": row["reason"],
@@ -154,6 +153,9 @@ def _flat(row: Row, derived: dict[str, dict[str, float | None]]) -> dict[str, An
         **{f"method.{key}": value for key, value in row["settings"].items()},
         **{f"train.{key}": value for key, value in row["config"]["train"].items() if key != "_target_"},
         **{f"original.{key}": value for key, value in (row["original_metrics"] or {}).items()},
-        **{key: row["env"].get(key) for key in ("device", "threads", "parallel", "torch", "git", "started")},
+        **{
+            key: row["env"].get(key)
+            for key in ("device", "threads", "parallel", "deterministic", "torch", "git", "started")
+        },
         "path": row["path"],
     }

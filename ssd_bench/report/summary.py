@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -90,7 +91,7 @@ class Summary:
     columns: dict[str, About]
     retrained: Line | None = None  # the line that the others are compared with
     outdated: int = 0  # rows left out: a newer one has the same method, settings and seeds
-    apart: str = ""  # what tells it from another task with the same title
+    apart: str = ""  # how it differs from another task with the same title
 
     @property
     def task(self) -> dict[str, Any]:
@@ -213,7 +214,13 @@ def _lines_of_methods(rows: list[Row], pairs: dict[str, Row], derived: dict[str,
             line.runs.append(_run(row, pairs, derived))
         else:
             line.ended.setdefault(row["status"], []).append(row["task"]["seed"])
-    return sorted(lines.values(), key=lambda line: (line.method != "retrain", line.label))
+    return sorted(lines.values(), key=lambda line: (line.method != "retrain", _in_order(line.label)))
+
+
+def _in_order(text: str) -> list[str | float]:
+    """A key that puts 4 before 20: text and numbers in turn."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", text)
+    return [float(part) if place % 2 else part for place, part in enumerate(parts)]
 
 
 def _run(row: Row, pairs: dict[str, Row], derived: dict[str, Values]) -> Run:
@@ -225,7 +232,7 @@ def _run(row: Row, pairs: dict[str, Row], derived: dict[str, Values]) -> Run:
 
 
 def _line_of_original(rows: list[Row], pairs: dict[str, Row], derived: dict[str, Values]) -> Line:
-    """Every run evaluates the original; what needs its artefacts only the row of method=original tells."""
+    """Every run evaluates the original; what needs its artefacts is in the row of method=original alone."""
     line = Line(ORIGINAL, ORIGINAL, rows=[row for row in rows if row["method"] == ORIGINAL])
     for of_task in by_task(rows):
         evaluated = [row for row in of_task if row["original_metrics"]]
@@ -243,12 +250,12 @@ def _line_of_floor(pairs: dict[str, Row], derived: dict[str, Values]) -> Line:
     """How far the retrained models are from those of other seeds."""
     line = Line(FLOOR, FLOOR)
     for row in {row["path"]: row for row in pairs.values()}.values():
-        told = derived.get(row["path"], {})
-        floor = {name.removeprefix("floor."): value for name, value in told.items() if name.startswith("floor.")}
+        values = derived.get(row["path"], {})
+        floor = {name.removeprefix("floor."): value for name, value in values.items() if name.startswith("floor.")}
         line.runs.append(Run(row["task"]["seed"], floor))
     return line
 
 
 def _distances(row: Row, derived: dict[str, Values]) -> Values:
-    told = derived.get(row["path"], {})
-    return {name: value for name, value in told.items() if not name.startswith("floor.")}
+    values = derived.get(row["path"], {})
+    return {name: value for name, value in values.items() if not name.startswith("floor.")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import cycle
 from typing import Any
@@ -44,12 +45,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _sweep(summary: Summary, curves: Curves, setting: str) -> Figure:
-    """Accuracies above; below, each thing that the method shows of itself, and what is kept against it.
+    """Accuracies above; below, each thing that the method shows of itself under a heading, and what is kept against it.
 
     Bands are one standard deviation over seeds.
     """
     lines = [line for each in curves.values() for line in each]
-    shows = [name for name in lines[0].rows[0].get("columns", ()) if any(line.values.get(name) for line in lines)]
+    shows = [name for name in lines[0].rows[0].get("columns", ()) if summary.columns[name].heading]
     panels = [(setting, "retain_acc"), (setting, "forget_acc")]
     panels += [panel for name in shows for panel in ((setting, name), (name, "retain_acc"))]
     panels = [panel for panel in panels if any(line.values.get(panel[1]) for line in lines)]
@@ -96,5 +97,9 @@ def _scale(axes: Any, axis: str, values: list[float | None]) -> None:
     above = [value for value in values if value]
     if not above or min(above) < 0 or max(above) < WIDE * min(above):
         return
-    scale = {"value": "log"} if len(above) == len(values) else {"value": "symlog", "linthresh": min(above)}
-    getattr(axes, f"set_{axis}scale")(**scale)
+    if len(above) == len(values):
+        getattr(axes, f"set_{axis}scale")("log")
+        return
+    least = 10.0 ** math.floor(math.log10(min(above)))
+    getattr(axes, f"set_{axis}scale")("symlog", linthresh=least)
+    getattr(axes, f"set_{axis}lim")(-least / 5, 2 * max(above))

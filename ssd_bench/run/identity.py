@@ -66,6 +66,7 @@ def identify(plan: Plan, dataset: Dataset, task: Task, train: Images, device: to
         "model": plan.names["model"],
         "recipe": source.get("recipe", source.get("checkpoint", ""))[:16],
         "original": digest(original)[:16],
+        "reference": digest({**original, "rows": hash_rows(task.retain)})[:16],
         "scenario": task.scenario,
         "target": task.target,
         "target_index": task.target_index,

@@ -263,6 +263,25 @@ def test_any_numeric_setting_with_three_values_is_a_sweep(tmp_path, caplog):
     assert "lfssd: its own pictures are left out" in caplog.text  # its class is nowhere
 
 
+def test_a_method_brings_its_own_pictures(tmp_path, monkeypatch):
+    code = """
+def figure():
+    from matplotlib.figure import Figure
+    return Figure()
+
+class Mine:
+    @staticmethod
+    def pictures(rows, read):
+        assert read(rows[0], "original") is None
+        return {f"layers of {len(rows)}": figure()}
+"""
+    (tmp_path / "brings_pictures.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    target = {"method": {"_target_": "brings_pictures.Mine"}}
+    rows = [row("retrain", 0, 50), *(row("mine", seed, 50, config=target) for seed in (0, 1))]
+    assert "mine-layers of 2" in dict(pictures(summary_of(rows), tmp_path))
+
+
 def test_a_row_without_draws_stands_beside_every_draw(tmp_path):
     rows = [row("ssd", 0, 50), row("mine", 0, 51, seed_unlearn=0), row("mine", 0, 52, seed_unlearn=1)]
     for i, each in enumerate(rows):
@@ -281,3 +300,18 @@ def test_a_row_without_draws_stands_beside_every_draw(tmp_path):
 def test_what_a_metric_says_of_itself_is_checked(field, value):
     with pytest.raises(ValueError, match=value):
         About(**{field: value})
+
+
+def test_rows_of_older_versions_find_what_the_packages_metrics_say():
+    rows = [row("retrain", 0, 50), row("mine", 0, 52)]
+    for each in rows:
+        del each["about"], each["columns"], each["task"]["reference"]
+        each["config"] = each["config"] | {
+            "metric": {
+                "accuracy": {"_target_": "ssd_bench.metrics.accuracy.Accuracy"},
+                "own": {"_target_": "nowhere.Metric"},  # is not imported
+            }
+        }
+    main = sheets(summary_of(rows))[0]
+    assert line_of(main, "mine")["retain D'_r %"] == "52.00"
+    assert line_of(main, "mine")["gap"] == "2.00"
