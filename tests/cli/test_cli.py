@@ -16,7 +16,7 @@ from ssd_bench.cli import run as cli
 
 SECTIONS = {
     "schema", "status", "reason", "task", "method", "settings", "config", "metrics", "original_metrics", "samples",
-    "classes", "details", "times", "cached", "artefacts", "memory", "env",
+    "about", "columns", "classes", "details", "times", "cached", "artefacts", "memory", "env",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from ssd_bench.core.about import About
 from ssd_bench.metrics.accuracy import Accuracy
 from ssd_bench.metrics.against import average_gap
 from ssd_bench.report.derive import derived_metrics
+from ssd_bench.report.figures import shown, style
 from ssd_bench.report.pictures import pictures
 from ssd_bench.report.rows import cost_s, references, rows_beside
 from ssd_bench.report.sheet import sheets
@@ -302,16 +303,17 @@ def test_what_a_metric_says_of_itself_is_checked(field, value):
         About(**{field: value})
 
 
-def test_rows_of_older_versions_find_what_the_packages_metrics_say():
-    rows = [row("retrain", 0, 50), row("mine", 0, 52)]
-    for each in rows:
-        del each["about"], each["columns"], each["task"]["reference"]
-        each["config"] = each["config"] | {
-            "metric": {
-                "accuracy": {"_target_": "ssd_bench.metrics.accuracy.Accuracy"},
-                "own": {"_target_": "nowhere.Metric"},  # is not imported
-            }
-        }
-    main = sheets(summary_of(rows))[0]
-    assert line_of(main, "mine")["retain D'_r %"] == "52.00"
-    assert line_of(main, "mine")["gap"] == "2.00"
+def test_the_floor_is_between_models_that_forgot_the_same_images_where_there_are_any():
+    def drawn(seed, which, level):
+        task = {"target": None, "seed_forget": which, "forget_sha256": which, "reference": f"{seed} {which}"}
+        return row("retrain", seed, level, task=task)
+
+    one, other, same = drawn(0, "a", 50), drawn(1, "b", 60), drawn(1, "a", 53)
+    assert derived_metrics([one, other])[one["path"]]["floor.average_gap"] == 10
+    assert derived_metrics([one, other, same])[one["path"]]["floor.average_gap"] == 3
+
+
+def test_more_methods_than_colours_can_still_be_told_apart():
+    summary = summary_of([row("retrain", 0, 50), *(row(f"m{i:02}", 0, 50 + i) for i in range(12))])
+    looks = [style(summary, line) for line in shown(summary)]
+    assert len(set(looks)) == 14
