@@ -24,7 +24,10 @@ SWEEP = (
     "method=original,retrain,finetune,teacher,amnesiac,unsir,fisher,ssd",
 )  # fmt: skip
 ROW = ["scenario", "method", "seed"]
-NOT_NUMBERS = re.compile(r".*_s|peak_memory_bytes|device|threads|torch|git|started|path")  # may differ from run to run
+NOT_NUMBERS = re.compile(  # what may differ from run to run, and addresses, which follow from settings and versions
+    r".*_s(\..*)?|peak_memory_bytes|device|threads|parallel|deterministic|torch|git|started"
+    r"|path|recipe|original|reference|evaluation"
+)
 MACHINE = ["device", "threads", "torch"]
 
 

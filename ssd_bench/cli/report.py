@@ -1,4 +1,4 @@
-"""The command `ssd-bench-report`: every row under a folder in one table."""
+"""The command `ssd-bench-report`: tables, pictures and a page of all rows under a folder."""
 
 from __future__ import annotations
 
@@ -50,56 +50,67 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _report(arguments: list[str] | None) -> None:
-    parser = Parser(prog="ssd-bench-report", description="Every finished run under a folder in one table.")
-    parser.add_argument("folder", type=Path, help="a folder of runs (searched through and through)")
-    parser.add_argument("--format", help=f"one of {', '.join(FORMATS)} (default: table; into a file: markdown)")
-    parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw the pictures of each task into this folder")
-    parser.add_argument(
-        "--metrics", metavar="A,B", help="find these again from the stored outputs (conf/metric/A.yaml)"
-    )
-    parser.add_argument("--config-dir", type=Path, help="a folder with a metric/ of your own")
-    args = parser.parse_args(arguments)
-    form = args.format or ("markdown" if args.output else "table")
-    check_choice("--format", form, FORMATS)
-    if form == "html":
-        check_installed("plotly", "report", "--format=html")
-    if args.pictures:
-        check_installed("matplotlib", "report", "--pictures")
-    if not args.folder.is_dir():
-        raise ConfigError(
-            f"{args.folder} is not a folder; give the one that runs were written to (out=..., default runs)"
-        )
+    args = _arguments(arguments)
+    if args.config_dir:
+        sys.path += [str(args.config_dir.absolute()), str(args.config_dir.absolute().parent), str(Path.cwd())]
     rows = read_rows(args.folder)
     if not rows:
         raise ConfigError(f"{args.folder} holds no finished run (no metrics.json); run ssd-bench first")
     if args.metrics:
         rows = reevaluate(rows, args.folder, _metrics(args.metrics.split(","), args.config_dir))
-    told = derived(rows, args.folder)
+    values = derived(rows, args.folder)
     if args.pictures:
-        _draw(summarise(rows, told), args.folder, args.pictures)
-        if not (args.format or args.output):
-            return
-    if form == "table":
-        if args.output:
-            raise ConfigError(f"--format=table is for the terminal; allowed with --output: {', '.join(FORMATS[1:])}")
-        show(rows, told, whole=True)
-        return
-    text = to_frame(rows, told).to_csv(index=False) if form == "csv" else WRITERS[form](summarise(rows, told))
-    if args.output is None:
+        _draw(summarise(rows, values), args.folder, args.pictures)
+    if args.format == "table":
+        show(rows, values, whole=True)
+    elif args.format == "csv":
+        _write(to_frame(rows, values).to_csv(index=False), args.output)
+    elif args.format:
+        _write(WRITERS[args.format](summarise(rows, values)), args.output)
+
+
+def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The checked arguments; `format` is None where only pictures are wanted."""
+    parser = Parser(prog="ssd-bench-report", description="Tables of all finished runs under a folder.")
+    parser.add_argument("folder", type=Path, help="a folder of runs (searched recursively)")
+    parser.add_argument("--format", help=f"one of {', '.join(FORMATS)} (default: table; into a file: markdown)")
+    parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw each task's pictures into this folder")
+    parser.add_argument(
+        "--metrics", metavar="A,B", help="recompute these metrics (conf/metric/A.yaml) from stored outputs"
+    )
+    parser.add_argument("--config-dir", type=Path, help="a folder with your own metric/; its modules are found too")
+    args = parser.parse_args(arguments)
+    if not args.format and (args.output or not args.pictures):
+        args.format = "markdown" if args.output else "table"
+    if args.format:
+        check_choice("--format", args.format, FORMATS)
+    if args.format == "html":
+        check_installed("plotly", "report", "--format=html")
+    if args.pictures:
+        check_installed("matplotlib", "report", "--pictures")
+    if args.format == "table" and args.output:
+        raise ConfigError(f"--format=table is for the terminal; allowed with --output: {', '.join(FORMATS[1:])}")
+    if not args.folder.is_dir():
+        raise ConfigError(
+            f"{args.folder} is not a folder; give the one that runs were written to (out=..., default runs)"
+        )
+    return args
+
+
+def _write(text: str, path: Path | None) -> None:
+    if path is None:
         sys.stdout.write(text)
         return
     try:
-        args.output.write_text(text)
+        path.write_text(text)
     except OSError as e:
-        raise ConfigError(f"--output={args.output} cannot be written: {e.strerror}") from e
+        raise ConfigError(f"--output={path} cannot be written: {e.strerror}") from e
 
 
 def _metrics(names: list[str], config_dir: Path | None) -> dict[str, Any]:
-    """The YAML nodes of these metrics, the user's own before the package's and those of installed plug-ins."""
+    """By name: the YAML of these metrics, the user's own before the package's and those of installed plug-ins."""
     folders = [*([config_dir] if config_dir else []), CONF_DIR, *config_folders().values()]
-    if config_dir:
-        sys.path += [str(config_dir.absolute()), str(config_dir.absolute().parent), str(Path.cwd())]
     known = {path.stem: path for folder in reversed(folders) for path in (folder / "metric").glob("*.yaml")}
     for name in names:
         check_choice("--metrics", name, known)

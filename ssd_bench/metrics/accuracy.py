@@ -12,6 +12,7 @@ from ssd_bench.core.task import SETS, Outputs
 from ssd_bench.metrics import About
 
 LOSSES = ("retain", "forget", "test")
+HEADINGS = ("retain D'_r %", "forget D'_f %", "test D' %", "retain D_r %", "forget D_f %")
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,14 @@ class Accuracy:
     batch_size: int = 64
     version: ClassVar[int] = 1
     about: ClassVar[dict[str, About]] = {
-        **{f"{name}_acc": About("percent", "retrained", "everywhere", (name,), 20) for name in SETS},
-        **{f"{name}_loss": About("nats", "retrained", "everywhere", (name,), 20) for name in LOSSES},
+        **{
+            f"{name}_acc": About("percent", "retrained", "everywhere", (name,), 20, heading, 2, "main")
+            for name, heading in zip(SETS, HEADINGS, strict=True)
+        },
+        **{
+            f"{name}_loss": About("nats", "retrained", "everywhere", (name,), 20, f"loss {name}", 3, "none")
+            for name in LOSSES
+        },
     }
 
     def __post_init__(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,13 +15,30 @@ from ssd_bench.metrics.distance import activation_distance
 from ssd_bench.metrics.zrf import js_divergence
 
 SETS = ("forget", "retain", "test")  # D'_f, D'_r, D'
+STATISTICS = ("running_mean", "running_var")  # floating-point buffers of PyTorch's normalisation layers
+_APART = "beside the floor"
 ABOUT = {
-    **{f"js_{name}": About("bits", "0", "beside the floor", (name,), 20) for name in SETS},
-    **{f"distance_{name}": About("L2", "0", "beside the floor", (name,), 20) for name in SETS},
-    **{f"agreement_{name}": About("percent", "100", "beside the floor", (name,), 20) for name in SETS},
-    "layer_distance": About("L2", "0", "beside the floor alone: two retrained models are far apart"),
-    "average_gap": About("points", "0", "everywhere", ("forget_train", "retain_train", "retain"), 20),
-    "tow": About("fraction", "1", "everywhere", ("forget_train", "retain_train", "test"), 20),
+    "average_gap": About("points", "0", "everywhere", ("forget_train", "retain_train", "retain"), 20, "gap", 2, "main"),
+    "js_forget": About("bits", "0", _APART, ("forget",), 20, "JS D'_f"),
+    "js_retain": About("bits", "0", _APART, ("retain",), 20, "JS D'_r"),
+    "js_test": About("bits", "0", _APART, ("test",), 20, "JS D'", table="none"),
+    "agreement_forget": About("percent", "100", _APART, ("forget",), 20, "agree D'_f %", 1),
+    "agreement_retain": About("percent", "100", _APART, ("retain",), 20, "agree D'_r %", 1),
+    "agreement_test": About("percent", "100", _APART, ("test",), 20, "agree D' %", 1, "none"),
+    "distance_forget": About("L2", "0", _APART, ("forget",), 20, "L2 D'_f"),
+    "distance_retain": About("L2", "0", _APART, ("retain",), 20, "L2 D'_r", table="none"),
+    "distance_test": About("L2", "0", _APART, ("test",), 20, "L2 D'", table="none"),
+    "layer_distance": About(
+        "L2", "0", "beside the floor alone: two retrained models are far apart", heading="L2 of parameters", decimals=2
+    ),
+    "statistics_distance": About(
+        "L2",
+        "0",
+        "beside the floor; a method that never trains keeps the original's",
+        heading="L2 of statistics",
+        decimals=2,
+    ),
+    "tow": About("fraction", "1", "everywhere", ("forget_train", "retain_train", "test"), 20, "ToW"),
 }
 
 
@@ -35,15 +53,25 @@ def outputs_against(ours: Outputs, theirs: Outputs) -> dict[str, float]:
     return values
 
 
+def weights_against(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, float]:
+    """`layer_distance` of the parameters and `statistics_distance` of the running statistics of two state dicts.
+
+    Each is the L2 norm over all its tensors; the second is missing where a model keeps no statistics. Names decide
+    which is which (`STATISTICS`): a state dict does not say what is a parameter. Other buffers of PyTorch's modules are
+    constants, equal in both models; a buffer of a user's own that training changes counts as a parameter.
+    """
+    apart = layer_distances(ours, theirs)
+    statistics = [name for name in apart if name.rpartition(".")[2] in STATISTICS]
+    values = {"layer_distance": math.hypot(*(d for name, d in apart.items() if name not in statistics))}
+    if statistics:
+        values["statistics_distance"] = math.hypot(*(apart[name] for name in statistics))
+    return values
+
+
 def layer_distances(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, float]:
     """L2 distance of each floating-point tensor of two state dicts, by name."""
     names = [name for name, t in ours.items() if t.is_floating_point()]
     return {name: torch.linalg.vector_norm(ours[name].double() - theirs[name].double()).item() for name in names}
-
-
-def layer_distance(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
-    """The same over all tensors: the square root of the sum of squares."""
-    return sum(d**2 for d in layer_distances(ours, theirs).values()) ** 0.5
 
 
 def average_gap(metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenario: str) -> float | None:
@@ -59,12 +87,11 @@ def average_gap(metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenar
     return sum(abs(value - other) for value, other in pairs) / len(pairs)
 
 
-SIGNED = ("retain_acc", "forget_acc", "test_acc", "retain_train_acc", "forget_train_acc", "mia", "zrf")
-
-
-def metrics_against(metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenario: str) -> dict[str, float | None]:
-    """`average_gap`, `tow`, and `delta.*`: the signed difference of each metric that both models have."""
-    known = [name for name in SIGNED if metrics.get(name) is not None and retrained.get(name) is not None]
+def metrics_against(
+    metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenario: str, signed: Iterable[str] = ()
+) -> dict[str, float | None]:
+    """`average_gap` and `tow`, and `delta.*` for each of `signed` that both models have: ours minus theirs."""
+    known = [name for name in signed if metrics.get(name) is not None and retrained.get(name) is not None]
     return {
         "average_gap": average_gap(metrics, retrained, scenario),
         "tow": tow(metrics, retrained),

@@ -32,13 +32,17 @@ class EntropyAttack:
             "where mia_auc is above 0.5; far below the ideal is a Streisand effect",
             ("forget_train",),
             20,
+            "MIA %",
+            2,
+            "main",
         ),
         "mia_auc": About(
             "fraction",
             "retrained",
-            "at 0.5 the attack attacks nothing, and mia says nothing",
+            "at 0.5 the attack is no better than chance, and mia is uninformative",
             ("retain_train", "test"),
             50,
+            "MIA's AUC",
         ),
     }
 
@@ -64,10 +68,16 @@ class PopulationAttack:
     version: ClassVar[int] = 1
     about: ClassVar[dict[str, About]] = {
         "population_auc": About(
-            "fraction", "retrained", "about 0.5 for a retrained model", ("forget", "forget_train"), 20
+            "fraction", "retrained", "about 0.5 for a retrained model", ("forget", "forget_train"), 20, "loss AUC"
         ),
         "population_tpr1": About(
-            "percent", "retrained", "at 1 % false positives; about 1 for a retrained model", ("forget",), 100
+            "percent",
+            "retrained",
+            "at 1 % false positives; about 1 for a retrained model",
+            ("forget",),
+            100,
+            "TPR at 1 % FPR %",
+            1,
         ),
     }
 

@@ -20,8 +20,10 @@ class ZRF:
 
     version: ClassVar[int] = 1
     about: ClassVar[dict[str, About]] = {
-        "zrf": About("fraction", "retrained", "everywhere", ("forget",), 20),
-        "zrf_official": About("fraction", "retrained", "to compare with published values alone", ("forget",), 20),
+        "zrf": About("fraction", "retrained", "everywhere", ("forget",), 20, "ZRF", table="main"),
+        "zrf_official": About(
+            "fraction", "retrained", "to compare with published values alone", ("forget",), 20, table="none"
+        ),
     }
 
     def __call__(self, seen: Outputs) -> dict[str, float | None]:

@@ -4,52 +4,61 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ssd_bench.core.about import describe
 from ssd_bench.core.build import build
 from ssd_bench.core.task import Outputs, outputs
-from ssd_bench.metrics.against import layer_distance, metrics_against, outputs_against
-from ssd_bench.report.rows import across_seeds, by_task, reference
+from ssd_bench.metrics.against import metrics_against, outputs_against, weights_against
+from ssd_bench.report.columns import compared, of_metrics
+from ssd_bench.report.rows import across_seeds, references
 from ssd_bench.store.artefacts import read_artefact
 from ssd_bench.store.files import Damaged
 from ssd_bench.store.rows import Row
 
 log = logging.getLogger(__name__)
 
+Values = dict[str, float | None]
+Distance = Callable[[Row, Row], Values]  # (row, retrained model's row)
 
-def derived(rows: list[Row], folder: Path | str) -> dict[str, dict[str, float | None]]:
+
+def derived(rows: list[Row], folder: Path | str) -> dict[str, Values]:
     """By path of the row: distances to the retrained model of its own task, and the floor under them.
 
     `delta.*` are signed differences of metrics. `floor.*` are the same distances between that retrained model and those
     of other training seeds (their mean): nothing below them can be told from chance. Empty without a retrained model;
     no floor with one seed; no distances where the artefacts are gone.
     """
-    folder, values = Path(folder), derived_metrics(rows)
-    for alike in across_seeds(rows):
-        tasks = [(of_task, reference(of_task)) for of_task in by_task(alike)]
-        known = [retrained for _, retrained in tasks if retrained]
-        for of_task, retrained in tasks:
-            if retrained is None:
-                continue
-            floor = _floor(retrained, known, folder)
-            for row in of_task:
-                values[row["path"]] |= _distances(row, retrained, folder) | floor
+    return _derived(rows, lambda row, retrained: gaps(row, retrained) | _distances(row, retrained, Path(folder)))
+
+
+def derived_metrics(rows: list[Row]) -> dict[str, Values]:
+    """The part of `derived` that follows from the rows alone: gaps and their floor. No artefact is read."""
+    return _derived(rows, gaps)
+
+
+def _derived(rows: list[Row], distance: Distance) -> dict[str, Values]:
+    values: dict[str, Values] = {}
+    for of_table in across_seeds(rows):
+        pairs = references(of_table)
+        floors = _floors({row["path"]: row for row in pairs.values()}, distance)
+        for row in (row for row in of_table if row["path"] in pairs):
+            retrained = pairs[row["path"]]
+            values[row["path"]] = distance(row, retrained) | floors[retrained["path"]]
     return values
 
 
-def derived_metrics(rows: list[Row]) -> dict[str, dict[str, float | None]]:
-    """The part of `derived` that the rows alone tell: gaps, without a look at any artefact."""
-    return {
-        row["path"]: metrics_against(row["metrics"], retrained["metrics"], row["task"]["scenario"])
-        for of_task in by_task(rows)
-        if (retrained := reference(of_task))
-        for row in of_task
-    }
+def gaps(row: Row, retrained: Row) -> Values:
+    """`average_gap`, `tow` and `delta.*` of a row."""
+    return metrics_against(row["metrics"], retrained["metrics"], row["task"]["scenario"], compared(row))
 
 
 def reevaluate(rows: list[Row], folder: Path, metrics: dict[str, Any]) -> list[Row]:
@@ -59,54 +68,68 @@ def reevaluate(rows: list[Row], folder: Path, metrics: dict[str, Any]) -> list[R
     mean the row's own configuration. What compares with a random model (ZRF) needs more than a row's outputs and keeps
     its values. Raises ConfigError for a metric that cannot be built.
     """
-    again = []
-    for row in rows:
-        seen = said(row, folder) if row["status"] == "done" else None
-        if seen is None:
-            if row["status"] == "done":
-                log.warning("%s: its outputs are gone, its metrics stay as they are", row["path"])
-            again.append(row)
-            continue
-        values = {}
-        for name, node in metrics.items():
-            config = OmegaConf.to_container(OmegaConf.create(row["config"] | {"metric": {name: node}}), resolve=True)
-            values |= build(config["metric"][name], f"metric.{name}")(seen)
-        again.append(row | {"metrics": row["metrics"] | values})
-    return again
+    return [_reevaluated(row, folder, metrics) if row["status"] == "done" else row for row in rows]
 
 
-def _floor(retrained: Row, known: list[Row], folder: Path) -> dict[str, float]:
-    others = [row for row in known if row["task"]["seed"] != retrained["task"]["seed"]]
-    others = [row for row in others if row["settings"] == retrained["settings"]]
-    apart = [distances for row in others if (distances := _distances(row, retrained, folder))]
-    names = [name for name in (apart[0] if apart else ()) if all(name in each for each in apart)]
-    return {f"floor.{name}": sum(each[name] for each in apart) / len(apart) for name in names}
+def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any]) -> Row:
+    answers = outputs_of(row, folder)
+    if answers is None:
+        log.warning("%s: its outputs are gone, its metrics stay as they are", row["path"])
+        return row
+    config = OmegaConf.to_container(OmegaConf.create(row["config"] | {"metric": metrics}), resolve=True)
+    built = {name: build(node, f"metric.{name}") for name, node in config["metric"].items()}
+    values = {name: value for metric in built.values() for name, value in metric(answers).items()}
+    about = {name: asdict(each) for name, each in of_metrics(row).items()} | describe(built)
+    return row | {"metrics": row["metrics"] | values, "about": about}
 
 
-def _distances(row: Row, retrained: Row, folder: Path) -> dict[str, float]:
+def _floors(retrained: dict[str, Row], distance: Distance) -> dict[str, Values]:
+    """By path: how far each retrained model is, on average, from those of other training seeds."""
+    apart: dict[str, list[Values]] = {path: [] for path in retrained}
+    for one, other in _other_seeds(retrained):
+        far = distance(retrained[one], retrained[other])  # the same from either side
+        apart[one].append(far)
+        apart[other].append(far)
+    return {path: {f"floor.{name}": value for name, value in _means(each).items()} for path, each in apart.items()}
+
+
+def _other_seeds(retrained: dict[str, Row]) -> list[tuple[str, str]]:
+    """Pairs of paths that differ in the training seed: if there are any, those that forget the same images."""
+    task = {path: row["task"] for path, row in retrained.items()}
+    pairs = [(a, b) for a, b in combinations(retrained, 2) if task[a]["seed"] != task[b]["seed"]]
+    return [(a, b) for a, b in pairs if task[a]["forget_sha256"] == task[b]["forget_sha256"]] or pairs
+
+
+def _means(values: list[Values]) -> Values:
+    """Of the distances that all of these have; the signed ones have no mean that means anything."""
+    names = [name for name in (values[0] if values else ()) if not name.startswith("delta.")]
+    known = [name for name in names if all(each.get(name) is not None for each in values)]
+    return {name: sum(each[name] for each in values) / len(values) for name in known}
+
+
+def _distances(row: Row, retrained: Row, folder: Path) -> Values:
     if row["status"] != "done":
         return {}
-    found = [said(each, folder) for each in (row, retrained)]
-    values = outputs_against(*found) if all(found) else {}
+    answers = [outputs_of(each, folder) for each in (row, retrained)]
+    values = outputs_against(*answers) if all(answers) else {}
     if row["task"]["forget_sha256"] != retrained["task"]["forget_sha256"]:  # other images were drawn for D_f
         values = {name: value for name, value in values.items() if not name.endswith("_forget")}
-    weights = [tensors(each["artefacts"].get("unlearned"), folder) for each in (row, retrained)]
-    if all(weights):
-        values["layer_distance"] = layer_distance(*weights)
-    return values
+    weights = [tensors_of(each, "unlearned", folder) for each in (row, retrained)]
+    return values | (weights_against(*weights) if all(weights) else {})
 
 
-def said(row: Row, folder: Path) -> Outputs | None:
+def outputs_of(row: Row, folder: Path) -> Outputs | None:
     """What the row's model says about its sets, read from the artefacts; None where they are gone."""
-    sets, logits = (row["artefacts"].get(name) for name in ("sets", "outputs"))
-    found = tensors(sets, folder), tensors(logits, folder)
-    if not all(found):
+    sets, logits = (tensors_of(row, kind, folder) for kind in ("sets", "outputs"))
+    if not sets or not logits:
         return None
-    return outputs(found[0], json.loads(_find(sets, folder).with_suffix(".json").read_text())["about"], found[1])
+    described = _find(row["artefacts"]["sets"], folder).with_suffix(".json")
+    return outputs(sets, json.loads(described.read_text())["about"], logits)
 
 
-def tensors(path: str | None, folder: Path) -> dict[str, Tensor] | None:
-    """The tensors of an artefact that a row names."""
+def tensors_of(row: Row, kind: str, folder: Path) -> dict[str, Tensor] | None:
+    """The tensors of an artefact that a row names; None where there is none."""
+    path = row["artefacts"].get(kind)
     found = _find(path, folder) if path else None
     return _load(found) if found else None
 

@@ -1,4 +1,4 @@
-"""Which rows belong into one table, how a row is called, and the rows as a data frame."""
+"""Which rows belong into one table, which retrained model a row is compared with, and the rows as a data frame."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from ssd_bench.store.rows import Row, read_rows
 
 TASK_KEYS = (
-    "data", "model", "original", "scenario", "target", "placebo", "forget_sha256",
-    "seed", "seed_forget", "seed_unlearn", "fidelity", "evaluation",
+    "data", "model", "original", "scenario", "target", "placebo", "forget_sha256", "seed", "seed_forget", "fidelity",
+    "evaluation",
 )  # fmt: skip  # "original" is a hash of the data, the recipe and the training seed
 
-
-OF_SEEDS = ("original", "seed", "seed_forget", "seed_unlearn")  # what differs between the seeds of one task
+ADDRESSES = ("recipe", "original", "reference", "evaluation")  # hashes of all that determines each
+OF_SEEDS = ("original", "reference", "seed", "seed_forget", "seed_unlearn")  # what differs between a task's seeds
 
 
 def by_task(rows: list[Row]) -> list[list[Row]]:
-    """The rows of each table: those of one task agree in everything but the method and its settings."""
+    """The rows of each task: they agree in everything but the method, its settings and its own draws."""
     tasks: dict[str, list[Row]] = {}
     for row in rows:
         tasks.setdefault(json.dumps([row["task"].get(key) for key in TASK_KEYS]), []).append(row)
@@ -43,10 +43,15 @@ def across_seeds(rows: list[Row]) -> list[list[Row]]:
 
 
 def rows_beside(path: Path) -> list[Row]:
-    """The rows of the same task as the row at `path`: they lie in the folder around it."""
+    """The rows of the same task as the row at `path`, which lie in the folder around it.
+
+    Of methods that draw, those of the same draws: a row without draws of its own is beside all of them.
+    """
     folder = path.parents[1]
     name = path.relative_to(folder).as_posix()
-    return next(rows for rows in by_task(read_rows(folder)) if name in {row["path"] for row in rows})
+    rows = next(rows for rows in by_task(read_rows(folder)) if name in {row["path"] for row in rows})
+    seed = next(row["task"].get("seed_unlearn") for row in rows if row["path"] == name)
+    return [row for row in rows if seed is None or row["task"].get("seed_unlearn") in (None, seed)]
 
 
 def rows_around(paths: list[Path]) -> Iterator[list[Row]]:
@@ -58,10 +63,38 @@ def rows_around(paths: list[Path]) -> Iterator[list[Row]]:
                 yield rows
 
 
-def reference(rows: list[Row]) -> Row | None:
-    """The retrained model among the rows of one task: one trained from scratch before one whose head was reset."""
-    retrained = [row for row in rows if row["method"] == "retrain" and row["status"] == "done"]
-    return min(retrained, key=lambda row: row["settings"].get("mode") != "from_scratch", default=None)
+def newest(rows: list[Row]) -> list[Row]:
+    """Of rows with one method, settings and seeds (made by other code, versions or threads), the last that was made."""
+    last: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: row["env"]["finished"]):
+        seeds = [row["task"].get(name) for name in ("seed", "seed_unlearn", "seed_forget")]
+        last[json.dumps([row["method"], row["settings"], seeds], sort_keys=True)] = row
+    kept = {id(row) for row in last.values()}
+    return [row for row in rows if id(row) in kept]
+
+
+def references(rows: list[Row]) -> dict[str, Row]:
+    """By path of the row: the retrained model that it is compared with, where there is one.
+
+    rows: of one table (`across_seeds`). It is the newest that was trained on the same D_r with the same seed, whatever
+    the row's own draws. All come from one line of the table: one trained from scratch, and one whose head was reset
+    only where nothing was trained from scratch.
+    """
+    retrained = [row for row in newest(rows) if row["method"] == "retrain" and row["status"] == "done"]
+    known: dict[str, Row] = {}
+    if retrained:
+        settings = min((row["settings"] for row in retrained), key=_farther_from_scratch)
+        known = {_trained_on(row): row for row in retrained if row["settings"] == settings}
+    return {row["path"]: known[which] for row in rows if (which := _trained_on(row)) in known}
+
+
+def _farther_from_scratch(settings: dict[str, Any]) -> tuple[bool, str]:
+    return settings.get("mode") != "from_scratch", json.dumps(settings, sort_keys=True)
+
+
+def _trained_on(row: Row) -> str:
+    """What names the model that a row is compared with: the hash of all that it is trained on."""
+    return row["task"]["reference"]
 
 
 def varying_settings(rows: list[Row]) -> dict[str, set[str]]:
@@ -74,50 +107,55 @@ def varying_settings(rows: list[Row]) -> dict[str, set[str]]:
 
 
 def label(row: Row, varying: dict[str, set[str]]) -> str:
-    """The method, and those of its settings that tell its rows apart."""
+    """The method, and those of its settings in which its rows differ."""
     chosen = [f"{key}={row['settings'].get(key)}" for key in sorted(varying.get(row["method"], ()))]
     return f"{row['method']} {' '.join(chosen)}".strip()
 
 
 def cost_s(row: Row) -> float | None:
-    """What forgetting costs: the call without I_D, and what I_D cost when it was made."""
+    """What forgetting costs: the call, and all that it shares with other calls, at what that cost when it was made.
+
+    None where the row does not say what it shared.
+    """
     times = row["times"]
-    if times["online_s"] is None:
+    if times["online_s"] is None or "shared_s" not in times:
         return None
-    return times["online_s"] + (times["importance_full_cost_s"] or 0)
+    return times["online_s"] + sum((times["shared_s"] or {}).values())
 
 
 def to_frame(rows: list[Row], derived: dict[str, dict[str, float | None]]) -> Any:
     """One line a run: the task, the method and its settings, the metrics, what is derived from them, the times.
 
     derived: more columns by path of the row, see `report.derive`. Settings are columns named `method.*` and `train.*`,
-    the original's metrics `original.*`. Percentages are 0-100, `*_s` are seconds, `*_bytes` bytes; `path` lies below
-    the folder that was read.
+    the original's metrics `original.*`, the seconds of what was shared `shared_s.*`. Percentages are 0-100, `*_s` are
+    seconds, `*_bytes` bytes; `path` lies below the folder that was read.
     """
     import pandas as pd
 
-    return pd.DataFrame(
-        [
-            {
-                **{key: row["task"][key] for key in ("data", "model", "scenario", "target", "placebo", "seed")},
-                **{key: row["task"][key] for key in ("seed_unlearn", "seed_forget", "fidelity", "recipe", "original")},
-                "method": row["method"],
-                "status": row["status"],
-                "reason": row["reason"],
-                **row["metrics"],
-                **derived.get(row["path"], {}),
-                "cost_s": cost_s(row),
-                **row["times"],
-                "peak_memory_bytes": (row["memory"] or {}).get("peak_bytes"),
-                "selected": row["details"].get("selected"),
-                "selected_pct": row["details"].get("selected_pct"),
-                **{f"method.{key}": value for key, value in row["settings"].items()},
-                **{f"train.{key}": value for key, value in row["config"]["train"].items() if key != "_target_"},
-                **{f"original.{key}": value for key, value in (row["original_metrics"] or {}).items()},
-                **{key: row["env"][key] for key in ("device", "threads", "torch", "git", "started")},
-                "path": row["path"],
-            }
-            for of_task in by_task(rows)
-            for row in of_task
-        ]
-    )
+    return pd.DataFrame([_flat(row, derived) for of_task in by_task(rows) for row in of_task])
+
+
+def _flat(row: Row, derived: dict[str, dict[str, float | None]]) -> dict[str, Any]:
+    task, times = row["task"], row["times"]
+    return {
+        **{key: task[key] for key in ("data", "model", "scenario", "target", "placebo", "seed")},
+        **{key: task.get(key) for key in ("seed_unlearn", "seed_forget", "fidelity", *ADDRESSES)},
+        "method": row["method"],
+        "status": row["status"],
+        "reason": row["reason"],
+        **row["metrics"],
+        **derived.get(row["path"], {}),
+        "cost_s": cost_s(row),
+        **{key: seconds for key, seconds in times.items() if key != "shared_s"},
+        **{f"shared_s.{kind}": seconds for kind, seconds in (times.get("shared_s") or {}).items()},
+        "peak_memory_bytes": (row["memory"] or {}).get("peak_bytes"),
+        **{name: row["details"].get(name) for name in row.get("columns", ())},
+        **{f"method.{key}": value for key, value in row["settings"].items()},
+        **{f"train.{key}": value for key, value in row["config"]["train"].items() if key != "_target_"},
+        **{f"original.{key}": value for key, value in (row["original_metrics"] or {}).items()},
+        **{
+            key: row["env"].get(key)
+            for key in ("device", "threads", "parallel", "deterministic", "torch", "git", "started")
+        },
+        "path": row["path"],
+    }

@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import mean, stdev
 from typing import Any
 
-from ssd_bench.metrics import About
-from ssd_bench.metrics.accuracy import Accuracy
-from ssd_bench.metrics.against import ABOUT as AGAINST
-from ssd_bench.metrics.against import metrics_against
-from ssd_bench.metrics.membership import EntropyAttack, PopulationAttack
-from ssd_bench.metrics.zrf import ZRF
-from ssd_bench.report.rows import across_seeds, by_task, cost_s, label, reference, varying_settings
-from ssd_bench.report.statistics import t_interval
+from ssd_bench.core.about import RETRAINED, About
+from ssd_bench.report.columns import columns_of
+from ssd_bench.report.derive import gaps
+from ssd_bench.report.rows import across_seeds, by_task, cost_s, label, newest, references, varying_settings
+from ssd_bench.report.statistics import State, mean_apart, states
 from ssd_bench.store.rows import Row
 
-ABOUT = {**Accuracy.about, **EntropyAttack.about, **PopulationAttack.about, **ZRF.about, **AGAINST}
-ABOUT["cost_s"] = About("seconds", "0", "between methods on one machine")
 ORIGINAL, FLOOR = "original", "retrain, other seeds"
+Values = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """The numbers of one run, and those of the retrained model that it is compared with (empty where there is none)."""
+
+    seed: int  # of training
+    values: Values
+    retrained: Values = field(default_factory=dict)
 
 
 @dataclass
 class Line:
-    """One line of a table. values: by name of the metric, then by training seed."""
+    """One line of a table: every run of a method with the same settings.
+
+    Of several runs of a training seed (`seed_unlearn`, `seed_forget`) the mean counts, so that each seed counts once.
+    """
 
     label: str
     method: str
-    values: dict[str, dict[int, float]] = field(default_factory=dict)
-    ended: dict[str, list[int]] = field(default_factory=dict)  # "skipped" or "diverged" -> seeds
     settings: dict[str, Any] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    ended: dict[str, list[int]] = field(default_factory=dict)  # "skipped" or "diverged" -> seeds
+
+    @cached_property
+    def values(self) -> dict[str, dict[int, float]]:
+        """By name of the metric, then by training seed."""
+        found: dict[str, dict[int, list[float]]] = {}
+        for run in sorted(self.runs, key=lambda run: run.seed):
+            for name, value in run.values.items():
+                if value is not None:
+                    found.setdefault(name, {}).setdefault(run.seed, []).append(value)
+        return {name: {seed: mean(each) for seed, each in of_seeds.items()} for name, of_seeds in found.items()}
 
     def over_seeds(self, name: str) -> list[float]:
         return list(self.values.get(name, {}).values())
@@ -45,6 +66,20 @@ class Line:
         values = self.over_seeds(name)
         return stdev(values) if len(values) > 1 else None
 
+    def differences(self, name: str) -> dict[int, list[float]]:
+        """By training seed: of each run the signed difference to the retrained model that it is compared with."""
+        found: dict[int, list[float]] = {}
+        for run in sorted(self.runs, key=lambda run: run.seed):
+            ours, theirs = run.values.get(name), run.retrained.get(name)
+            if ours is not None and theirs is not None:
+                found.setdefault(run.seed, []).append(ours - theirs)
+        return found
+
+    @property
+    def beside_others(self) -> bool:
+        """Whether one of its times was measured while other jobs ran."""
+        return any(row["env"].get("parallel") for row in self.rows)
+
 
 @dataclass
 class Summary:
@@ -52,9 +87,11 @@ class Summary:
 
     rows: list[Row]
     seeds: list[int]
-    lines: list[Line]  # the original, the retrained model, the methods by name
+    lines: list[Line]  # the original, the retrained model, the methods by name, the floor
+    columns: dict[str, About]
+    retrained: Line | None = None  # the line that the others are compared with
     outdated: int = 0  # rows left out: a newer one has the same method, settings and seeds
-    apart: str = ""  # what tells it from another task with the same title
+    apart: str = ""  # how it differs from another task with the same title
 
     @property
     def task(self) -> dict[str, Any]:
@@ -67,12 +104,6 @@ class Summary:
 
     def line(self, wanted: str) -> Line | None:
         return next((line for line in self.lines if line.label == wanted), None)
-
-    @property
-    def retrained(self) -> Line | None:
-        """The line that the others are measured against."""
-        known = [line for line in self.lines if line.method == "retrain" and line.values]
-        return min(known, key=lambda line: line.settings.get("mode") != "from_scratch", default=None)
 
     @property
     def methods(self) -> list[Line]:
@@ -93,48 +124,50 @@ class Summary:
 
     def few(self, name: str) -> bool:
         """Whether the metric rests on a set too small for it."""
-        about = ABOUT.get(name, About("", "", ""))
+        about = self.columns[name]
         return any(self.samples.get(each, about.least) < about.least for each in about.on)
 
     def distance(self, line: Line, name: str) -> float | None:
         """How far a line is from the ideal: the mean over seeds of |difference to the retrained model|, or, of a
-        metric whose ideal is a number, of |difference to that|."""
-        ideal = ABOUT[name].ideal
-        if ideal == "retrained":
-            apart = self.differences(line, name)
+        metric whose ideal is a number, of |difference to that|. None where it has no ideal."""
+        ideal = self.columns[name].ideal
+        if ideal == RETRAINED:
+            far = [mean(map(abs, of_seed)) for of_seed in line.differences(name).values()]
         else:
-            apart = [value - float(ideal) for value in line.over_seeds(name)]
-        return mean(map(abs, apart)) if apart else None
+            far = [abs(value - float(ideal)) for value in line.over_seeds(name)] if ideal else []
+        return mean(far) if far else None
 
-    def differences(self, line: Line, name: str) -> list[float]:
-        """Signed difference to the retrained model of the same seed, seed by seed."""
-        theirs = self.retrained.values.get(name, {}) if self.retrained else {}
-        return [value - theirs[seed] for seed, value in line.values.get(name, {}).items() if seed in theirs]
-
-    def ranks(self, name: str, decimals: int) -> dict[str, int]:
+    def ranks(self, name: str) -> dict[str, int]:
         """By label: 1 for the methods nearest to the ideal as far as the table shows it, 2 for the next."""
-        far = {line.label: self.distance(line, name) for line in self.methods if name in ABOUT}
-        far = {each: round(distance, decimals) for each, distance in far.items() if distance is not None}
-        if len(far) < 2:
+        far = {line.label: self.distance(line, name) for line in self.methods}
+        shown = {each: round(d, self.columns[name].decimals) for each, d in far.items() if d is not None}
+        if len(shown) < 2:
             return {}
-        places = sorted(far.values())
-        return {each: 1 if d == places[0] else 2 for each, d in far.items() if d == places[0] or d == places[1]}
+        places = sorted(shown.values())
+        return {each: 1 if d == places[0] else 2 for each, d in shown.items() if d in places[:2]}
 
-    def told_apart(self, line: Line, name: str) -> bool | None:
-        """Whether the 95 % t-interval of the paired differences to the retrained model leaves out 0.
+    def margin(self, name: str) -> float | None:
+        """What retrained models of different seeds differ by in a metric, on average; None with one seed."""
+        return mean_apart(self.retrained.over_seeds(name)) if self.retrained else None
 
-        None with fewer than two seeds, where the ideal is not the retrained model, and for that itself.
+    def states(self, names: Iterable[str]) -> dict[tuple[str, str], State]:
+        """By label and name, for the columns of one table whose ideal is the retrained model: what the seeds say.
+
+        Nothing for the original and the retrained model, nothing with fewer than two seeds. See `statistics.states`.
         """
-        about = ABOUT.get(name)
-        if line is self.retrained or about is None or about.ideal != "retrained":
-            return None
-        interval = t_interval(self.differences(line, name))
-        return interval and not interval[0] <= 0 <= interval[1]
+        cells = {
+            (line.label, name): [mean(of_seed) for of_seed in line.differences(name).values()]
+            for name in names
+            if self.columns[name].ideal == RETRAINED
+            for line in self.lines
+            if line is not self.retrained and line.method not in (ORIGINAL, FLOOR)
+        }
+        return states(cells, {cell: self.margin(cell[1]) for cell in cells})
 
 
-def summarise(rows: list[Row], derived: dict[str, dict[str, float | None]]) -> list[Summary]:
+def summarise(rows: list[Row], derived: dict[str, Values]) -> list[Summary]:
     """One summary for each task; derived: see `report.derive`."""
-    summaries = [_summarise(group, derived) for group in across_seeds(rows)]
+    summaries = [_summary(group, derived) for group in across_seeds(rows)]
     namesakes: dict[str, list[Summary]] = {}
     for summary in summaries:
         namesakes.setdefault(summary.title, []).append(summary)
@@ -153,92 +186,76 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if key not in ("data.root", "data.download")}
 
 
-def newest(rows: list[Row]) -> list[Row]:
-    """Of rows with one method, settings and seeds (made by other code, versions or threads), the last that was made."""
-    last: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda row: row["env"]["finished"]):
-        seeds = [row["task"][name] for name in ("seed", "seed_unlearn", "seed_forget")]
-        last[json.dumps([row["method"], row["settings"], seeds], sort_keys=True)] = row
-    return [row for row in rows if any(row is kept for kept in last.values())]
+def _summary(every: list[Row], derived: dict[str, Values]) -> Summary:
+    """One table's numbers. every: its rows, those that a newer one has replaced included."""
+    rows, pairs = newest(every), references(every)
+    lines = _lines_of_methods([row for row in rows if row["method"] != ORIGINAL], pairs, derived)
+    compared_with = {row["path"] for row in pairs.values()}
+    retrained = next((line for line in lines if compared_with & {row["path"] for row in line.rows}), None)
+    lines = [_line_of_original(rows, pairs, derived), *lines, _line_of_floor(pairs, derived)]
+    return Summary(
+        rows=rows,
+        seeds=sorted({row["task"]["seed"] for row in rows}),
+        lines=[line for line in lines if line.values or line.ended],
+        columns=columns_of(rows),
+        retrained=retrained,
+        outdated=len(every) - len(rows),
+    )
 
 
-def _summarise(every: list[Row], derived: dict[str, dict[str, float | None]]) -> Summary:
-    rows = newest(every)
-    varying = varying_settings(rows)
-    before, floor = Line(ORIGINAL, ORIGINAL), Line(FLOOR, FLOOR)
-    lines: dict[str, Line] = {}
-    found: dict[str, dict[str, dict[int, list[float]]]] = {}  # label -> metric -> training seed -> values
+def _lines_of_methods(rows: list[Row], pairs: dict[str, Row], derived: dict[str, Values]) -> list[Line]:
+    """The retrained models first, then the methods by name."""
+    varying, lines = varying_settings(rows), {}
+    for row in rows:
+        name = label(row, varying)
+        line = lines.setdefault(name, Line(name, row["method"], row["settings"]))
+        line.rows.append(row)
+        if row["status"] == "done":
+            line.runs.append(_run(row, pairs, derived))
+        else:
+            line.ended.setdefault(row["status"], []).append(row["task"]["seed"])
+    return sorted(lines.values(), key=lambda line: (line.method != "retrain", _in_order(line.label)))
 
-    def collect(line: Line, row: Row, values: dict[str, float | None]) -> None:
-        for name, value in values.items():
-            if value is not None:
-                of_line = found.setdefault(line.label, {})
-                of_line.setdefault(name, {}).setdefault(row["task"]["seed"], []).append(value)
 
+def _in_order(text: str) -> list[str | float]:
+    """A key that puts 4 before 20: text and numbers in turn."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", text)
+    return [float(part) if place % 2 else part for place, part in enumerate(parts)]
+
+
+def _run(row: Row, pairs: dict[str, Row], derived: dict[str, Values]) -> Run:
+    retrained = pairs[row["path"]]["metrics"] if row["path"] in pairs else {}
+    shown = {name: row["details"].get(name) for name in row.get("columns", ())}
+    shown = {name: value for name, value in shown.items() if isinstance(value, int | float)}
+    values = shown | row["metrics"] | _distances(row, derived) | {"cost_s": cost_s(row)}
+    return Run(row["task"]["seed"], values, retrained)
+
+
+def _line_of_original(rows: list[Row], pairs: dict[str, Row], derived: dict[str, Values]) -> Line:
+    """Every run evaluates the original; what needs its artefacts is in the row of method=original alone."""
+    line = Line(ORIGINAL, ORIGINAL, rows=[row for row in rows if row["method"] == ORIGINAL])
     for of_task in by_task(rows):
-        retrained = reference(of_task)
-        for row in of_task:
-            told = derived.get(row["path"], {})
-            own = {name: value for name, value in told.items() if not name.startswith("floor.")}
-            if row["original_metrics"]:
-                theirs = retrained["metrics"] if retrained else {}
-                against = metrics_against(row["original_metrics"], theirs, row["task"]["scenario"])
-                collect(before, row, row["original_metrics"] | against)
-            if row["method"] == ORIGINAL:
-                before.rows.append(row)
-                collect(before, row, own)
-                continue
-            name = label(row, varying)
-            line = lines.setdefault(name, Line(name, row["method"], settings=row["settings"]))
-            line.rows.append(row)
-            if row["status"] != "done":
-                line.ended.setdefault(row["status"], []).append(row["task"]["seed"])
-                continue
-            selected = row["details"].get("selected_pct")
-            collect(line, row, row["metrics"] | own | {"cost_s": cost_s(row), "selected_pct": selected})
-            if row is retrained:
-                collect(floor, row, {k.removeprefix("floor."): v for k, v in told.items() if k.startswith("floor.")})
-    ordered = sorted(lines.values(), key=lambda line: (line.method != "retrain", line.label))
-    for line in (
-        before,
-        *ordered,
-        floor,
-    ):  # of several `seed_unlearn` the mean, so that every training seed counts once
-        of_line = found.get(line.label, {})
-        line.values = {name: {seed: mean(of_line[name][seed]) for seed in sorted(of_line[name])} for name in of_line}
-    shown = [line for line in (before, *ordered, floor) if line.values or line.ended]
-    return Summary(rows, sorted({row["task"]["seed"] for row in rows}), shown, len(every) - len(rows))
+        evaluated = [row for row in of_task if row["original_metrics"]]
+        for row in sorted(evaluated, key=lambda row: row["method"] != ORIGINAL)[:1]:
+            retrained = pairs.get(row["path"])
+            values = row["original_metrics"]
+            if retrained:
+                values = values | gaps(row | {"metrics": values}, retrained)
+            own = _distances(row, derived) if row["method"] == ORIGINAL else {}
+            line.runs.append(Run(row["task"]["seed"], values | own, retrained["metrics"] if retrained else {}))
+    return line
 
 
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#8C6D31",
-    "#A6761D",
-)  # Okabe and Ito's first
-SYMBOLS = ("square", "diamond", "triangle-up", "triangle-down", "cross", "x", "triangle-left", "triangle-right")
+def _line_of_floor(pairs: dict[str, Row], derived: dict[str, Values]) -> Line:
+    """How far the retrained models are from those of other seeds."""
+    line = Line(FLOOR, FLOOR)
+    for row in {row["path"]: row for row in pairs.values()}.values():
+        values = derived.get(row["path"], {})
+        floor = {name.removeprefix("floor."): value for name, value in values.items() if name.startswith("floor.")}
+        line.runs.append(Run(row["task"]["seed"], floor))
+    return line
 
 
-def style(summary: Summary, line: Line) -> tuple[str, str]:
-    """Colour and symbol of a line in every picture: grey and black for the original and the retrained model."""
-    if line.label == ORIGINAL:
-        return "#777777", "circle"
-    if line is summary.retrained:
-        return "#000000", "star"
-    place = [other.label for other in summary.methods].index(line.label) % len(COLOURS)
-    return COLOURS[place], SYMBOLS[place]
-
-
-def shown(summary: Summary) -> list[Line]:
-    """The lines that a picture has room for: where a setting was swept, one of each method."""
-    methods = summary.methods
-    if len(methods) > len(COLOURS):
-        first: dict[str, Line] = {}
-        for line in methods:
-            first.setdefault(line.method, line)
-        methods = list(first.values()) if len(first) > 1 else []
-    return [line for line in (summary.line(ORIGINAL), summary.retrained, *methods) if line and line.values]
+def _distances(row: Row, derived: dict[str, Values]) -> Values:
+    values = derived.get(row["path"], {})
+    return {name: value for name, value in values.items() if not name.startswith("floor.")}

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from ssd_bench.core.about import describe
 from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.data.source import vouched
 from ssd_bench.data.view import view
@@ -95,6 +96,8 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
     row = {"schema": SCHEMA, "layout": LAYOUT, "status": "done", "reason": None}
     row |= {"task": bench.identity.task, "method": plan.names["method"]}
     row |= {"settings": asdict(plan.method), "config": plan.config, "metrics": dict.fromkeys(METRICS)}
+    row["about"] = describe(plan.metrics)
+    row["columns"] = {key: asdict(about) for key, about in getattr(plan.method, "columns", {}).items()}
     row["classes"] = list(bench.request.classes)
     row["samples"] = {name: len(rows) for name, (_, rows) in chosen_sets(bench).items()}
     row |= {"original_metrics": None, "details": {}, "times": {}, "cached": {}, "artefacts": {}}

@@ -1,0 +1,66 @@
+"""What is drawn of a summary, as data: the pages and the files draw the same points, each with its own library.
+
+Colours are Okabe and Ito's, which colour-blind readers can tell apart too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ssd_bench.report.summary import ORIGINAL, Line, Summary
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#A6761D")
+SYMBOLS = ("square", "diamond", "triangle-up", "triangle-down", "cross", "x", "triangle-left", "triangle-right")
+PLOTS = {  # title, x, y
+    "trade_off": ("Forget and retain", "forget_acc", "retain_acc"),
+    "attack": ("Attack", "mia", "retain_acc"),
+    "times": ("Time", "cost_s", ""),
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Lines of a table as points over two metrics, or where y is empty, as bars along a logarithmic axis."""
+
+    name: str
+    title: str
+    x: str  # names of metrics
+    y: str
+    lines: list[Line]
+
+
+def plots(summary: Summary) -> Iterator[Plot]:
+    """The trade-off, the paper's attack and the times, as far as there are two lines with the numbers."""
+    for name, (title, x, y) in PLOTS.items():
+        lines = [line for line in shown(summary) if line.mean(x) is not None and (not y or line.mean(y) is not None)]
+        if not y:  # a logarithmic axis has no place for 0
+            lines = sorted((line for line in lines if line.mean(x)), key=lambda line: line.mean(x))
+        if len(lines) > 1:
+            yield Plot(name, title, x, y, lines)
+
+
+def heading(summary: Summary, name: str) -> str:
+    """What an axis is called: as the column of the table; nothing where there is no metric."""
+    return summary.columns[name].heading or name if name else ""
+
+
+def style(summary: Summary, line: Line) -> tuple[str, str]:
+    """Colour and symbol of a line in every picture: grey and black for the original and the retrained model."""
+    if line.label == ORIGINAL:
+        return "#777777", "circle"
+    if line is summary.retrained:
+        return "#000000", "star"
+    place = [other.label for other in shown(summary) if other in summary.methods].index(line.label)
+    return COLOURS[place % len(COLOURS)], SYMBOLS[(place + place // len(COLOURS)) % len(SYMBOLS)]
+
+
+def shown(summary: Summary) -> list[Line]:
+    """The lines that a picture has room for: where a setting was swept, one of each method."""
+    methods = summary.methods
+    if len(methods) > len(COLOURS):
+        first: dict[str, Line] = {}
+        for line in methods:
+            first.setdefault(line.method, line)
+        methods = list(first.values()) if len(first) > 1 else []
+    return [line for line in (summary.line(ORIGINAL), summary.retrained, *methods) if line and line.values]

@@ -1,0 +1,125 @@
+"""The words under a table: what was measured on what, what the marks mean, what is missing and why."""
+
+from __future__ import annotations
+
+from ssd_bench.report.statistics import LEAST_FOR_EQUAL
+from ssd_bench.report.summary import FLOOR, ORIGINAL, Summary
+
+FEW, EQUAL, UNDECIDED, BESIDE_OTHERS = "°", "=", "≈", "‖"  # marks behind a number
+SET_NAMES = {"retain": "D'_r", "forget": "D'_f", "test": "D'", "retain_train": "D_r", "forget_train": "D_f"}
+
+
+def main_notes(summary: Summary, names: list[str]) -> list[str]:
+    """What the columns of the main table are measured on."""
+    task, seeds = summary.task, len(summary.seeds)
+    spread = f"mean ± standard deviation over {seeds} training seeds" if seeds > 1 else "one seed, so no error bar"
+    notes = [
+        f"{task['n_train']} training images, {task['n_forget']} to forget, {task['n_test']} test images; {spread}. "
+        "D': test images, D: training images; r: retained, f: to forget."
+    ]
+    if "mia" in names:
+        notes.append(f"MIA: share of D_f that the paper's attack calls members{_attack_worth(summary)}.")
+    if "cost_s" in names:
+        notes.append("time: the method, with everything that it shares with other requests, as if made for it alone.")
+    return [*notes, *_sampled(summary), *_about_the_gap(summary)]
+
+
+def _attack_worth(summary: Summary) -> str:
+    auc = summary.line(ORIGINAL) and summary.line(ORIGINAL).mean("mia_auc")
+    if auc is None:
+        return ""
+    return f" (AUC of this attack on the original: {auc:.2f}; 0.5 is chance, and MIA is then uninformative)"
+
+
+def _sampled(summary: Summary) -> list[str]:
+    task, drawn = summary.task, summary.samples.get("retain_train")
+    whole = task["n_train"] - (0 if task["placebo"] else task["n_forget"])
+    if drawn is None or drawn >= whole:
+        return []
+    error = 50 * ((1 - drawn / whole) / drawn) ** 0.5
+    return [f"D_r: {drawn} of {whole} images, drawn at random; standard error of its accuracy: {error:.1f} or less."]
+
+
+def _about_the_gap(summary: Summary) -> list[str]:
+    if not summary.retrained:
+        return ["The ideal is what a model that never saw D_f predicts: add method=retrain to this table."]
+    if not any(line.values.get("average_gap") for line in summary.lines):
+        return []
+    return [
+        "gap: mean distance to the retrained model in accuracy on D_f, D_r and unseen data and in MIA (points; 0 is "
+        "ideal).",
+        _floor(summary, "gap"),
+    ]
+
+
+def _floor(summary: Summary, what: str) -> str:
+    if summary.line(FLOOR):
+        return f"{FLOOR}: how far apart retrained models of different seeds are; a smaller {what} may be chance."
+    return f"No floor under the {what}: it takes method=retrain of a second training seed (seed=0,1)."
+
+
+def second_notes(summary: Summary, names: list[str]) -> list[str]:
+    """What the attacks and distances mean."""
+    notes = []
+    if "mia_auc" in names:
+        notes.append(
+            "MIA's AUC: how well the paper's attack tells D_r from D', on halves that it was not fitted to (0.5 is "
+            "chance, and MIA is then uninformative)."
+        )
+    if "population_auc" in names:
+        brackets = "" if len(summary.seeds) > 1 else "; brackets: 95 % bootstrap interval"
+        notes.append(f"loss AUC, TPR: an attack on the loss, D_f against unseen images of the same classes{brackets}.")
+    if not summary.retrained:
+        return notes
+    return [
+        *notes,
+        "JS (bits), agreement of predictions, L2 of probabilities, of parameters and of BatchNorm's running "
+        "statistics, ToW: against the retrained model of the same seed.",
+        _floor(summary, "distance"),
+    ]
+
+
+def meaning_of_marks(summary: Summary, marks: set[str], ranked: bool) -> list[str]:
+    """What the marks in a table mean, if they are in it."""
+    sizes = ", ".join(f"{SET_NAMES.get(name, name)} {n}" for name, n in summary.samples.items())
+    meanings = {
+        EQUAL: "equal within the floor: the mean difference to the retrained model is smaller than retrained models of "
+        f"different seeds differ by (two one-sided t-tests of the paired differences, 95 %, {LEAST_FOR_EQUAL} seeds or "
+        "more).",
+        UNDECIDED: "not told apart from the retrained model by these seeds (paired t-test, 95 %, corrected by Holm's "
+        f"rule over methods and columns of this table){_too_few(summary)}. This does not mean equal.",
+        FEW: f"rests on too few images to mean much ({sizes}).",
+        BESIDE_OTHERS: "timed, at least in part, while other jobs ran on the machine; do not compare it with other "
+        "times.",
+    }
+    best = (
+        "Bold, then underlined or in italics: the two methods nearest to the ideal, which is the retrained model's "
+        "value where a column names no other (gap, time, JS, L2: 0; agreement: 100; ToW: 1)."
+    )
+    return [*([best] if ranked else []), *(f"{mark}: {text}" for mark, text in meanings.items() if mark in marks)]
+
+
+def _too_few(summary: Summary) -> str:
+    few = len(summary.seeds) < LEAST_FOR_EQUAL
+    return f"; it takes {LEAST_FOR_EQUAL} seeds to call two equal" if few else ""
+
+
+def what_is_missing(summary: Summary) -> list[str]:
+    """Rows and runs that are not in the table, and why."""
+    notes = []
+    if summary.outdated:
+        rows = "1 older row" if summary.outdated == 1 else f"{summary.outdated} older rows"
+        notes.append(f"Left out: {rows} with the same method, settings and seeds as a newer one.")
+    for line in summary.lines:
+        for status in line.ended:
+            reasons = sorted({row["reason"] for row in line.rows if row["status"] == status})
+            seeds = f" (seeds {', '.join(map(str, sorted(line.ended[status])))})" if len(summary.seeds) > 1 else ""
+            notes.append(f"{line.label}: {status}{seeds}, {'; '.join(reasons)}")
+        missing = [s for s in summary.seeds if not any(row["task"]["seed"] == s for row in line.rows)]
+        if missing and line.label not in (ORIGINAL, FLOOR):
+            notes.append(f"{line.label}: not run for seed {', '.join(map(str, missing))}.")
+    alone = sum(not run.retrained for line in summary.methods for run in line.runs)
+    if summary.retrained and alone:
+        runs = "1 run has" if alone == 1 else f"{alone} runs have"
+        notes.append(f"{runs} no retrained model of the same data and seed: gap and distances leave that out.")
+    return notes

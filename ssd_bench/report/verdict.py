@@ -1,0 +1,82 @@
+"""One paragraph on a task: which method ends nearest to the retrained model, what it costs, and how certain that is."""
+
+from __future__ import annotations
+
+from ssd_bench.report.statistics import t_interval
+from ssd_bench.report.summary import FLOOR, ORIGINAL, Line, Summary
+
+GAP = "average_gap"
+NEAR_CHANCE = 0.05  # of an attack's AUC to 0.5
+
+
+def verdict(summary: Summary) -> str:
+    """What a reader may conclude from a summary, and what not."""
+    if not summary.retrained:
+        return "No retrained model among these runs: which method forgets cannot be said. Add method=retrain."
+    ranked = sorted((line for line in summary.methods if line.mean(GAP) is not None), key=lambda line: line.mean(GAP))
+    if not ranked:
+        return "No method beside the retrained model yet."
+    original = summary.line(ORIGINAL)
+    before = original.mean(GAP) if original else None
+    if before is not None and round(before, 1) <= round(ranked[0].mean(GAP), 1):
+        said = [
+            f"No method ends nearer to the retrained model than the original, to which nothing was done ({before:.1f} "
+            f"points away; the methods: {ranked[0].mean(GAP):.1f} or more)"
+        ]
+    else:
+        said = [_nearest(summary, ranked[0], before), *_certainty(summary, ranked, original)]
+    if len(summary.seeds) < 2:
+        said.append("One training seed: nothing can be said about how certain this is")
+    said += [*_floor(summary, ranked, before), *_attack(original)]
+    return " ".join(f"{sentence}." for sentence in said)
+
+
+def _nearest(summary: Summary, best: Line, before: float | None) -> str:
+    text = f"Nearest to the retrained model: {best.label}, {best.mean(GAP):.1f} points away on average"
+    if before is not None:
+        text += f" (the original: {before:.1f})"
+    if best.mean("cost_s") and summary.retrained.mean("cost_s"):
+        text += f", at {100 * best.mean('cost_s') / summary.retrained.mean('cost_s'):.0f} % of retraining's time"
+    return text
+
+
+def _certainty(summary: Summary, ranked: list[Line], original: Line | None) -> list[str]:
+    """Whether the seeds show that the first is nearer than the original, and than the next."""
+    best, rivals = ranked[0], [*([original] if original and original.mean(GAP) is not None else []), *ranked[1:2]]
+    if len(summary.seeds) < 2 or not rivals:
+        return []
+    shown = [_named(line) for line in rivals if _nearer(best, line)]
+    not_shown = [_named(line) for line in rivals if not _nearer(best, line)]
+    parts = [f"show that it is nearer than {' and than '.join(shown)}"] if shown else []
+    parts += [f"do not show that it is nearer than {' or than '.join(not_shown)}"] if not_shown else []
+    return [f"{len(summary.seeds)} training seeds {', and '.join(parts)} (paired t-intervals, 95 %)"]
+
+
+def _named(line: Line) -> str:
+    return "the original" if line.label == ORIGINAL else f"the next, {line.label} ({line.mean(GAP):.1f} points)"
+
+
+def _nearer(best: Line, other: Line) -> bool:
+    ours, theirs = best.values[GAP], other.values[GAP]
+    interval = t_interval([theirs[seed] - ours[seed] for seed in ours if seed in theirs])
+    return interval is not None and interval[0] > 0
+
+
+def _floor(summary: Summary, ranked: list[Line], before: float | None) -> list[str]:
+    """What the gaps are worth beside those of retrained models of other seeds."""
+    line = summary.line(FLOOR)
+    floor = line.mean(GAP) if line else None
+    if floor is None:
+        return ["There is no floor to hold this against: it takes method=retrain of a second training seed"]
+    text = f"Retrained models of different seeds are {floor:.1f} points apart"
+    if before is not None and before <= floor:
+        return [f"{text}: the original is no farther away, so this task cannot tell forgetting from doing nothing"]
+    within = [line.label for line in ranked if line.mean(GAP) <= floor]
+    return [f"{text}; as near as that: {', '.join(within) if within else 'no method'}"]
+
+
+def _attack(original: Line | None) -> list[str]:
+    auc = original.mean("mia_auc") if original else None
+    if auc is None or abs(auc - 0.5) > NEAR_CHANCE:
+        return []
+    return [f"The attack's AUC on the original is {auc:.2f}, close to chance (0.5): MIA is uninformative here"]
