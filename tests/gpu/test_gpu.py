@@ -1,0 +1,101 @@
+"""What must hold on a CUDA device: a CPU's numbers, the same bytes twice, memory that is measured.
+
+Not run on a GPU so far: on the first run, a failure may be a tolerance that is too narrow.
+"""
+
+import copy
+
+import pytest
+import torch
+
+from ssd_bench.core.seeds import generator
+from ssd_bench.core.task import Images
+from ssd_bench.importance import diagonal_fisher
+from ssd_bench.models.fresh import fresh
+from ssd_bench.models.resnet import ResNet18
+from ssd_bench.models.vit import ViT
+from ssd_bench.train.augment import augmented, draw_augmentation
+from ssd_bench.train.devices import be_deterministic, measured, use_precision
+from ssd_bench.train.loop import fit
+from ssd_bench.train.passes import predict
+from ssd_bench.train.recipe import Recipe
+
+if not torch.cuda.is_available():
+    pytest.skip("no CUDA device here: tests/gpu checks a GPU against the CPU", allow_module_level=True)
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+MODELS = {"resnet": ResNet18(width=16), "vit": ViT(dim=32, depth=2, heads=2)}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_a_run_sets_the_device_up():
+    """Deterministic kernels and float32 proper, and afterwards what was before."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    be_deterministic()
+    use_precision("float32", GPU)
+    yield
+    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    return fresh(MODELS[request.param], 0, 4, 3, 16)
+
+
+def images(device):
+    draws = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (96, 3, 16, 16), generator=draws, dtype=torch.uint8)
+    labels = torch.randint(4, (96,), generator=draws)
+    return Images(pixels.to(device), labels.to(device), *torch.tensor([[0.5] * 3, [0.25] * 3]).to(device), 16)
+
+
+def importances(model, device, estimator):
+    data = images(device)
+    batches = [data.batch(rows.to(device)) for rows in torch.arange(96).split(40)]
+    return diagonal_fisher(copy.deepcopy(model).to(device), batches, estimator)
+
+
+def trained(model, device):
+    recipe = Recipe.constant("sgd", 2, 32, 0.01)
+    return fit(copy.deepcopy(model).to(device), images(device), torch.arange(96), recipe, generator(0, "gpu"), "gpu")
+
+
+@pytest.mark.parametrize("estimator", ["batch_mean", "per_sample"])
+def test_importances_are_those_of_the_cpu(model, estimator):
+    ours, theirs = (importances(model, device, estimator) for device in (GPU, CPU))
+    for name, value in theirs.items():
+        assert ours[name].device.type == "cuda"
+        off = (ours[name].cpu().sqrt() - value.sqrt()).norm()
+        assert off <= 1e-3 * value.sqrt().norm() + 1e-7, name
+
+
+def test_random_transforms_are_those_of_the_cpu():
+    draws = draw_augmentation(96, 15.0, torch.Generator().manual_seed(0))
+    ours, theirs = (augmented(images(d).pixels, draws.to(d), 2, True).cpu() for d in (GPU, CPU))
+    assert (ours != theirs).float().mean() < 0.01  # a rotated pixel half-way between two may fall to either
+
+
+def test_predictions_are_those_of_the_cpu(model):
+    ours, theirs = (predict(copy.deepcopy(model).to(d), images(d), torch.arange(96), 40) for d in (GPU, CPU))
+    assert ours.device.type == "cpu"
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_training_is_near_that_of_the_cpu(model):
+    ours, theirs = (trained(model, device).state_dict() for device in (GPU, CPU))
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name].cpu(), value, rtol=1e-2, atol=1e-3, msg=name)
+
+
+def test_the_same_bytes_twice(model):
+    one, other = (trained(model, GPU).state_dict() for _ in range(2))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    one, other = (importances(model, GPU, "per_sample") for _ in range(2))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_memory_is_measured():
+    with measured(GPU) as taken:
+        torch.ones(2**26, device=GPU).sum()
+    assert 2**28 <= taken.peak_bytes < 2**29
+    assert "GPU" in taken.what
