@@ -159,7 +159,7 @@ def _recorded(
         used[owner] += 1
         own = {name: names[id(p)] for name, p in owner.named_parameters(recurse=False) if id(p) in names}
         alone = all(owners[id(p)] == 1 for p in owner.parameters(recurse=False))
-        if used[owner] > 1 or not alone or len(out) != n or not out.requires_grad:
+        if used[owner] > 1 or not alone or out.ndim < 2 or len(out) != n or not out.requires_grad:
             handled.difference_update(own.values())  # its gradient is a sum, or the first dimension is not the samples
             return
         seen = args[0].detach()

@@ -66,6 +66,29 @@ class Borrowed(nn.Module):
         return self.last(torch.tanh(self.inner(x) @ self.inner.weight))
 
 
+class Apart(nn.Module):
+    """Layers that see no sample, their outputs as long as the batch: 7."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.table, self.last = nn.Linear(3, 7), nn.Linear(3, 6), nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.last(torch.tanh(x * self.table(torch.ones(7, 3)).mean(0) + self.one(torch.ones(3)).sum()))
+
+
+class Dead(nn.Module):
+    """Layers that no gradient reaches."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(3, 6))
+        self.last = nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.inner(x) - 1000))
+
+
 class Attention(nn.Module):
     """The gradient of the keys' bias is nothing but rounding."""
 
@@ -120,6 +143,8 @@ NETS = {
     "first_token": (lambda: SequenceFirst("first"), (7, 5)),
     "borrowed": (Borrowed, (6,)),
     "attention": (Attention, (3, 5)),
+    "apart_from_samples": (Apart, (6,)),
+    "dead": (Dead, (2, 3, 3)),
     "resnet": (lambda: fresh(ResNet18(width=4), 0, 4, 3, 16), (3, 16, 16)),
     "vit": (lambda: fresh(ViT(dim=8, depth=1, heads=2), 0, 4, 3, 16), (3, 16, 16)),
     "registers": (lambda: vit(reg_tokens=2), (3, 16, 16)),
@@ -187,6 +212,7 @@ def test_equal_to_one_backward_pass_a_sample(case):
         ("no_place", {"cls_token"}),
         ("any_size", {"cls_token", "pos_embed"}),
         ("attention", set()),
+        ("dead", set()),
         ("first_token", {f"{layer}.{part}" for layer in ("inner", "norm", "last") for part in ("weight", "bias")}),
     ],
     indirect=["case"],
