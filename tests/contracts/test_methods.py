@@ -103,7 +103,7 @@ def test_retrain_never_sees_the_forgotten_images(command, tmp_path, monkeypatch)
         return fit(model, images, rows, *args, **kwargs)
 
     monkeypatch.setattr(trained, "fit", watch)
-    command(*SHORT, "method=retrain", f"out={tmp_path}")
+    command(*SHORT, "method=retrain", "train.augment=true", f"out={tmp_path}")
     (_, _), (labels, augment) = seen  # the original, then the retrained model
     assert set(labels.tolist()) == set(range(10)) - {8}
     assert augment is not None

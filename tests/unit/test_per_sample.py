@@ -103,14 +103,14 @@ class Attention(nn.Module):
 
 
 class Words(nn.Module):
-    """Takes integers, which have no gradient."""
+    """Takes integers, which have no gradient, and has a layer that sees no sample."""
 
     def __init__(self):
         super().__init__()
-        self.words, self.last = nn.Embedding(9, 5), nn.Linear(5, 4)
+        self.words, self.one, self.last = nn.Embedding(9, 5), nn.Linear(3, 7), nn.Linear(5, 4)
 
     def forward(self, x):
-        return self.last(self.words(x).mean(1))
+        return self.last(self.words(x).mean(1) * self.one(torch.ones(3)).mean())
 
 
 def vit(**settings):
