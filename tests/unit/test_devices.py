@@ -34,6 +34,10 @@ MODELS = {"resnet": fresh(ResNet18(width=4), 0, 4, 3, 16), "vit": fresh(ViT(dim=
 def elsewhere():
     """Real tensors are on the CPU, new ones on CUDA are fake."""
     with FakeTensorMode(allow_non_fake_inputs=True):
+        try:
+            LABELS.to(CUDA)
+        except RuntimeError as e:  # 2.6 does
+            pytest.skip(f"PyTorch {torch.__version__} asks for a driver to fake CUDA: {str(e).splitlines()[0]}")
         yield
 
 
