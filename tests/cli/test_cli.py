@@ -401,6 +401,8 @@ def test_milestones_and_epochs_follow_data_and_model():
     cfg = composed("data=cifar20", "model=resnet18")
     assert (cfg.train.epochs, cfg.train.lr, cfg.train.batch_size, cfg.train.weight_decay) == (40, 0.1, 64, 5e-4)
     assert composed("data=cifar100").train.epochs == 200
+    assert composed("data=cifar100").train.augment  # which cifar100 does not mention
+    assert not composed().train.augment  # digits does
     assert composed("data=cifar20", "model=vit_base").train.optimizer == "adamw"
     assert composed("data=cifar20", "model=vit_base").method.alpha == 5
     assert composed("data=cifar20", "model=vit_base", "scenario=sub_class").method.alpha == 25

@@ -103,7 +103,7 @@ def test_retrain_never_sees_the_forgotten_images(command, tmp_path, monkeypatch)
         return model
 
     monkeypatch.setattr(retrain, "fit", watch)
-    command(*SHORT, "method=retrain", f"out={tmp_path}")
+    command(*SHORT, "method=retrain", "train.augment=true", f"out={tmp_path}")
     [(labels, augment)] = seen
     assert set(labels.tolist()) == set(range(10)) - {8}
     assert augment is not None
