@@ -46,7 +46,8 @@ def compare(kept: Path, made: Path) -> int:
     rows = old.index.union(new.index, sort=False)
     old, new = (frame.reindex(index=rows, columns=columns, fill_value="(missing)") for frame in (old, new))
     different = old.ne(new)
-    for row, column in different.stack()[lambda d: d].index.map(lambda i: (i[:3], i[3])):
+    for *row, column in different.stack()[lambda d: d].index:
+        row = tuple(row)
         print(f"{', '.join(row)}: {column} was {old.loc[row, column]}, is {new.loc[row, column]}")
     count = int(different.to_numpy().sum())
     numbers = int(old.map(lambda text: bool(re.fullmatch(r"-?\d.*", text))).to_numpy().sum())

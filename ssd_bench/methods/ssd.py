@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,6 @@ from ssd_bench.core.seeds import generator
 from ssd_bench.core.task import Context, Cost, Images, Method, Split
 from ssd_bench.importance import ESTIMATORS, VERSION, diagonal_fisher
 from ssd_bench.train.recipe import Recipe
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +78,6 @@ class SSD(Method):
         )
         self._warn(data, selected, bound)
         return model
-
-    @staticmethod
-    def pictures(rows: list[dict[str, Any]], read: Callable[[dict[str, Any], str], Any]) -> dict[str, Figure]:
-        """Where the first row that selected anything dampened: the share of each parameter tensor's entries."""
-        row = next((row for row in rows if row["details"].get("selected")), None)
-        shapes = read(row, "original") if row else None
-        return {"dampened": _shares(row, shapes)} if shapes else {}
 
     def batches(self, data: Split) -> tuple[list[Tensor], list[Tensor]]:
         """The rows of each batch of D and of D_f."""
@@ -176,23 +166,6 @@ def dampen(
             p.copy_(torch.where(chosen, p * factor, p))
             counts.append(chosen.sum())
     return dict(zip(parameters, torch.stack(counts).tolist(), strict=True))
-
-
-def _shares(row: dict[str, Any], shapes: Mapping[str, Tensor]) -> Figure:
-    from matplotlib.figure import Figure  # here: forgetting needs none
-
-    counts = row["details"]["per_tensor"]
-    share = [100 * n / shapes[name].numel() if name in shapes else math.nan for name, n in counts.items()]
-    figure = Figure(figsize=(max(6.4, 0.14 * len(share)), 3.2))
-    axes = figure.subplots()
-    axes.bar(range(len(share)), share, color=["#0072B2" if name.endswith("weight") else "#E69F00" for name in counts])
-    axes.set_xticks(range(len(share)), list(counts), rotation=90, fontsize=6)
-    axes.set_xlim(-1, len(share))
-    axes.grid(axis="x", visible=False)
-    axes.set_ylabel("entries selected, %")
-    settings = ", ".join(f"{key} {row['settings'][key]}" for key in ("alpha", "lam", "importance", "order"))
-    axes.set_title(f"{settings}; seed {row['task']['seed']}; weights blue, biases yellow", loc="left")
-    return figure
 
 
 def _check_importance(which: str, importance: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:

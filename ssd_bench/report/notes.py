@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ssd_bench.core.about import RETRAINED
 from ssd_bench.report.statistics import LEAST_FOR_EQUAL
 from ssd_bench.report.summary import FLOOR, ORIGINAL, Summary
 
@@ -54,7 +55,11 @@ def _about_the_gap(summary: Summary) -> list[str]:
 
 def _floor(summary: Summary, what: str) -> str:
     if summary.line(FLOOR):
-        return f"{FLOOR}: how far apart retrained models of different seeds are; a smaller {what} may be chance."
+        drawn = len({row["task"]["forget_sha256"] for row in summary.retrained.rows}) > 1
+        others = ", each without a D_f of its own" if drawn else ""
+        return (
+            f"{FLOOR}: how far apart retrained models of different seeds are{others}; a smaller {what} may be chance."
+        )
     return f"No floor under the {what}: it takes method=retrain of a second training seed (seed=0,1)."
 
 
@@ -79,8 +84,8 @@ def second_notes(summary: Summary, names: list[str]) -> list[str]:
     ]
 
 
-def meaning_of_marks(summary: Summary, marks: set[str], ranked: bool) -> list[str]:
-    """What the marks in a table mean, if they are in it."""
+def meaning_of_marks(summary: Summary, names: list[str], marks: set[str], ranked: bool) -> list[str]:
+    """What the marks in a table with these columns mean, if they are in it."""
     sizes = ", ".join(f"{SET_NAMES.get(name, name)} {n}" for name, n in summary.samples.items())
     meanings = {
         EQUAL: "equal within the floor: the mean difference to the retrained model is smaller than retrained models of "
@@ -92,11 +97,22 @@ def meaning_of_marks(summary: Summary, marks: set[str], ranked: bool) -> list[st
         BESIDE_OTHERS: "timed, at least in part, while other jobs ran on the machine; do not compare it with other "
         "times.",
     }
-    best = (
+    return [
+        *([_best(summary, names)] if ranked else []),
+        *(f"{mark}: {text}" for mark, text in meanings.items() if mark in marks),
+    ]
+
+
+def _best(summary: Summary, names: list[str]) -> str:
+    ideals: dict[str, list[str]] = {}
+    for about, name in ((summary.columns[name], name) for name in names):
+        ideals.setdefault(about.ideal, []).append(about.heading or name)
+    listed = [f"{', '.join(headings)}: {ideal}" for ideal, headings in ideals.items() if ideal not in ("", RETRAINED)]
+    other = f" ({'; '.join(listed)})" if listed else ""
+    return (
         "Bold, then underlined or in italics: the two methods nearest to the ideal, which is the retrained model's "
-        "value where a column names no other (gap, time, JS, L2: 0; agreement: 100; ToW: 1)."
+        f"value where a column names no other{other}."
     )
-    return [*([best] if ranked else []), *(f"{mark}: {text}" for mark, text in meanings.items() if mark in marks)]
 
 
 def _too_few(summary: Summary) -> str:
@@ -105,8 +121,13 @@ def _too_few(summary: Summary) -> str:
 
 
 def what_is_missing(summary: Summary) -> list[str]:
-    """Rows and runs that are not in the table, and why."""
+    """Rows and runs that are not in the table, and why; and which of them a repeat may not give again."""
     notes = []
+    varies = [
+        line.label for line in summary.lines if any(row["env"].get("deterministic") is False for row in line.rows)
+    ]
+    if varies:
+        notes.append(f"Not deterministic on this device, so that a repeat may give other numbers: {', '.join(varies)}.")
     if summary.outdated:
         rows = "1 older row" if summary.outdated == 1 else f"{summary.outdated} older rows"
         notes.append(f"Left out: {rows} with the same method, settings and seeds as a newer one.")

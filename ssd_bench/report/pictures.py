@@ -1,4 +1,4 @@
-"""Pictures of a summary, for files: what a table says, what the stored outputs tell, and what methods bring."""
+"""Pictures of a summary, for files: what a table says, what the stored outputs hold, and what methods bring."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import resolve_name
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -18,8 +19,12 @@ from ssd_bench.report.derive import outputs_of, tensors_of
 from ssd_bench.report.figures import Plot, heading, plots, shown, style
 from ssd_bench.report.summary import ORIGINAL, Summary
 from ssd_bench.report.sweeps import sweeps
+from ssd_bench.store.address import digest
+from ssd_bench.store.rows import Row
 
 log = logging.getLogger(__name__)
+
+LONGEST = 110  # characters of each part of a file's name
 
 STYLE = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
@@ -49,8 +54,9 @@ def draw(summaries: list[Summary], folder: Path, into: Path) -> list[Path]:
 
 
 def _safe(name: str) -> str:
-    """Names come from data and settings: nothing of them may reach another folder."""
-    return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")[:150]
+    """Names come from data and settings: nothing of them may reach another folder, nor two of them one file."""
+    safe = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")
+    return safe if len(safe) <= LONGEST else f"{safe[:LONGEST]}-{digest(name)[:8]}"
 
 
 def pictures(summary: Summary, folder: Path) -> Iterator[tuple[str, Figure]]:
@@ -60,13 +66,14 @@ def pictures(summary: Summary, folder: Path) -> Iterator[tuple[str, Figure]]:
         if figure := picture(summary, folder):
             yield picture.__name__, figure
     yield from sweeps(summary)
+    yield from shares(summary, folder)
     yield from of_methods(summary, folder)
 
 
 def of_methods(summary: Summary, folder: Path) -> Iterator[tuple[str, Figure]]:
     """What the methods' own classes draw of their rows (`pictures` on the class, see CONTRIBUTING.md)."""
 
-    def read(row: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    def read(row: Row, kind: str) -> dict[str, Any] | None:
         return tensors_of(row, kind, folder)
 
     for method in dict.fromkeys(line.method for line in summary.methods):
@@ -78,6 +85,35 @@ def of_methods(summary: Summary, folder: Path) -> Iterator[tuple[str, Figure]]:
             log.warning("%s: its own pictures are left out (%s: %s)", method, type(e).__name__, e)
             continue
         yield from ((f"{method}-{name}", figure) for name, figure in own.items())
+
+
+def shares(summary: Summary, folder: Path) -> Iterator[tuple[str, Figure]]:
+    """For methods whose details count entries by tensor (`per_tensor`): the share of each that the method selected.
+
+    Of each method the first row that selected anything.
+    """
+    for method in dict.fromkeys(line.method for line in summary.methods):
+        rows = (row for row in summary.rows if row["method"] == method and row["status"] == "done")
+        row = next((row for row in rows if any((row["details"].get("per_tensor") or {}).values())), None)
+        tensors = tensors_of(row, "original", folder) if row else None
+        if tensors:
+            yield f"{method}-per_tensor", _shares(row, tensors)
+
+
+def _shares(row: Row, tensors: dict[str, Any]) -> Figure:
+    counts = {name: n for name, n in row["details"]["per_tensor"].items() if name in tensors}
+    share = [100 * n / tensors[name].numel() for name, n in counts.items()]
+    figure = Figure(figsize=(max(6.4, 0.14 * len(share)), 3.2))
+    axes = figure.subplots()
+    axes.bar(range(len(share)), share, color=["#0072B2" if name.endswith("weight") else "#E69F00" for name in counts])
+    axes.set_xticks(range(len(share)), list(counts), rotation=90, fontsize=6)
+    axes.set_xlim(-1, len(share))
+    axes.grid(axis="x", visible=False)
+    axes.set_ylabel("entries selected, %")
+    settings = ", ".join(f"{key} {value}" for key, value in row["settings"].items())
+    title = f"{settings}; seed {row['task']['seed']}; weights blue, others yellow"
+    axes.set_title(fill(title, 100), loc="left")
+    return figure
 
 
 def drawn(summary: Summary, plot: Plot) -> Figure:

@@ -58,7 +58,7 @@ def sheets(summary: Summary) -> list[Sheet]:
     if not names:
         return [main]
     second = _sheet(summary, f"{summary.title}: attacks, and distances to the retrained model", names)
-    second.notes = [*second_notes(summary, names), *meaning_of_marks(summary, second.marks, second.ranked)]
+    second.notes = [*second_notes(summary, names), *meaning_of_marks(summary, names, second.marks, second.ranked)]
     return [main, second]
 
 
@@ -66,7 +66,7 @@ def main_sheet(summary: Summary) -> Sheet:
     """Accuracies, the paper's attack, ZRF, time and the gap to the retrained model; and metrics that ask for it."""
     names = _shown(summary, "main")
     main = _sheet(summary, summary.title, names)
-    marks = meaning_of_marks(summary, main.marks, main.ranked)
+    marks = meaning_of_marks(summary, names, main.marks, main.ranked)
     main.notes = [*main_notes(summary, names), *marks, *what_is_missing(summary)]
     return main
 

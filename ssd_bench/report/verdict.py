@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssd_bench.report.statistics import t_interval
+from ssd_bench.report.statistics import LEVEL, t_interval
 from ssd_bench.report.summary import FLOOR, ORIGINAL, Line, Summary
 
 GAP = "average_gap"
@@ -19,16 +19,16 @@ def verdict(summary: Summary) -> str:
     original = summary.line(ORIGINAL)
     before = original.mean(GAP) if original else None
     if before is not None and round(before, 1) <= round(ranked[0].mean(GAP), 1):
-        said = [
+        sentences = [
             f"No method ends nearer to the retrained model than the original, to which nothing was done ({before:.1f} "
             f"points away; the methods: {ranked[0].mean(GAP):.1f} or more)"
         ]
     else:
-        said = [_nearest(summary, ranked[0], before), *_certainty(summary, ranked, original)]
+        sentences = [_nearest(summary, ranked[0], before), *_certainty(summary, ranked, original)]
     if len(summary.seeds) < 2:
-        said.append("One training seed: nothing can be said about how certain this is")
-    said += [*_floor(summary, ranked, before), *_attack(original)]
-    return " ".join(f"{sentence}." for sentence in said)
+        sentences.append("One training seed: nothing can be said about how certain this is")
+    sentences += [*_floor(summary, ranked, before), *_attack(original)]
+    return " ".join(f"{sentence}." for sentence in sentences)
 
 
 def _nearest(summary: Summary, best: Line, before: float | None) -> str:
@@ -41,24 +41,31 @@ def _nearest(summary: Summary, best: Line, before: float | None) -> str:
 
 
 def _certainty(summary: Summary, ranked: list[Line], original: Line | None) -> list[str]:
-    """Whether the seeds show that the first is nearer than the original, and than the next."""
+    """Whether the seeds show that the first is nearer than the original, and than the next.
+
+    The first was chosen from all methods by the same numbers: Bonferroni's correction for that many comparisons.
+    """
     best, rivals = ranked[0], [*([original] if original and original.mean(GAP) is not None else []), *ranked[1:2]]
     if len(summary.seeds) < 2 or not rivals:
         return []
-    shown = [_named(line) for line in rivals if _nearer(best, line)]
-    not_shown = [_named(line) for line in rivals if not _nearer(best, line)]
+    level = 1 - LEVEL / len(ranked)
+    shown = [_named(line) for line in rivals if _nearer(best, line, level)]
+    not_shown = [_named(line) for line in rivals if not _nearer(best, line, level)]
     parts = [f"show that it is nearer than {' and than '.join(shown)}"] if shown else []
     parts += [f"do not show that it is nearer than {' or than '.join(not_shown)}"] if not_shown else []
-    return [f"{len(summary.seeds)} training seeds {', and '.join(parts)} (paired t-intervals, 95 %)"]
+    certainty = (
+        f"paired t-intervals, 95 % over all {len(ranked)} methods" if len(ranked) > 1 else "paired t-interval, 95 %"
+    )
+    return [f"{len(summary.seeds)} training seeds {', and '.join(parts)} ({certainty})"]
 
 
 def _named(line: Line) -> str:
     return "the original" if line.label == ORIGINAL else f"the next, {line.label} ({line.mean(GAP):.1f} points)"
 
 
-def _nearer(best: Line, other: Line) -> bool:
+def _nearer(best: Line, other: Line, level: float) -> bool:
     ours, theirs = best.values[GAP], other.values[GAP]
-    interval = t_interval([theirs[seed] - ours[seed] for seed in ours if seed in theirs])
+    interval = t_interval([theirs[seed] - ours[seed] for seed in ours if seed in theirs], level)
     return interval is not None and interval[0] > 0
 
 

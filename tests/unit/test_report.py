@@ -197,7 +197,7 @@ def test_pictures_of_every_kind(swept, command, say, tmp_path):
     code, out, _ = say(swept, "--pictures", tmp_path / "pictures")
     assert code == 0
     kinds = {path.stem.rsplit("-", 1)[1] for path in map(Path, out.split())}
-    assert kinds == {"trade_off", "attack", "times", "histograms", "classes", "dampened", "sweep_alpha"}
+    assert kinds == {"trade_off", "attack", "times", "histograms", "classes", "per_tensor", "sweep_alpha"}
     assert all(Path(path).stat().st_size > 5000 for path in out.split())
 
 

@@ -6,51 +6,18 @@ import json
 from dataclasses import asdict
 
 import pytest
+from made_rows import row, summary_of
 
 from ssd_bench.cli import report
 from ssd_bench.core.about import About
-from ssd_bench.metrics.accuracy import Accuracy
 from ssd_bench.metrics.against import average_gap
 from ssd_bench.report.derive import derived_metrics
-from ssd_bench.report.figures import shown, style
-from ssd_bench.report.pictures import pictures
 from ssd_bench.report.rows import cost_s, references, rows_beside
 from ssd_bench.report.sheet import sheets
 from ssd_bench.report.statistics import State
 from ssd_bench.report.summary import FLOOR, summarise
 from ssd_bench.report.table import latex
 from ssd_bench.report.verdict import verdict
-
-ABOUT = {name: asdict(about) for name, about in Accuracy.about.items()}
-ABOUT |= {"mia": asdict(About("percent", "retrained", "", ("forget_train",), 20, "MIA %", 2, "main"))}
-NAMES = ("retain_acc", "forget_acc", "test_acc", "retain_train_acc", "forget_train_acc", "mia")
-
-
-def row(method, seed, level, seed_unlearn=None, **more):
-    """A finished run whose accuracies are all `level`; `more` replaces what it holds, section by section."""
-    task = {
-        "data": "toy", "model": "net", "scenario": "full_class", "target": "8", "target_index": 8, "placebo": False,
-        "n_train": 500, "n_forget": 50, "n_test": 100, "seed": seed, "seed_unlearn": seed_unlearn, "seed_forget": None,
-        "fidelity": "corrected", "forget_sha256": "f", "data_sha256": "d", "recipe": "r", "evaluation": "e",
-        "original": f"original {seed}", "reference": f"reference {seed}",
-    }  # fmt: skip
-    metrics = {name: float(level) for name in NAMES}
-    made = {
-        "schema": 1, "layout": 2, "status": "done", "reason": None, "task": task, "method": method, "settings": {},
-        "config": {"train": {}, "precision": "float32", "method": {"_target_": "nowhere.Method"}},
-        "metrics": metrics, "original_metrics": dict.fromkeys(NAMES, 80.0) | {"mia_auc": 0.7},
-        "about": ABOUT, "columns": {}, "details": {}, "artefacts": {}, "memory": None, "classes": ["7", "8"],
-        "samples": dict.fromkeys(("retain", "forget", "test", "retain_train", "forget_train"), 100),
-        "times": {"method_s": 1.0, "online_s": 1.0, "shared_s": {}},
-        "env": {"device": "cpu (x)", "finished": "2026-01-01", "threads": 1, "torch": "2", "git": "g", "started": ""},
-        "path": f"{method}-{seed}-{seed_unlearn}-{json.dumps(more, default=str, sort_keys=True)}",
-    }  # fmt: skip
-    return made | {key: made[key] | value if isinstance(value, dict) else value for key, value in more.items()}
-
-
-def summary_of(rows):
-    [summary] = summarise(rows, derived_metrics(rows))
-    return summary
 
 
 def line_of(sheet, label):
@@ -194,6 +161,18 @@ def test_the_gap_has_a_floor_from_two_seeds_on():
     assert any("it takes method=retrain of a second training seed" in note for note in one.notes)
 
 
+def test_the_floor_compares_models_that_forgot_the_same_images_where_it_can():
+    def drawn(seed, which, level):
+        task = {"target": None, "seed_forget": which, "forget_sha256": f"set {which}", "reference": f"{seed} {which}"}
+        return row("retrain", seed, level, task=task)
+
+    rows = [drawn(0, 0, 50), drawn(1, 0, 53), drawn(0, 1, 90), drawn(1, 1, 92)]
+    assert [each["floor.average_gap"] for each in derived_metrics(rows).values()] == [3, 3, 2, 2]
+    apart = [drawn(0, 0, 50), drawn(1, 1, 53)]
+    assert [each["floor.average_gap"] for each in derived_metrics(apart).values()] == [3, 3]
+    assert any("each without a D_f of its own" in note for note in sheets(summary_of(apart))[0].notes)
+
+
 def test_few_seeds_are_never_equal_and_the_note_says_so():
     rows = [row(method, seed, 50 + seed) for seed in range(3) for method in ("retrain", "mine")]
     main = sheets(summary_of(rows))[0]
@@ -203,6 +182,19 @@ def test_few_seeds_are_never_equal_and_the_note_says_so():
     assert "Holm" in note
     assert "5 seeds" in note
     assert "This does not mean equal." in note
+
+
+def test_only_columns_of_the_table_are_named_with_their_ideals():
+    rows = [own("retrain", 0, 50, 4.0), own("mine", 0, 52, 4.5, touched=7.0), own("other", 0, 60, 9.0, touched=9.0)]
+    main, second = sheets(summary_of(rows))
+    assert any("names no other (time s, gap: 0)." in note for note in main.notes)
+    assert any("names no other (touched %: 0; ToW: 1)." in note for note in second.notes)
+
+
+def test_what_a_repeat_may_not_give_again_is_named():
+    rows = [row("retrain", 0, 50), row("loose", 0, 50, env={"deterministic": False}), row("firm", 0, 50)]
+    [note] = [note for note in sheets(summary_of(rows))[0].notes if note.startswith("Not deterministic")]
+    assert note.endswith(": loose.")
 
 
 def test_times_beside_other_jobs_are_marked():
@@ -237,6 +229,13 @@ def test_the_verdict_compares_with_the_original_the_next_and_the_floor():
     assert "cannot tell forgetting from doing nothing" in said
 
 
+def test_the_first_of_many_is_held_to_a_stricter_test():
+    rows = [row("retrain", seed, 50) for seed in range(3)] + [row("a", seed, 62 + 7 * seed) for seed in range(3)]
+    assert "show that it is nearer than the original" in verdict(summary_of(rows))  # at 95 %: 2.6 to 37.4 points nearer
+    rows += [row(name, seed, 110) for name in "bcdefg" for seed in range(3)]
+    assert "do not show that it is nearer than the original" in verdict(summary_of(rows))
+
+
 def test_an_attack_near_chance_is_said_to_be_uninformative():
     rows = [row("retrain", 0, 50), row("mine", 0, 52)]
     assert "uninformative" not in verdict(summary_of(rows))
@@ -245,42 +244,6 @@ def test_an_attack_near_chance_is_said_to_be_uninformative():
     assert "The attack's AUC on the original is 0.53, close to chance (0.5): MIA is uninformative here." in verdict(
         summary_of(rows)
     )
-
-
-def test_any_numeric_setting_with_three_values_is_a_sweep(tmp_path, caplog):
-    rows = [row("retrain", 0, 50)]
-    columns = {"touched": asdict(About("percent", heading="touched %"))}
-    for alpha in (0, 1.0, 100):
-        for kind in ("a", "b"):
-            settings = {"alpha": alpha, "kind": kind, "fast": True}
-            rows.append(row("lfssd", 0, 50 + alpha / 10, settings=settings))
-            rows.append(row("mine", 0, 50, settings=settings, columns=columns, details={"touched": 2 * alpha}))
-    drawn = dict(pictures(summary_of(rows), tmp_path))
-    assert {name for name in drawn if "sweep" in name} == {"lfssd-sweep_alpha", "mine-sweep_alpha"}
-    plain, own = drawn["lfssd-sweep_alpha"], drawn["mine-sweep_alpha"]
-    assert [axes.get_ylabel() for axes in plain.axes] == ["retain D'_r %", "forget D'_f %"]
-    assert [axes.get_ylabel() for axes in own.axes][2:] == ["touched %", "retain D'_r %"]
-    assert own.axes[0].get_legend_handles_labels()[1][:2] == ["kind=a", "kind=b"]
-    assert "lfssd: its own pictures are left out" in caplog.text  # its class is nowhere
-
-
-def test_a_method_brings_its_own_pictures(tmp_path, monkeypatch):
-    code = """
-def figure():
-    from matplotlib.figure import Figure
-    return Figure()
-
-class Mine:
-    @staticmethod
-    def pictures(rows, read):
-        assert read(rows[0], "original") is None
-        return {f"layers of {len(rows)}": figure()}
-"""
-    (tmp_path / "brings_pictures.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    target = {"method": {"_target_": "brings_pictures.Mine"}}
-    rows = [row("retrain", 0, 50), *(row("mine", seed, 50, config=target) for seed in (0, 1))]
-    assert "mine-layers of 2" in dict(pictures(summary_of(rows), tmp_path))
 
 
 def test_a_row_without_draws_stands_beside_every_draw(tmp_path):
@@ -301,19 +264,3 @@ def test_a_row_without_draws_stands_beside_every_draw(tmp_path):
 def test_what_a_metric_says_of_itself_is_checked(field, value):
     with pytest.raises(ValueError, match=value):
         About(**{field: value})
-
-
-def test_the_floor_is_between_models_that_forgot_the_same_images_where_there_are_any():
-    def drawn(seed, which, level):
-        task = {"target": None, "seed_forget": which, "forget_sha256": which, "reference": f"{seed} {which}"}
-        return row("retrain", seed, level, task=task)
-
-    one, other, same = drawn(0, "a", 50), drawn(1, "b", 60), drawn(1, "a", 53)
-    assert derived_metrics([one, other])[one["path"]]["floor.average_gap"] == 10
-    assert derived_metrics([one, other, same])[one["path"]]["floor.average_gap"] == 3
-
-
-def test_more_methods_than_colours_can_still_be_told_apart():
-    summary = summary_of([row("retrain", 0, 50), *(row(f"m{i:02}", 0, 50 + i) for i in range(12))])
-    looks = [style(summary, line) for line in shown(summary)]
-    assert len(set(looks)) == 14
