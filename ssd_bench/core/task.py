@@ -168,7 +168,14 @@ class Method:
     columns: ClassVar[Mapping[str, Any]] = {}
 
     def skip(self, request: Request) -> str | None:
-        """Why the method makes no sense for this request; None where it does."""
+        """Why the method makes no sense for this request; None where it does.
+
+        By default: it lacks what the class names in `needs`, such as "forget_label" (one class to forget).
+        """
+        for need in getattr(self, "needs", ()):
+            if getattr(request, need, None) is None:
+                words = {"forget_label": "one class to forget"}.get(need, need)
+                return f"{type(self).__name__.lower()} needs {words}; scenario={request.scenario} has none"
         return None
 
     def cost(self, data: Split, recipe: Any) -> Cost | None:

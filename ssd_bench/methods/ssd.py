@@ -59,8 +59,12 @@ class SSD(Method):
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         full, forget = self.batches(data)
-        passes = [Cost(backward=sum(map(len, batches))) for batches in (full, forget)]
+        passes = [Cost(backward=sum(map(len, batches)) + self._checked(batches)) for batches in (full, forget)]
         return replace(passes[1], shared={"importance_full": (self._key(full), passes[0])})
+
+    def _checked(self, batches: list[Tensor]) -> int:
+        """Images of the first batch that per-sample importances look at again, to check themselves."""
+        return len(batches[0]) + min(2, len(batches[0])) if self.importance == "per_sample" else 0
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         full, forget = self.batches(data)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Method, Request, Split
+from ssd_bench.core.task import Context, Cost, Method, Split
 from ssd_bench.train.loop import fit
 from ssd_bench.train.passes import eval_mode, in_model
 from ssd_bench.train.recipe import Recipe
@@ -37,6 +37,7 @@ class Unsir(Method):
     lr: float = 1e-4
     impair_batch_size: int = 32
     repair_batch_size: int = 128
+    needs: ClassVar[tuple[str, ...]] = ("forget_label",)
     seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
@@ -47,11 +48,6 @@ class Unsir(Method):
         if self.noise_images > self.noise_batch:
             raise ValueError(f"noise_images={self.noise_images} is more than noise_batch={self.noise_batch}")
         self.recipe(self.impair_batch_size), self.recipe(self.repair_batch_size)
-
-    def skip(self, request: Request) -> str | None:
-        if request.forget_label is None:
-            return f"unsir needs one class to forget; scenario={request.scenario} has none"
-        return None
 
     def recipe(self, batch_size: int) -> Recipe:
         return Recipe.constant("adam", 1, batch_size, self.lr)

@@ -119,6 +119,7 @@ def evaluate(bench: Bench, model: nn.Module, key: Any, anew: bool = False) -> tu
         found = bench.store.get_or_make("values", {**made_of, "metric": address(metric)}, make, anew)
         check_names(name, found.about, owner)
         values |= found.about
+        paths[f"values.{name}"] = str(found.path)
     return values, paths
 
 

@@ -121,7 +121,7 @@ def carry_out(bench: Bench, original: nn.Module) -> dict[str, Any]:
     values, seen = evaluate(bench, bench.compiled(original), identity.original)
     sections = {"cached": {}, "artefacts": {}, **made.sections, "original_metrics": values}
     origin = str(trained.path) if trained else plan.model.checkpoint
-    sections["artefacts"] |= {"original": origin, "original_outputs": seen["outputs"]}
+    sections["artefacts"] |= {"original": origin, **{f"original_{name}": path for name, path in seen.items()}}
     if isinstance(plan.method, Original):
         sections["artefacts"]["unlearned"] = origin
     else:

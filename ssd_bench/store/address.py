@@ -28,10 +28,8 @@ import numpy as np
 from torch import Tensor
 
 OURS = __name__.partition(".")[0]
-_KEPT = "__ssd_bench_source__"  # where a module keeps the source that it was first seen with
-_INSTALLED = tuple(
-    str(Path(sysconfig.get_path(name)).resolve()) for name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
+_seen: dict[str, tuple[Any, str]] = {}  # by module: its spec, and its source when this process first asked
+_INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 
 
 def digest(key: Any) -> str:
@@ -106,7 +104,12 @@ def _is_users(module: str, of: str) -> bool:
     if top == _top(of):
         return True
     path = _file_of(top)
-    return path is not None and not str(path).startswith(_INSTALLED)
+    return path is not None and not _is_installed(path)
+
+
+def _is_installed(path: Path) -> bool:
+    """Whether a module lies where installers put them, this environment's place or another's."""
+    return not _INSTALLED.isdisjoint(path.parents) or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
 
 
 def _file_of(module: str) -> Path | None:
@@ -125,16 +128,15 @@ def _file_of(module: str) -> Path | None:
 
 def _source(module: str) -> str | None:
     """The source of a module as it was when this process first asked: what was edited later is not what runs here."""
-    loaded = sys.modules.get(module)
-    known = getattr(loaded, _KEPT, None)
-    if known and known[0] is loaded.__spec__:  # another one after importlib.reload
-        return known[1]
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    if module in _seen and module in sys.modules and _seen[module][0] is spec:  # another one after importlib.reload
+        return _seen[module][1]
     path = _file_of(module)
     if path is None or not path.exists():
         return None
     source = path.read_text()
-    if loaded is not None:
-        setattr(loaded, _KEPT, (loaded.__spec__, source))
+    if module in sys.modules:
+        _seen[module] = spec, source
     return source
 
 

@@ -192,6 +192,7 @@ class Training:
         self.optimizer.load_state_dict({"state": of_optimizer, "param_groups": groups})  # each to its device
         for p, of_p in self.optimizer.state.items():  # and in the order of the parameter's memory, which is faster
             of_p.update({key: torch.empty_like(p).copy_(t) for key, t in of_p.items() if t.shape == p.shape})
+        self.optimizer.zero_grad()  # what came before this training may have left some behind
         self.draws.set_state(tensors["draws"])
         set_global_state(_under("random.", tensors), self.device)
         if self.after_epoch:

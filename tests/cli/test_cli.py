@@ -85,13 +85,14 @@ def test_settings_that_are_equal_are_one_run(command, runs):
 
 
 def test_a_later_request_finds_the_original_and_its_importances(command, runs):
-    command(*SHORT, f"out={runs}")
-    row = command(*SHORT, f"out={runs}", "scenario.target=3", "method.alpha=4").row
+    mean = (*SHORT, f"out={runs}", "method.importance=batch_mean")
+    command(*mean)
+    row = command(*mean, "scenario.target=3", "method.alpha=4").row
     assert row["cached"] == {"original": True, "importance_full": True, "unlearned": False}
     assert row["times"]["importance_full_s"] == 0
     assert row["times"]["importance_full_cost_s"] > 0
     assert 0 < row["times"]["online_s"] <= row["times"]["method_s"]
-    mixed = command(*SHORT, f"out={runs}", "scenario.target=3", "method.order=request").row
+    mixed = command(*mean, "scenario.target=3", "method.order=request").row
     assert not mixed["cached"]["importance_full"]  # the released order depends on the request
 
 

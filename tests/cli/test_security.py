@@ -37,7 +37,7 @@ def test_no_name_leads_out_of_the_output_folder(tmp_path, name):
         names = {"method": name}  # noqa: RUF012
 
     task = dict.fromkeys(("data", "model", "scenario", "target", "seed"), name) | {"n_forget": 1, "placebo": False}
-    path = row_path(tmp_path / "out", Plan, Identity({}, {}, {}, task))
+    path = row_path(tmp_path / "out", Plan, Identity({}, None, None, {}, {}, {}, {}, task))
     assert path.resolve().is_relative_to((tmp_path / "out").resolve())
     assert path.relative_to(tmp_path / "out").parts[3:] == ("metrics.json",)
     path.parent.mkdir(parents=True)

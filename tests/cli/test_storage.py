@@ -30,7 +30,7 @@ def test_it_lists_every_artefact_with_its_size_and_its_runs(stored, capfd):
     assert code == 0
     listed = [line for line in out.splitlines() if line.endswith(".safetensors")]
     assert len(listed) == len(list(stored.rglob("*.safetensors")))
-    assert "3 runs" in next(line for line in listed if "/original/" in line)
+    assert "3 runs" in next(line for line in listed if "/trained/" in line)
     assert "1 runs" in next(line for line in listed if "/importance_full/" in line)
 
 
@@ -59,7 +59,7 @@ def test_prune_removes_what_no_row_names_and_nothing_else(stored, command, capfd
     (stored / "artefacts/outputs/x.json.damaged").write_text("{")
     code, out, _ = ask(capfd, stored, "prune")
     assert code == 0
-    assert "6 files" in out
+    assert "14 files" in out  # weights, outputs and four metrics' values, and what was left behind
     assert all(path.exists() for path in own)
     ask(capfd, stored, "prune", "--yes")
     assert not any(path.exists() for path in own)
@@ -99,7 +99,7 @@ def test_prune_leaves_alone_what_a_damaged_row_would_be_made_of(stored, capfd):
 
 
 def test_verify_misses_tensors_that_are_gone(stored, capfd):
-    next(stored.glob("artefacts/original/*.safetensors")).unlink()
+    next(stored.glob("artefacts/trained/*.safetensors")).unlink()
     code, out, _ = ask(capfd, stored, "verify")
     assert code == 1
     assert "1 damaged" in out

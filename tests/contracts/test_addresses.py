@@ -26,9 +26,13 @@ def planned(*overrides):
     return plan(cfg, names)
 
 
+USUAL = ("train.augment=true", "method.importance=batch_mean")  # so that everything has a say
+
+
 def keys(*overrides):
     """The addresses of one run."""
-    found = pipeline.prepare(planned(*SHORT, *overrides)).identity
+    own = any(override.startswith("method=") for override in overrides)
+    found = pipeline.prepare(planned(*SHORT, *(USUAL[:1] if own else USUAL), *overrides)).identity
     parts = {"original": found.original, "retrained": found.retrained.key, "unlearned": found.unlearned}
     parts |= {"kept": found.kept({}), "untrained": found.untrained, "row": found.row}
     return {name: digest(part) for name, part in parts.items()}
@@ -59,6 +63,7 @@ OTHER = {  # what is asked for -> whose address changes
     "scenario.placebo=true": TRAINING,
     "method.alpha=2": {"unlearned", "row"},
     "method.importance=per_sample": {"unlearned", "row"},
+    "method.order=mixed": {"unlearned", "row"},
     "method=finetune": {"unlearned", "row"},
     "evaluate.retain_train_samples=10": {"row"},
     "evaluate.attack_seed=1": {"row"},

@@ -15,7 +15,7 @@ from ssd_bench.models.fresh import fresh
 from ssd_bench.models.resnet import ResNet18
 from ssd_bench.models.vit import ViT
 from ssd_bench.train.augment import augmented, draw_augmentation
-from ssd_bench.train.devices import be_deterministic, measured, use_precision
+from ssd_bench.train.devices import arithmetic, measured
 from ssd_bench.train.loop import fit
 from ssd_bench.train.passes import predict
 from ssd_bench.train.recipe import Recipe
@@ -29,12 +29,9 @@ MODELS = {"resnet": ResNet18(width=16), "vit": ViT(dim=32, depth=2, heads=2)}
 
 @pytest.fixture(autouse=True, scope="module")
 def _as_a_run_sets_the_device_up():
-    """Deterministic kernels and float32 proper, and afterwards what was before."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    be_deterministic()
-    use_precision("float32", GPU)
-    yield
-    torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    """Deterministic kernels and float32 proper."""
+    with arithmetic(GPU, "float32"):
+        yield
 
 
 @pytest.fixture(params=MODELS)
