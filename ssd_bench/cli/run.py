@@ -197,14 +197,14 @@ def _after_sweep(seconds: float) -> None:
     from ssd_bench.report.derive import derived_metrics
     from ssd_bench.report.rows import rows_around
     from ssd_bench.report.table import show
-    from ssd_bench.train.passes import in_model
+    from ssd_bench.train.passes import pass_clock
 
     for rows in rows_around(command.finished):
         show(rows, derived_metrics(rows))
     out = command.finished[0].parents[3]
     log.info("attacks, distances to the retrained model, other formats and pictures: ssd-bench-report %s", out)
-    share = f"; {100 * in_model.seconds / seconds:.1f} % of that inside forward and backward passes"
-    log.info("%d runs in %s%s", len(command.finished), console.clock(seconds), share if in_model.seconds else "")
+    share = f"; {100 * pass_clock.seconds / seconds:.1f} % of that inside forward and backward passes"
+    log.info("%d runs in %s%s", len(command.finished), console.clock(seconds), share if pass_clock.seconds else "")
     if command.failures:
         log.warning("%d jobs failed: what they said stands above", len(command.failures))
 

@@ -188,7 +188,6 @@ class Method:
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         """The unlearned model. model: the method's own copy of the original."""
-        raise NotImplementedError
 
 
 def ask(method: Any, name: str, *arguments: Any) -> Any:

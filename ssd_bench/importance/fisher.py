@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from ssd_bench.core.errors import Diverged, check_choice
 from ssd_bench.importance.per_sample import PerSample, zero_sums
-from ssd_bench.train.passes import eval_mode, in_model
+from ssd_bench.train.passes import eval_mode, pass_clock
 
 ESTIMATORS = ("batch_mean", "per_sample")
 VERSION = 2  # part of the address of what is kept: raised when the numbers change by more than rounding
@@ -35,7 +35,7 @@ def diagonal_fisher(
     count = 0
     with eval_mode(model), torch.enable_grad():
         for inputs, labels in batches:
-            with in_model():
+            with pass_clock():
                 add(inputs, labels)
             count += 1 if estimator == "batch_mean" else len(labels)
     if count == 0:

@@ -14,7 +14,7 @@ from ssd_bench.core import console
 from ssd_bench.core.errors import check_choice
 from ssd_bench.core.task import Context, Cost, Method, Split
 from ssd_bench.importance.per_sample import PerSample, zero_sums
-from ssd_bench.train.passes import eval_mode, in_model
+from ssd_bench.train.passes import eval_mode, pass_clock
 from ssd_bench.train.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def label_expected_fisher(model: nn.Module, data: Split, rows: Tensor) -> dict[s
     with eval_mode(model):
         for done, batch in enumerate(rows.split(BATCH)):
             inputs, _ = data.images.batch(batch)
-            with in_model():
+            with pass_clock():
                 with torch.no_grad():
                     probs = model(inputs).softmax(dim=1)
                 labels = torch.arange(data.n_classes, device=probs.device).expand_as(probs)

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from ssd_bench.core.errors import check_choice
 from ssd_bench.core.task import Context, Cost, Method, Split
 from ssd_bench.train.loop import fit
-from ssd_bench.train.passes import eval_mode, in_model
+from ssd_bench.train.passes import eval_mode, pass_clock
 from ssd_bench.train.recipe import Recipe
 
 
@@ -88,7 +88,7 @@ class Unsir(Method):
         frozen = self.noise_mode == "eval"
         with eval_mode(model) if frozen else _train_mode(model):
             for _ in range(self.noise_steps):
-                with in_model():
+                with pass_clock():
                     penalty = self.noise_penalty * noise.square().sum((1, 2, 3)).mean()
                     loss = penalty - cross_entropy(model(noise), label)
                     if frozen:

@@ -20,7 +20,7 @@ from ssd_bench.run.identity import Trained, row_path
 from ssd_bench.run.trained import KIND
 from ssd_bench.store.address import digest
 from ssd_bench.train import devices
-from ssd_bench.train.passes import in_model, predict
+from ssd_bench.train.passes import pass_clock, predict
 
 MEASURED_S = 1.0  # how long each throughput is measured
 BATCH = 32
@@ -134,12 +134,12 @@ def throughput(bench: Bench) -> tuple[float, float]:
     inputs, labels = images.batch(rows.to(bench.device))
 
     def both() -> None:
-        with in_model():
+        with pass_clock():
             loss = cross_entropy(model(inputs), labels)
         torch.autograd.grad(loss, list(model.parameters()))
 
     works = (lambda: predict(model, images, rows, BATCH), both)
-    with in_model.using(bench.device, bench.plan.settings.precision):
+    with pass_clock.using(bench.device, bench.plan.settings.precision):
         return tuple(_rate(work, len(rows), bench.device) for work in works)
 
 

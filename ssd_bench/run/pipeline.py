@@ -31,7 +31,7 @@ from ssd_bench.store.locks import hold
 from ssd_bench.store.resume import discard
 from ssd_bench.store.rows import LAYOUT, METRICS, SCHEMA, TIMES, finished, write_row
 from ssd_bench.train import devices
-from ssd_bench.train.passes import in_model
+from ssd_bench.train.passes import pass_clock
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def run(plan: Plan, parallel: bool = False) -> Path:
     parallel: whether other jobs share the machine. Raises ConfigError, before anything is trained or written, when the
     plan cannot be carried out.
     """
-    started, start, passes = datetime.now(UTC), time.monotonic(), in_model.seconds
+    started, start, passes = datetime.now(UTC), time.monotonic(), pass_clock.seconds
     settings, bench = plan.settings, prepare(plan, parallel)
     path = row_path(Path(settings.out), plan, bench.identity)
     if finished(path) and not settings.force:
@@ -80,7 +80,7 @@ def run(plan: Plan, parallel: bool = False) -> Path:
             if finished(path, locked=True) and not settings.force:  # another process was faster
                 return path
             row = make_row(bench, original)
-            row["times"] |= {"total_s": time.monotonic() - start, "passes_s": in_model.seconds - passes}
+            row["times"] |= {"total_s": time.monotonic() - start, "passes_s": pass_clock.seconds - passes}
             row["env"] = environment(bench.device, started, datetime.now(UTC))
             row["env"] |= {"parallel": row.pop("parallel", parallel), "deterministic": not nondeterministic}
             write_row(path, row)

@@ -25,7 +25,7 @@ from ssd_bench.store.artefacts import Artefact, Store, forget_recent
 from ssd_bench.store.resume import Checkpoints, checkpoints
 from ssd_bench.train import devices
 from ssd_bench.train.loop import check_finite
-from ssd_bench.train.passes import in_model
+from ssd_bench.train.passes import pass_clock
 
 
 @dataclass
@@ -228,9 +228,9 @@ def _warm_up(bench: Bench, model: nn.Module, data: Split) -> None:
         return
     _warm.add(what)
     state, training = copy.deepcopy(model.state_dict()), model.training
-    with seeded(0, "warm up"), in_model():
+    with seeded(0, "warm up"), pass_clock():
         loss = cross_entropy(model.train()(inputs), labels)
-    with in_model.backward():
+    with pass_clock.backward():
         loss.backward()
     model.zero_grad(set_to_none=True)
     model.load_state_dict(state)

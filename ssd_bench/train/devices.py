@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from ssd_bench.core.errors import ConfigError
-from ssd_bench.train.passes import in_model
+from ssd_bench.train.passes import pass_clock
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[list[str]]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     cuda.enable_mem_efficient_sdp(False)
     try:
-        with in_model.using(device, precision), _nondeterministic() as seen:
+        with pass_clock.using(device, precision), _nondeterministic() as seen:
             yield seen
     finally:
         for (owner, name), value in zip(flags, before, strict=True):

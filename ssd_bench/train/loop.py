@@ -19,7 +19,7 @@ from ssd_bench.core.seeds import global_state, set_global_state
 from ssd_bench.core.task import Images
 from ssd_bench.train.augment import Augment, augmented, draw_augmentation
 from ssd_bench.train.devices import synchronise
-from ssd_bench.train.passes import in_model
+from ssd_bench.train.passes import pass_clock
 from ssd_bench.train.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -128,9 +128,9 @@ class Training:
         for inputs, targets, batch in self._inputs():
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rates[self.step]
-            with in_model():
+            with pass_clock():
                 loss, logits = self.objective(self.model, inputs, targets, batch)
-            with in_model.backward():
+            with pass_clock.backward():
                 loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad()

@@ -49,7 +49,7 @@ class PassClock:
             self.seconds += time.perf_counter() - start
 
 
-in_model = PassClock()
+pass_clock = PassClock()
 
 
 @torch.inference_mode()
@@ -65,7 +65,7 @@ def predict(model: nn.Module, images: Images, rows: Tensor, batch_size: int) -> 
         while start < len(order):
             try:
                 inputs, _ = images.batch(order[start : start + batch_size])
-                with in_model():
+                with pass_clock():
                     logits.append(model(inputs).float())
                 start += batch_size
             except torch.OutOfMemoryError:

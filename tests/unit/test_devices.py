@@ -20,7 +20,7 @@ from ssd_bench.models.resnet import ResNet18
 from ssd_bench.models.vit import ViT
 from ssd_bench.train import devices, loop
 from ssd_bench.train.augment import augmented
-from ssd_bench.train.passes import in_model, predict
+from ssd_bench.train.passes import pass_clock, predict
 from ssd_bench.train.recipe import Recipe
 
 CUDA = torch.device("cuda")
@@ -157,15 +157,15 @@ def test_tf32_is_refused_where_it_means_nothing(command, tmp_path):
 
 def test_a_run_leaves_no_arithmetic_behind():
     cpu, flags = torch.device("cpu"), torch.backends.cudnn
-    before = flags.allow_tf32, torch.are_deterministic_algorithms_enabled(), in_model.precision
+    before = flags.allow_tf32, torch.are_deterministic_algorithms_enabled(), pass_clock.precision
     with devices.arithmetic(cpu, "bfloat16"):
         assert not flags.allow_tf32
         assert torch.are_deterministic_algorithms_enabled()
-        with in_model():
+        with pass_clock():
             assert torch.is_autocast_enabled("cpu")
-        with in_model.backward():
+        with pass_clock.backward():
             assert not torch.is_autocast_enabled("cpu")
-    assert before == (flags.allow_tf32, torch.are_deterministic_algorithms_enabled(), in_model.precision)
+    assert before == (flags.allow_tf32, torch.are_deterministic_algorithms_enabled(), pass_clock.precision)
 
 
 def test_kernels_that_are_not_deterministic_are_recorded_and_other_warnings_shown(recwarn):
