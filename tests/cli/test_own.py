@@ -284,3 +284,26 @@ def test_rows_of_another_version_are_named_left_out_and_kept(own, tmp_path):
     assert not end.value.code
     assert kept.exists()
     assert path.exists()
+
+
+def test_compile_reaches_every_model_that_is_trained_unlearned_or_evaluated(own, monkeypatch):
+    from torch import nn
+
+    from ssd_bench.methods.finetune import Finetune
+    from ssd_bench.run import evaluate, trained
+
+    compiled, used = set(), {}
+    monkeypatch.setattr(nn.Module, "compile", lambda model: compiled.add(id(model)) or kept.append(model))
+    kept = []  # so that no identity is used twice
+    fit, predict, call = trained.fit, evaluate.predict, Finetune.__call__
+    monkeypatch.setattr(trained, "fit", lambda m, *a, **k: used.update(trained=id(m)) or fit(m, *a, **k))
+    monkeypatch.setattr(evaluate, "predict", lambda m, *a: used.update({f"seen{len(used)}": id(m)}) or predict(m, *a))
+    monkeypatch.setattr(Finetune, "__call__", lambda s, m, *a: used.update(method=id(m)) or call(s, m, *a))
+    assert own("method=finetune", "compile=true").code == 0
+    assert {"trained", "method"} < used.keys()
+    assert len(used) >= 5  # and the original, the unlearned and the random model, evaluated
+    assert set(used.values()) <= compiled
+    compiled.clear(), used.clear()
+    assert own("method=finetune").code == 0
+    assert used
+    assert not compiled

@@ -317,6 +317,8 @@ def test_a_parallel_sweep_gives_the_same_bytes_its_tables_and_its_exit_code(comm
     assert ended.code == 0, ended.err
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
     assert {row["env"]["threads"] for row in read_rows(tmp_path / "two")} == {1}
+    beside = {name: {row["env"]["parallel"] for row in read_rows(tmp_path / name)} for name in ("one", "two")}
+    assert beside == {"one": {False}, "two": {True}}  # whose times other jobs may have lengthened
     assert ended.out.count("finetune") >= 2, "no tables"
     assert "8 runs in" in ended.err
     get_reusable_executor().shutdown()  # as in another process: workers know the sweep that started them
