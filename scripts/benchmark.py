@@ -207,7 +207,7 @@ def requests(table: Table, folder: Path, model: nn.Module, images: dict[str, Ima
     took: dict[str, list[list[float]]] = {"ours": [], "usual": [], "floor": []}
     for i in range(REPEATS):
         out = folder / f"requests{i}"
-        shutil.copytree(folder / "trained" / "artefacts" / "original", out / "artefacts" / "original")
+        shutil.copytree(folder / "trained" / "artefacts" / "trained", out / "artefacts" / "trained")
         per_image = [seconds(work) / 512 for work in (forward, backward)]
         floor, ours, theirs = [], [], []
         for method in (*METHODS, "ssd later"):
