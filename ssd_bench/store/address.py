@@ -99,12 +99,11 @@ def _top(module: str) -> str:
 def _is_users(module: str, of: str) -> bool:
     """Whether a module that `of` builds on is the user's own: part of the same package, or not installed at all."""
     top = _top(module)
-    if top == OURS or (top in sys.stdlib_module_names and top != "__main__"):
+    if top == OURS:
         return False
-    if top == _top(of):
-        return True
     path = _file_of(top)
-    return path is not None and not _is_installed(path)
+    mine = path is not None and not _is_installed(path)  # a module of the user's may be called as one of Python's own
+    return mine or (top == _top(of) and (top == "__main__" or top not in sys.stdlib_module_names))
 
 
 def _is_installed(path: Path) -> bool:

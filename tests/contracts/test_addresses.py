@@ -173,7 +173,7 @@ def own(tmp_path, monkeypatch):
         return importlib.import_module(module).Own
 
     yield write
-    for name in ("own_module", "own_helper", "other_module", "third_helper"):
+    for name in ("own_module", "own_helper", "other_module", "this"):
         sys.modules.pop(name, None)
 
 
@@ -189,6 +189,14 @@ CHANGES = {
 def test_own_code_counts(own, change):
     before = address(own()())
     assert address(own(**CHANGES[change])()) != before
+
+
+def test_a_module_that_is_called_as_one_of_pythons_own_is_the_users_all_the_same(own, monkeypatch):
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    before = address(own(module="this")())
+    assert before["code"]
+    assert address(own(module="this", body="3")()) != before
+    assert address(own(module="this", returns="2")()) != before
 
 
 def test_remarks_and_layout_do_not_count(own):
