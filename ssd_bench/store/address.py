@@ -101,7 +101,7 @@ def _is_users(module: str, of: str) -> bool:
     top = _top(module)
     if top == OURS:
         return False
-    path = _file_of(top)
+    path = _place_of(top)
     mine = path is not None and not _is_installed(path)  # a module of the user's may be called as one of Python's own
     return mine or (top == _top(of) and (top == "__main__" or top not in sys.stdlib_module_names))
 
@@ -109,6 +109,20 @@ def _is_users(module: str, of: str) -> bool:
 def _is_installed(path: Path) -> bool:
     """Whether a module lies where installers put them, this environment's place or another's."""
     return not _INSTALLED.isdisjoint(path.parents) or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+
+
+def _place_of(top: str) -> Path | None:
+    """Where a top-level module or package lies, also one without an __init__.py; None for what is built in."""
+    module = sys.modules.get(top)
+    if module is not None:
+        places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    else:
+        try:
+            spec = find_spec(top)
+        except (ImportError, AttributeError, ValueError):
+            return None
+        places = [spec.has_location and spec.origin, *(spec.submodule_search_locations or ())] if spec else []
+    return next((Path(place).resolve() for place in places if place), None)
 
 
 def _file_of(module: str) -> Path | None:

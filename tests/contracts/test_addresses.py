@@ -199,6 +199,16 @@ def test_a_module_that_is_called_as_one_of_pythons_own_is_the_users_all_the_same
     assert address(own(module="this", returns="2")()) != before
 
 
+def test_a_folder_of_modules_counts_also_without_an_init(own, tmp_path):
+    (tmp_path / "own_folder").mkdir()
+    found = []
+    for value in (1, 2):
+        (tmp_path / "own_folder/part.py").write_text(f"VALUE = {value}\n")
+        cls = own(body="__import__('own_folder')\n        from own_folder import part\n        0")
+        found.append(address(cls()))
+    assert found[0] != found[1]
+
+
 def test_remarks_and_layout_do_not_count(own):
     before = address(own()())
     assert address(own(remark="quite another remark")()) == before
