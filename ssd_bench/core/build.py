@@ -18,12 +18,7 @@ def build(values: dict[str, Any], group: str, cls: type | None = None) -> Any:
     """An object of the class that `_target_` names (or `cls`), its fields the values. Raises ConfigError."""
     values = dict(values)
     if target := values.pop("_target_", None):
-        module, _, name = str(target).rpartition(".")
-        try:
-            cls = getattr(import_module(module), name)
-        except Exception as e:  # whatever a module of the user's may raise
-            said = " ".join(f"{type(e).__name__}: {e}".split())
-            raise ConfigError(f"{group}._target_={target} cannot be imported ({said})") from e
+        cls = class_of(target, group)
     if cls is None or not is_dataclass(cls):
         raise ConfigError(f"{group}: _target_ must name a dataclass, got {target}")
     for key in values:
@@ -43,6 +38,16 @@ def build(values: dict[str, Any], group: str, cls: type | None = None) -> Any:
         raise ConfigError(f"{group}.{e}" if group else str(e)) from e
     except ValueError as e:
         raise ConfigError(f"{group}: {e}" if group else str(e)) from e
+
+
+def class_of(target: Any, group: str) -> Any:
+    """What `_target_` names, imported. Raises ConfigError."""
+    module, _, name = str(target).rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except Exception as e:  # whatever a module of the user's may raise
+        said = " ".join(f"{type(e).__name__}: {e}".split())
+        raise ConfigError(f"{group}._target_={target} cannot be imported ({said})") from e
 
 
 _KINDS = {"float": "a number", "int": "a whole number", "bool": "true or false", "str": "a text"}

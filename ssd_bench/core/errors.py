@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """The user's input is wrong; the message is one line that says what, what is allowed and the nearest match."""
 
 

@@ -4,59 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from ssd_bench.core.dataset import Dataset
+from ssd_bench.core.images import Images
 from ssd_bench.core.seeds import derive_seed, generator
 
 SETS = ("retain", "forget", "test", "retain_train", "forget_train")  # D'_r, D'_f, D', D_r, D_f
-
-
-@dataclass(frozen=True)
-class Images:
-    """Labelled images on one device, and how a model wants to see them."""
-
-    pixels: Tensor  # N x channels x side x side, uint8
-    labels: Tensor  # N, int64: what the model is trained on
-    mean: Tensor  # channels, of pixels / 255
-    std: Tensor  # channels
-    side: int  # the model's input side; images are resized to it after normalisation
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def channels(self) -> int:
-        return len(self.mean)
-
-    @property
-    def device(self) -> torch.device:
-        """Where batches are made."""
-        return self.labels.device
-
-    def with_labels(self, labels: Tensor) -> Images:
-        """The same images under other labels (N, int64, on the same device)."""
-        return replace(self, labels=labels)
-
-    def raw(self, rows: Tensor) -> Tensor:
-        """The pixels of these rows (int64 indices on the images' device): n x channels x side x side, uint8."""
-        return self.pixels[rows]
-
-    def prepare(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels to what a model takes: n x channels x side x side, float32, normalised."""
-        x = pixels.to(torch.float32).div_(255).sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
-        if x.shape[-1] != self.side:
-            x = interpolate(x, size=(self.side, self.side), mode="bilinear", antialias=True)
-        return x.contiguous(memory_format=torch.channels_last)  # as the models' weights
-
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The prepared images and the labels of these rows (int64 indices on the images' device)."""
-        return self.prepare(self.raw(rows)), self.labels[rows]
 
 
 @dataclass(frozen=True)
@@ -83,6 +41,19 @@ class Request:
     def forget_sha256(self) -> str:
         """Of the indices of D_f into the training images, ascending, as little-endian int64."""
         return hashlib.sha256(self.forget.sort().values.numpy().astype("<i8").tobytes()).hexdigest()
+
+    def split(self, images: Images) -> Split:
+        """The training side, for a method: copies of what it must not change, but for the pixels."""
+        return Split(
+            images=images.with_labels(images.labels.clone()),
+            rows=self.train.clone(),
+            retain=self.retain.clone(),
+            forget=self.forget.clone(),
+            group=self.group.clone(),
+            scenario=self.scenario,
+            forget_label=self.forget_label,
+            n_classes=len(self.classes),
+        )
 
 
 @dataclass(frozen=True)

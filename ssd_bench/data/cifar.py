@@ -197,6 +197,8 @@ def _decode(archive: str, paths: list[Path]) -> Part:
         # Decoding is PIL's, image by image: compressed images come in no other way, and it happens once.
         images = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in encoded]
         pixels = np.stack(images) if images else np.zeros((0, 0, 0, 3), np.uint8)
+    except ConfigError:
+        raise
     except (pa.ArrowException, OSError, TypeError, KeyError, ValueError) as e:
         raise ConfigError(f"{paths[0].parent}: the parquet files are damaged ({str(e).splitlines()[0]})") from e
     if pixels.shape[1:] != (32, 32, 3):

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from ssd_bench.core.console import size
 from ssd_bench.core.dataset import Dataset
+from ssd_bench.core.images import HostPixels
 from ssd_bench.core.task import Images, Request
+from ssd_bench.train import devices
 
+log = logging.getLogger(__name__)
+
+SHARE = 0.4  # of the device's free memory that images may take
 CIFAR100_STATS = (
     (0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
     (0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
 )
+
+
+def placed(pixels: Tensor, device: torch.device) -> Tensor | HostPixels:
+    """Pixels of any shape on the device where they fit, with room for the network, and else in host memory."""
+    n_bytes = pixels.numel() * pixels.element_size()
+    if pixels.device == device or n_bytes <= SHARE * devices.free_bytes(device):
+        return pixels.to(device)
+    log.info("the images (%s) stay in host memory: %s has too little room for them", size(n_bytes), device)
+    return HostPixels(pixels, device)
 
 
 def view(dataset: Dataset, task: Request, norm: str, model: Any, device: torch.device) -> dict[str, Images]:
@@ -29,7 +46,7 @@ def view(dataset: Dataset, task: Request, norm: str, model: Any, device: torch.d
     side = model.input_side(dataset.train.pixels.shape[-1])
     mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (mean, std))
     return {
-        part: Images(pixels.to(device), labels.to(device), mean, std, side)
+        part: Images(placed(pixels, device), labels.to(device), mean, std, side)
         for part, pixels, labels in (
             ("train", dataset.train.pixels, task.train_labels),
             ("test", dataset.test.pixels, task.test_labels),

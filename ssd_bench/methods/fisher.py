@@ -52,7 +52,7 @@ class Fisher(Method):
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         drawn = torch.randperm(len(data.retain), generator=context.generator("samples"))
         rows = data.retain[drawn[: self.n_samples]]
-        information = label_expected_fisher(model, data, rows.to(context.device))
+        information = label_expected_fisher(model, data, rows.to(data.images.indexed_on))
         draws = context.generator("noise")
         with torch.no_grad():
             for name, p in model.named_parameters():

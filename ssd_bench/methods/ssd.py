@@ -188,7 +188,7 @@ def _check_importance(which: str, importance: Mapping[str, Tensor], parameters: 
 
 def _draw(images: Images, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches themselves; their rows go to the device in one transfer."""
-    rows = torch.cat(batches).to(images.device)
+    rows = torch.cat(batches).to(images.indexed_on)
     for part in rows.split([len(b) for b in batches]):
         yield images.batch(part)
 

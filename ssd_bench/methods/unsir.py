@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -58,17 +58,15 @@ class Unsir(Method):
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         noise = self.learn_noise(model, data, context)[: self.noise_images]
-        kept = first_of_each_class(data.retain, data.group, self.samples_per_class).to(context.device)
+        kept = first_of_each_class(data.retain, data.group, self.samples_per_class)
         n, extra = len(kept), self.copies * len(noise)
-        pixels, labels = data.images.raw(kept), data.images.labels[kept]
-        mixed = replace(  # the retained samples, then room for the noise, which is not made of pixels
-            data.images,
-            pixels=torch.cat([pixels, pixels.new_zeros(extra, *pixels.shape[1:])]),
-            labels=torch.cat([labels, labels.new_full((extra,), data.forget_label)]),
-        )
+        mixed = data.images.take(torch.cat([kept, kept[:1].expand(extra)]))  # the noise takes the place of the rest
+        labels = mixed.labels.clone()
+        labels[n:] = data.forget_label
+        mixed = mixed.with_labels(labels)
 
         def objective(model: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            is_noise = (rows >= n)[:, None, None, None]
+            is_noise = (rows >= n).view(-1, *(1,) * (inputs.ndim - 1))
             logits = model(torch.where(is_noise, noise[(rows - n) % len(noise)], inputs))
             return cross_entropy(logits, labels), logits
 
@@ -80,16 +78,17 @@ class Unsir(Method):
         return fit(model, mixed, kept_rows, repair, draws, "unsir repair", checkpoint=checkpoint)
 
     def learn_noise(self, model: nn.Module, data: Split, context: Context) -> Tensor:
-        """Noise images in the model's input space: noise_batch x channels x side x side."""
-        shape = (self.noise_batch, data.images.channels, data.images.side, data.images.side)
-        noise = torch.randn(shape, generator=context.generator("noise")).to(context.device).requires_grad_()
+        """Noise in the model's input space: noise_batch x channels x side x side."""
+        like, _ = data.images.batch(data.forget[:1])
+        noise = torch.randn(self.noise_batch, *like.shape[1:], generator=context.generator("noise"))
+        noise = noise.to(like).requires_grad_()
         label = torch.full((self.noise_batch,), data.forget_label, device=context.device)
         optimizer = torch.optim.Adam([noise], lr=self.noise_lr)
         frozen = self.noise_mode == "eval"
         with eval_mode(model) if frozen else _train_mode(model):
             for _ in range(self.noise_steps):
                 with pass_clock():
-                    penalty = self.noise_penalty * noise.square().sum((1, 2, 3)).mean()
+                    penalty = self.noise_penalty * noise.square().flatten(1).sum(1).mean()
                     loss = penalty - cross_entropy(model(noise), label)
                     if frozen:
                         noise.grad = torch.autograd.grad(loss, noise)[0]

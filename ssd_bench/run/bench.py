@@ -40,15 +40,5 @@ class Bench:
         return model
 
     def split(self) -> Split:
-        """The training side of the request, for a method: copies of what it must not change, but for the pixels."""
-        request, images = self.request, self.images["train"]
-        return Split(
-            images=images.with_labels(images.labels.clone()),
-            rows=request.train.clone(),
-            retain=request.retain.clone(),
-            forget=request.forget.clone(),
-            group=request.group.clone(),
-            scenario=request.scenario,
-            forget_label=request.forget_label,
-            n_classes=len(request.classes),
-        )
+        """The training side of the request, for a method."""
+        return self.request.split(self.images["train"])

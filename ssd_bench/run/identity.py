@@ -15,6 +15,7 @@ from torch import Tensor
 from ssd_bench.core.dataset import Dataset
 from ssd_bench.core.task import Images, Request, seeds_of
 from ssd_bench.models.checkpoint import checkpoint_sha256
+from ssd_bench.run.call import seeds_used
 from ssd_bench.run.plan import Plan
 from ssd_bench.store.address import address, code_of, digest, hash_rows
 
@@ -71,14 +72,14 @@ class Identity:
         return {**self.shared, "key": key}
 
 
-def arithmetic(plan: Plan, device: torch.device, threads: int) -> dict[str, Any]:
+def arithmetic(device: torch.device, threads: int, precision: str = "float32", compile: bool = False) -> dict[str, Any]:
     """What rounding depends on. The number of threads decides on a CPU alone, the GPU's model on CUDA alone."""
     machine = {"device": device.type, "torch": torch.__version__}
     if device.type == "cpu":
         machine["threads"] = threads
     if device.type == "cuda":
         machine["gpu"] = torch.cuda.get_device_name(device)
-    return machine | {"precision": plan.settings.precision, "compile": plan.settings.compile}
+    return machine | {"precision": precision, "compile": compile}
 
 
 def identify(
@@ -87,7 +88,7 @@ def identify(
     """The identity of the run that `plan` describes on this data and device."""
     view = {"mean": train.mean.tolist(), "std": train.std.tolist(), "side": train.side}
     place = {"data": dataset.fingerprint, "classes": len(request.classes), "view": view}
-    place["machine"] = arithmetic(plan, device, threads)
+    place["machine"] = arithmetic(device, threads, plan.settings.precision, plan.settings.compile)
     trained, retrained = (
         Trained(
             rows.sort().values, plan.settings.seed, recipe, plan.data.augment, plan.model, request.train_labels, place
@@ -122,7 +123,6 @@ def identify(
 
 def _asked(plan: Plan, request: Request) -> dict[str, Any]:
     """What a method sees of the request, beside the original."""
-    seeds = {"seed": plan.settings.seed, "seed_unlearn": plan.seed_unlearn}
     return {
         "rows": hash_rows(request.train),
         "retain": hash_rows(request.retain),
@@ -133,7 +133,7 @@ def _asked(plan: Plan, request: Request) -> dict[str, Any]:
         "forget_label": request.forget_label,
         "train": address(plan.train),
         "augment": address(plan.data.augment),
-        "seeds": {name: value for name, value in seeds.items() if name in seeds_of(plan.method)},
+        "seeds": seeds_used(plan.method, plan.settings.seed, plan.seed_unlearn),
     }
 
 

@@ -16,6 +16,7 @@ from ssd_bench.store.artefacts import Artefact
 from ssd_bench.store.resume import checkpoints
 from ssd_bench.train.loop import Checkpoint, fit
 from ssd_bench.train.passes import predict
+from ssd_bench.train.recipe import Recipe
 
 KIND = "trained"
 
@@ -43,28 +44,32 @@ class BestTest:
 
 def initial(bench: Bench, seed: int) -> nn.Module:
     """The model that every training of this seed starts from: the original and the retrained one begin alike."""
-    return bench.new_model(derive_seed(seed, "trained", "init"))
+    return bench.new_model(initial_seed(seed))
+
+
+def initial_seed(seed: int) -> int:
+    """Of the weights that a training with this seed starts from."""
+    return derive_seed(seed, "trained", "init")
 
 
 def train(bench: Bench, wanted: Trained, what: str, checkpoint: Checkpoint | None = None) -> nn.Module:
     """Train `wanted`; what: the name shown beside the progress."""
     model = bench.compiled(initial(bench, wanted.seed))
     best = BestTest(model, bench.images["test"]) if wanted.recipe.select == "best_test" else None
-    with seeded(wanted.seed, "trained"):
-        fit(
-            model,
-            bench.images["train"],
-            wanted.rows,
-            wanted.recipe,
-            generator(wanted.seed, "trained", "batches"),
-            what,
-            augment=wanted.augment if wanted.recipe.augment else None,
-            after_epoch=best,
-            checkpoint=checkpoint,
-        )
+    augment = wanted.augment if wanted.recipe.augment else None
+    images, more = bench.images["train"], {"augment": augment, "after_epoch": best, "checkpoint": checkpoint}
+    train_from(model, images, wanted.rows, wanted.recipe, wanted.seed, what, **more)
     if best:
         best.restore()
     return model
+
+
+def train_from(
+    model: nn.Module, images: Images, rows: Tensor, recipe: Recipe, seed: int, what: str, **more: Any
+) -> nn.Module:
+    """Train this initial model on these rows, in place; all that is drawn follows `seed`. more: as `fit` takes it."""
+    with seeded(seed, "trained"):
+        return fit(model, images, rows, recipe, generator(seed, "trained", "batches"), what, **more)
 
 
 def train_or_find(bench: Bench, wanted: Trained, what: str, anew: bool = False) -> Artefact:

@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.seeds import seeded
-from ssd_bench.core.task import Context, Split, ask
-from ssd_bench.data.source import forget_loaded
+from ssd_bench.core.task import Context, ask
 from ssd_bench.methods.original import Original
 from ssd_bench.run.bench import Bench
+from ssd_bench.run.call import call, warm_up
 from ssd_bench.run.trained import KIND, train_or_find
 from ssd_bench.store.address import address, digest
-from ssd_bench.store.artefacts import Artefact, Store, forget_recent
+from ssd_bench.store.artefacts import Artefact, Store
 from ssd_bench.store.resume import Checkpoints, checkpoints
 from ssd_bench.train import devices
-from ssd_bench.train.loop import check_finite
-from ssd_bench.train.passes import pass_clock
 
 
 @dataclass
@@ -136,13 +131,8 @@ def _make(bench: Bench, original: nn.Module, resumed: Checkpoints) -> Unlearned:
     cache = Cache(bench.store, bench.identity.kept, bench.device, bench.parallel)
     data, context = bench.split(), _context(bench, cache, resumed)
     model = bench.compiled(copy.deepcopy(original))
-    _warm_up(bench, model, data)
-    watched = _untouched(name, data, cache), _named(f"method {name}"), seeded(*_global_seed(bench))
-    with watched[0], watched[1], watched[2], devices.measured(bench.device, resumed.clock) as measured:
-        model = plan.method(model, data, context)
-    if not isinstance(model, nn.Module):
-        raise ConfigError(f"method {name} returned {type(model).__name__}; it has to return the model")
-    check_finite(model, name)
+    warm_up(model, data, None if plan.settings.compile else digest(address(plan.model)))
+    model, measured = call(name, plan.method, model, data, context, cache.given, resumed.clock)
     kept = {
         "times": _times(measured.seconds, cache),
         "details": context.details,
@@ -183,55 +173,3 @@ def _context(bench: Bench, cache: Cache, resumed: Checkpoints) -> Context:
         cached=cache.cached,
         checkpoint=resumed,
     )
-
-
-def _global_seed(bench: Bench) -> tuple[Any, ...]:
-    """What a method draws without asking for a generator follows the seeds that it says it uses, and nothing else."""
-    return 0, "method", *sorted(bench.identity.unlearned["seeds"].items())
-
-
-@contextmanager
-def _named(what: str) -> Iterator[None]:
-    """An error inside says where it was."""
-    try:
-        yield
-    except Exception as e:
-        e.add_note(f"in {what}")
-        raise
-
-
-@contextmanager
-def _untouched(name: str, data: Split, cache: Cache) -> Iterator[None]:
-    """Raises ConfigError if the method changes images or cached tensors in place: later runs would see it."""
-    pixels = data.images.pixels
-    before = pixels._version
-    yield
-    changed = [] if pixels._version == before else ["the images"]
-    changed += sorted({f"what it got as {kind}" for kind, t, version in cache.given if t._version != version})
-    if changed:
-        forget_loaded(), forget_recent()  # what this process has in memory is no longer what was loaded
-        raise ConfigError(f"method {name} changed {' and '.join(changed)} in place; it has to work on a clone")
-
-
-_warm: set[str] = set()  # what this process has warmed up
-
-
-def _warm_up(bench: Bench, model: nn.Module, data: Split) -> None:
-    """One forward and backward pass, so that no method pays for the first use of the device's kernels.
-
-    Once in a process for each architecture and device, later runs find them warm; a model that is compiled for itself
-    is warmed up each time, as it is trained. Its state is as before.
-    """
-    inputs, labels = data.images.batch(data.rows[:64].to(bench.device))
-    what = digest([address(bench.plan.model), str(inputs.device), list(inputs.shape)])
-    if what in _warm and not bench.plan.settings.compile:
-        return
-    _warm.add(what)
-    state, training = copy.deepcopy(model.state_dict()), model.training
-    with seeded(0, "warm up"), pass_clock():
-        loss = cross_entropy(model.train()(inputs), labels)
-    with pass_clock.backward():
-        loss.backward()
-    model.zero_grad(set_to_none=True)
-    model.load_state_dict(state)
-    model.train(training)

@@ -111,6 +111,11 @@ def _nondeterministic() -> Iterator[list[str]]:
 _NO_DETERMINISTIC = r"(?s).*does not have a deterministic implementation"
 
 
+def free_bytes(device: torch.device) -> int:
+    """Memory that the device has left; of what shares the host's, the host's."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+
+
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done all that it was asked for."""
     if device.type == "cuda":

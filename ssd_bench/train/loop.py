@@ -143,13 +143,14 @@ class Training:
 
     def _inputs(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Inputs, labels and rows of the batches of this epoch still to do. All draws of an epoch come first."""
-        order = self.rows[torch.randperm(len(self.rows), generator=self.draws)].to(self.device)
+        order = self.rows[torch.randperm(len(self.rows), generator=self.draws)]
+        order, places = order.to(self.device), order.to(self.images.indexed_on)
         draws = None
         if self.augment is not None:
             draws = draw_augmentation(len(self.rows), self.augment.rotation, self.draws).to(self.device)
         for start, end in list(pairwise([0, *self.ends]))[self.batches :]:
             batch = order[start:end]
-            pixels = self.images.raw(batch)
+            pixels = self.images.raw(places[start:end])
             if draws is not None:
                 pixels = augmented(pixels, draws[start:end], self.augment.crop, self.augment.flip)
             yield self.images.prepare(pixels), self.images.labels[batch], batch

@@ -58,7 +58,7 @@ def predict(model: nn.Module, images: Images, rows: Tensor, batch_size: int) -> 
 
     Where the device's memory does not suffice, half as many images are taken at once, down to one.
     """
-    order = rows.to(images.device)
+    order = rows.to(images.indexed_on)
     logits = []
     with eval_mode(model):
         start = 0

@@ -130,11 +130,9 @@ def test_a_retrained_model_is_found_by_what_it_was_trained_on():
 
 
 def test_threads_count_on_a_cpu_and_the_model_of_the_gpu_on_cuda(monkeypatch):
-    settings = planned(*SHORT)
-
     def machine(device, threads, gpu="H100"):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: gpu)
-        return identity.arithmetic(settings, torch.device(device), threads)
+        return identity.arithmetic(torch.device(device), threads)
 
     assert machine("cpu", 1) != machine("cpu", 2)
     assert machine("cuda", 1) == machine("cuda", 64) == machine("cuda:1", 64)

@@ -1,0 +1,95 @@
+"""Labelled images as training and inference see them; only this module knows where their pixels lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+class HostPixels:
+    """Pixels that stay in host memory (mapped from a file or not), of which a batch at a time goes to a device.
+
+    Indexed by rows, as a tensor that lies on the device is.
+    """
+
+    def __init__(self, host: Tensor, device: torch.device) -> None:
+        self.host, self.device = host, device
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.host.shape
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """These rows (indices on the CPU), on the device; a GPU fetches them by itself while it does something else."""
+        pinned = self.device.type == "cuda"
+        batch = torch.empty(len(rows), *self.host.shape[1:], dtype=self.host.dtype, pin_memory=pinned)
+        torch.index_select(self.host, 0, rows, out=batch)
+        return batch.to(self.device, non_blocking=True)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images, and how a model wants to see them."""
+
+    pixels: Tensor | HostPixels  # N x channels x side x side, uint8; without `mean`, N x ..., what a model takes
+    labels: Tensor  # N, int64, on the device: what the model is trained on
+    mean: Tensor | None = None  # channels, of pixels / 255; None: nothing is to be done to them
+    std: Tensor | None = None  # channels
+    side: int = 0  # the model's input side; images are resized to it after normalisation
+    places: Tensor | None = None  # N, int64: where each image lies in `pixels`; None: in their order
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches are made."""
+        return self.labels.device
+
+    @property
+    def indexed_on(self) -> torch.device:
+        """Where rows should lie, so that reading them waits for nobody."""
+        return torch.device("cpu") if isinstance(self.pixels, HostPixels) else self.pixels.device
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one input of the model."""
+        return tuple(self.pixels.shape[1:]) if self.mean is None else (len(self.mean), self.side, self.side)
+
+    @property
+    def edits(self) -> int:
+        """How often the pixels were changed in place: nobody may do that."""
+        pixels = self.pixels.host if isinstance(self.pixels, HostPixels) else self.pixels
+        return pixels._version
+
+    def with_labels(self, labels: Tensor) -> Images:
+        """The same images under other labels (N, int64, on the same device)."""
+        return replace(self, labels=labels)
+
+    def take(self, rows: Tensor) -> Images:
+        """These rows as images of their own, in this order, any of them as often as one likes; no pixel is copied."""
+        places = rows.to(self.indexed_on)
+        if self.places is not None:
+            places = self.places[places]
+        return replace(self, labels=self.labels[rows.to(self.device)], places=places)
+
+    def raw(self, rows: Tensor) -> Tensor:
+        """The pixels of these rows, on the device: n x channels x side x side, uint8 (or as they were given)."""
+        rows = rows.to(self.indexed_on)
+        return self.pixels[rows if self.places is None else self.places[rows]]
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """uint8 pixels to what a model takes: n x channels x side x side, float32, normalised."""
+        if self.mean is None:
+            return pixels
+        x = pixels.to(torch.float32).div_(255).sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
+        if x.shape[-1] != self.side:
+            x = interpolate(x, size=(self.side, self.side), mode="bilinear", antialias=True)
+        return x.contiguous(memory_format=torch.channels_last)  # as the models' weights
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The prepared images and the labels of these rows (int64 indices)."""
+        return self.prepare(self.raw(rows)), self.labels[rows.to(self.device)]

@@ -1,0 +1,100 @@
+"""One call of a method: seeded, timed, watched; the command line and the library do it here."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.core.seeds import seeded
+from ssd_bench.core.task import Context, Split, seeds_of
+from ssd_bench.data.source import forget_loaded
+from ssd_bench.store.artefacts import forget_recent
+from ssd_bench.train import devices
+from ssd_bench.train.loop import check_finite
+from ssd_bench.train.passes import pass_clock
+
+Given = tuple[str, Tensor, int]  # what a tensor is, the tensor, how often it was edited before
+
+
+def call(
+    name: str,
+    method: Any,
+    model: nn.Module,
+    data: Split,
+    context: Context,
+    given: Iterable[Given] = (),
+    clock: Callable[[], float] = time.monotonic,
+) -> tuple[nn.Module, devices.Measured]:
+    """The unlearned model, and what the call of the method alone took.
+
+    model: the method's own copy. given: what it gets and must not change; may grow while the method runs. What the
+    method draws without asking for a generator follows the seeds that it says it uses, and nothing else. Raises
+    ConfigError for a method that breaks its contract, Diverged for weights that are not finite.
+    """
+    seeds = sorted(seeds_used(method, context.seed, context.seed_unlearn).items())
+    watched = _untouched(name, data, given), _named(f"method {name}"), seeded(0, "method", *seeds)
+    with watched[0], watched[1], watched[2], devices.measured(context.device, clock) as measured:
+        model = method(model, data, context)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"method {name} returned {type(model).__name__}; it has to return the model")
+    check_finite(model, name)
+    return model, measured
+
+
+def seeds_used(method: Any, seed: int, seed_unlearn: int) -> Mapping[str, int]:
+    """Of these two, those that the method's result depends on."""
+    both = {"seed": seed, "seed_unlearn": seed_unlearn}
+    return {name: value for name, value in both.items() if name in seeds_of(method)}
+
+
+@contextmanager
+def _named(what: str) -> Iterator[None]:
+    """An error inside says where it was."""
+    try:
+        yield
+    except Exception as e:
+        e.add_note(f"in {what}")
+        raise
+
+
+@contextmanager
+def _untouched(name: str, data: Split, given: Iterable[Given]) -> Iterator[None]:
+    """Raises ConfigError if the method changes images or cached tensors in place: later runs would see it."""
+    before = data.images.edits
+    yield
+    changed = [] if data.images.edits == before else ["the images"]
+    changed += sorted({f"what it got as {kind}" for kind, t, edits in given if t._version != edits})
+    if changed:
+        forget_loaded(), forget_recent()  # what this process has in memory is no longer what was loaded
+        raise ConfigError(f"method {name} changed {' and '.join(changed)} in place; it has to work on a clone")
+
+
+_warm: set[Any] = set()  # what this process has warmed up
+
+
+def warm_up(model: nn.Module, data: Split, what: Any = None) -> None:
+    """One forward and backward pass, so that no method pays for the first use of the device's kernels.
+
+    what: an architecture; once in a process for each, its device and shape, since later runs find them warm. Without it
+    (a model that is compiled for itself) each time. The model's state is as before.
+    """
+    inputs, labels = data.images.batch(data.rows[:64])
+    known = (what, str(inputs.device), tuple(inputs.shape))
+    if what is not None and known in _warm:
+        return
+    _warm.add(known)
+    state, training = copy.deepcopy(model.state_dict()), model.training
+    with seeded(0, "warm up"), pass_clock():
+        loss = cross_entropy(model.train()(inputs), labels)
+    with pass_clock.backward():
+        loss.backward()
+    model.zero_grad(set_to_none=True)
+    model.load_state_dict(state)
+    model.train(training)
