@@ -14,6 +14,7 @@ from ssd_bench.core.dataset import Dataset
 from ssd_bench.core.images import Images
 from ssd_bench.core.seeds import derive_seed, generator
 
+HANDED_IN = ("retain", "recipe")  # what a method may need that every run has, and not every call of the library
 SETS = ("retain", "forget", "test", "retain_train", "forget_train")  # D'_r, D'_f, D', D_r, D_f
 
 
@@ -144,7 +145,7 @@ class Method:
         By default: it lacks what the class names in `needs`, such as "forget_label" (one class to forget).
         """
         for need in getattr(self, "needs", ()):
-            if getattr(request, need, None) is None:
+            if need not in HANDED_IN and getattr(request, need, None) is None:
                 words = {"forget_label": "one class to forget"}.get(need, need)
                 return f"{type(self).__name__.lower()} needs {words}; scenario={request.scenario} has none"
         return None

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy, pad
 
 log = logging.getLogger(__name__)
 
-CHUNK = 32  # samples whose whole gradients `_add_slowly` holds at once, at most
+CHUNK = 32  # samples whose whole gradients `_add_mapped` holds at once, at most
 GRADIENT_BYTES = 2**30  # what they may take, at most, where one sample's fit
 CACHE_BYTES = {"cpu": 2**21}  # what `_squares` may hold per step: near a core's L2 cache
 DEVICE_BYTES = 2**28  # the same on any other device, where large products pay
@@ -40,6 +40,7 @@ class PerSample:
         self.model, self.total = model, total
         self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._general: set[str] = set()  # once there, for good: in a later batch the dimensions may agree by chance
+        self._mapped = True  # the general way; False where PyTorch cannot map a layer over samples
         self._checked = 0  # samples: a single one does not show whether gradients of several are mixed
 
     def add(self, inputs: Tensor, labels: Tensor, weights: Tensor | None = None) -> None:
@@ -57,7 +58,20 @@ class PerSample:
         self._general |= self._add_fast(inputs, labels, scale, self.total)
         rest = {name: p for name, p in self._trainable.items() if name in self._general}
         for k in range(labels.shape[1] if rest else 0):
-            _add_slowly(self.model, rest, inputs, labels[:, k], scale[:, k], self.total)
+            self._add_slowly(rest, inputs, labels[:, k], scale[:, k])
+
+    def _add_slowly(self, rest: dict[str, Tensor], inputs: Tensor, labels: Tensor, scale: Tensor) -> None:
+        """Add the squares of these parameters; n labels and factors."""
+        if self._mapped:
+            try:
+                return _add_mapped(self.model, rest, inputs, labels, scale, self.total)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as e:  # from the first samples: nothing has been added
+                why = " ".join(str(e).split())
+                log.info("per-sample gradients: PyTorch cannot map this model over samples (%s); one by one", why)
+                self._mapped = False
+        return _add_one_by_one(self.model, rest, inputs, labels, scale, self.total)
 
     def _add_fast(
         self, inputs: Tensor, labels: Tensor, scale: Tensor, total: dict[str, Tensor], sparse: bool = False
@@ -279,7 +293,19 @@ def _layer_norm(module: nn.LayerNorm, seen: Tensor, gradient: Tensor) -> Squares
     return {"weight": (gradient * normalised).sum(1).square().sum(0), "bias": gradient.sum(1).square().sum(0)}
 
 
-def _add_slowly(
+def _add_one_by_one(
+    model: nn.Module, parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, scale: Tensor, total: Squares
+) -> None:
+    for x, y, s in zip(inputs.split(1), labels.split(1), scale.tolist(), strict=True):
+        with torch.enable_grad():
+            loss = cross_entropy(model(x), y)
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        for name, g in zip(parameters, gradients, strict=True):
+            if g is not None:
+                total[name] += (s * g.to(_wide(g))).square()
+
+
+def _add_mapped(
     model: nn.Module, parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, scale: Tensor, total: Squares
 ) -> None:
     def loss(values: dict[str, Tensor], x: Tensor, y: Tensor, s: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ class Amnesiac(Method):
     epochs: int = 3
     lr: float = 1e-4
     batch_size: int = 128
+    needs: ClassVar[tuple[str, ...]] = ("retain",)
     seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:

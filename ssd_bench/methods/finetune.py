@@ -19,6 +19,7 @@ class Finetune(Method):
     momentum: float = 0.9
     weight_decay: float = 5e-4
     batch_size: int = 64
+    needs: ClassVar[tuple[str, ...]] = ("retain",)
     seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:

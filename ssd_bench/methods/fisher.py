@@ -36,6 +36,7 @@ class Fisher(Method):
     alpha: float = 1e-6
     n_samples: int | None = None
     variant: str = "corrected"
+    needs: ClassVar[tuple[str, ...]] = ("retain",)
     seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:

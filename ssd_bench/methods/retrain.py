@@ -24,6 +24,7 @@ class Retrain(Method):
     mode: str = "from_scratch"
     lr: float = 0.01
     batch_size: int = 64
+    needs: ClassVar[tuple[str, ...]] = ("retain", "recipe")
     seeds: ClassVar[tuple[str, ...]] = ("seed",)
 
     def __post_init__(self) -> None:

@@ -46,6 +46,7 @@ class SSD(Method):
         "selected": About("parameters", decimals=0, table="none"),
         "selected_pct": About("percent", heading="selected %", decimals=2, table="none"),
     }
+    needs: ClassVar[tuple[str, ...]] = ("retain",)
     seeds: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:

@@ -30,6 +30,7 @@ class Teacher(Method):
     temperature: float = 1.0
     reduction: str = "batchmean"
     teacher_init: str = "random"
+    needs: ClassVar[tuple[str, ...]] = ("retain",)
     seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:

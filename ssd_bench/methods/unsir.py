@@ -37,7 +37,7 @@ class Unsir(Method):
     lr: float = 1e-4
     impair_batch_size: int = 32
     repair_batch_size: int = 128
-    needs: ClassVar[tuple[str, ...]] = ("forget_label",)
+    needs: ClassVar[tuple[str, ...]] = ("retain", "forget_label")
     seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
@@ -80,6 +80,8 @@ class Unsir(Method):
     def learn_noise(self, model: nn.Module, data: Split, context: Context) -> Tensor:
         """Noise in the model's input space: noise_batch x channels x side x side."""
         like, _ = data.images.batch(data.forget[:1])
+        if not like.is_floating_point():
+            raise ValueError(f"unsir needs inputs that are numbers to be learnt, not {like.dtype}")
         noise = torch.randn(self.noise_batch, *like.shape[1:], generator=context.generator("noise"))
         noise = noise.to(like).requires_grad_()
         label = torch.full((self.noise_batch,), data.forget_label, device=context.device)

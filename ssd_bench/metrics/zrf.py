@@ -19,6 +19,7 @@ class ZRF:
     """`zrf` and `zrf_official`, on D'_f. The ideal is the retrained model's value, not 1."""
 
     version: ClassVar[int] = 1
+    needs: ClassVar[tuple[str, ...]] = ("random_logits",)
     about: ClassVar[dict[str, About]] = {
         "zrf": About("fraction", "retrained", "everywhere", ("forget",), 20, "ZRF", table="main"),
         "zrf_official": About(

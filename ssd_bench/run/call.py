@@ -87,7 +87,7 @@ def warm_up(model: nn.Module, data: Split, what: Any = None) -> None:
     """
     inputs, labels = data.images.batch(data.rows[:64])
     known = (what, str(inputs.device), tuple(inputs.shape))
-    if what is not None and known in _warm:
+    if (what is not None and known in _warm) or len(labels) < 2:  # BatchNorm cannot train on one
         return
     _warm.add(known)
     state, training = copy.deepcopy(model.state_dict()), model.training

@@ -57,6 +57,7 @@ def prepare(plan: Plan, parallel: bool = False) -> Bench:
     return Bench(plan, request, images, identity, Store(Path(settings.out)), device, new_model, parallel)
 
 
+@devices.threads_kept()
 def run(plan: Plan, parallel: bool = False) -> Path:
     """Make the row that `plan` describes, unless it is there; returns its path (a `metrics.json`).
 

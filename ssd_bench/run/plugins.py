@@ -6,6 +6,9 @@ from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.run.plan import CONF_DIR
@@ -33,6 +36,12 @@ def config_folders() -> dict[str, Path]:
         taken |= dict.fromkeys(_options(folder), f"the plug-in {point.name}")
         folders[point.name] = folder
     return folders
+
+
+def nodes(group: str) -> dict[str, dict[str, Any]]:
+    """What every YAML file of a group says, by name; the package's and those of installed plug-ins."""
+    folders = [CONF_DIR, *config_folders().values()]
+    return {path.stem: yaml.safe_load(path.read_text()) for f in folders for path in sorted((f / group).glob("*.yaml"))}
 
 
 def _options(folder: Path) -> set[tuple[str, str]]:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ssd_bench.core.seeds import seeded
 from ssd_bench.core.task import Context, ask
 from ssd_bench.methods.original import Original
 from ssd_bench.run.bench import Bench
+from ssd_bench.run.cache import Cache
 from ssd_bench.run.call import call, warm_up
 from ssd_bench.run.trained import KIND, train_or_find
 from ssd_bench.store.address import address, digest
-from ssd_bench.store.artefacts import Artefact, Store
 from ssd_bench.store.resume import Checkpoints, checkpoints
 from ssd_bench.train import devices
 
@@ -30,62 +26,6 @@ class Unlearned:
     model: nn.Module
     key: Any
     sections: dict[str, Any]
-
-
-@dataclass
-class Cache:
-    """`Context.cached`: what depends on the original alone is made once, and its cost is told apart from the rest."""
-
-    store: Store
-    address_of: Callable[[Any], Any]  # the method's own key -> all that determines what is kept under it
-    device: torch.device
-    parallel: bool = False  # whether other jobs share the machine
-    aside_s: float = 0.0  # spent in here: making, but also waiting for another process, reading and writing
-    cost_s: dict[str, dict[str, float]] = field(default_factory=dict)  # per kind and address: when it was made
-    found: dict[str, bool] = field(default_factory=dict)
-    paths: dict[str, str] = field(default_factory=dict)
-    beside: bool = False  # whether any of it was made while other jobs shared the machine
-    given: list[tuple[str, Tensor, int]] = field(default_factory=list)  # kind, tensor and its version when handed out
-    _depth: int = 0
-    _found_s: float = 0.0  # cost of what was found inside something that is being made
-
-    def cached(self, kind: str, key: Any, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The tensors (on the CPU, not to be changed) kept under this kind and key, made by `make()` if need be.
-
-        What `make` draws from global random numbers is seeded by the key, so that it is the same whoever makes it.
-        """
-        key = self.address_of(key)
-
-        def timed() -> tuple[dict[str, Tensor], dict[str, Any]]:
-            with seeded(0, kind, digest(key)):
-                tensors = make()
-            devices.synchronise(self.device)
-            return tensors, {"parallel": self.parallel or self.beside}
-
-        devices.synchronise(self.device)
-        start, self._depth = time.monotonic(), self._depth + 1
-        try:
-            artefact = self.store.get_or_make(kind, key, timed, clock=lambda: time.monotonic() + self._found_s)
-        finally:
-            self._depth -= 1
-        if self._depth:  # made for something that is kept itself: its cost is part of that one's
-            self._found_s += artefact.cost_s if artefact.found else 0.0
-        else:
-            self.aside_s += time.monotonic() - start
-            self.cost_s.setdefault(kind, {})[str(artefact.path)] = artefact.cost_s
-        self._note(kind, artefact)
-        return artefact.tensors
-
-    def _note(self, kind: str, artefact: Artefact) -> None:
-        self.beside |= bool(artefact.about.get("parallel"))
-        self.found[kind] = artefact.found and self.found.get(kind, True)
-        self.paths[kind] = str(artefact.path)
-        self.given += [(kind, t, t._version) for t in artefact.tensors.values()]
-
-    @property
-    def shared_s(self) -> dict[str, float]:
-        """Seconds that making it took, by kind."""
-        return {kind: sum(each.values()) for kind, each in self.cost_s.items()}
 
 
 def unlearn(bench: Bench, original: nn.Module) -> Unlearned:

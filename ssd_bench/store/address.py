@@ -15,7 +15,7 @@ import json
 import sys
 import sysconfig
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from importlib.metadata import version
@@ -86,6 +86,17 @@ def code_of(thing: type | FunctionType) -> dict[str, Any]:
         for library in vars(each).get("libraries", ()):
             parts.setdefault("libraries", {})[library] = version(library)
     return parts
+
+
+def classes_of(things: Iterable[Any]) -> dict[str, Any]:
+    """What the classes of these objects are made of, by path: their code, of an installed library's its version."""
+    found = {}
+    for cls in {type(thing) for thing in things}:
+        top = _top(cls.__module__)
+        place = _place_of(top)
+        installed = place is not None and _is_installed(place)
+        found[_path(cls)] = getattr(sys.modules.get(top), "__version__", None) if installed else code_of(cls)
+    return found
 
 
 def _path(thing: type | FunctionType) -> str:

@@ -49,7 +49,17 @@ def save_tensors(
     path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None, durable: bool = True
 ) -> None:
     """One safetensors file, atomically. tensors: contiguous, on the CPU; about: kept in the file's header."""
-    write_atomically(path, lambda part: save_file(tensors, part, about), durable)
+    write_atomically(path, lambda part: save_file(_apart(tensors), part, about), durable)
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same, none of them in the memory of another, as tied weights are: safetensors keeps no two names for one."""
+    seen: set[int] = set()
+    result = {}
+    for name, t in tensors.items():
+        result[name] = t.clone() if t.data_ptr() in seen else t
+        seen.add(t.data_ptr())
+    return result
 
 
 def checksum(tensors: dict[str, Tensor], about: str = "") -> str:
@@ -141,6 +151,19 @@ class Store:
             start = clock()
             tensors, about = make()
             return replace(self.put(kind, key, tensors, about, clock() - start), found=False)
+
+
+class NoStore:
+    """A store that keeps nothing."""
+
+    def get_or_make(
+        self, kind: str, key: Any, make: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]], **how: Any
+    ) -> Artefact:
+        """What `make() -> (tensors, about)` makes; how: as `Store.get_or_make` takes it."""
+        clock = how.get("clock", time.monotonic)
+        start = clock()
+        tensors, about = make()
+        return Artefact(Path(kind, digest([kind, key])[:20]), tensors, about, clock() - start, found=False)
 
 
 def read_artefact(path: Path) -> Artefact:

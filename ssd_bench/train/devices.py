@@ -47,6 +47,16 @@ def use_threads(threads: str, parallel: bool) -> int:
     return torch.get_num_threads()
 
 
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """The number of CPU threads, whatever is set inside, is afterwards what it was."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 _default_threads = torch.get_num_threads()  # torch's own choice: the physical cores, or OMP_NUM_THREADS
 
 

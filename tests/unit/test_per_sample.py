@@ -1,6 +1,7 @@
 """Per-sample gradients: every way of finding them against one backward pass for each sample."""
 
 import copy
+import logging
 import warnings
 
 import pytest
@@ -220,7 +221,7 @@ def test_equal_to_one_backward_pass_a_sample(case):
 def test_only_what_needs_it_goes_the_general_way(case, general, monkeypatch):
     net, inputs, labels, _ = case
     seen = set()
-    monkeypatch.setattr(per_sample, "_add_slowly", lambda model, parameters, *rest: seen.update(parameters))
+    monkeypatch.setattr(per_sample, "_add_mapped", lambda model, parameters, *rest: seen.update(parameters))
     PerSample(net, zeros(net)).add(inputs, labels[:, 0])
     assert seen == general
 
@@ -310,7 +311,7 @@ def test_the_check_is_made_once(case):
         calls.clear()
         sums = PerSample(net, zeros(net))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(per_sample, "_add_slowly", lambda *_: None)
+            patch.setattr(per_sample, "_add_mapped", lambda *_: None)
             for _ in range(batches):
                 sums.add(inputs, torch.zeros(7, dtype=torch.int64))
         handle.remove()
@@ -328,3 +329,27 @@ def test_the_general_way_holds_no_more_gradients_than_fit(case, monkeypatch):
             PerSample(net, sums[-1]).add(inputs, labels[:, 0])
     for name in sums[0]:
         torch.testing.assert_close(sums[0][name], sums[1][name], rtol=1e-4, atol=1e-8)
+
+
+def test_a_recurrent_layer_cannot_be_mapped_and_goes_one_by_one(caplog):
+    torch.manual_seed(0)
+
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.recurrent, self.out = nn.GRU(3, 4), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.out(self.recurrent(x.transpose(0, 1))[0][-1])
+
+    net, inputs, labels = Reader().eval(), torch.randn(5, 6, 3), torch.tensor([0, 1, 2, 0, 1])
+    sums, expected = zeros(net), zeros(net)
+    with caplog.at_level(logging.INFO):
+        PerSample(net, sums).add(inputs, labels)
+    assert "one by one" in caplog.text
+    for x, y in zip(inputs.split(1), labels.split(1), strict=True):
+        gradients = torch.autograd.grad(cross_entropy(net(x), y), list(net.parameters()))
+        for total, g in zip(expected.values(), gradients, strict=True):
+            total += g.square()
+    for name, total in sums.items():
+        torch.testing.assert_close(total, expected[name], rtol=1e-4, atol=1e-8)

@@ -1,0 +1,325 @@
+"""The library: unlearn and evaluate any classifier on any data, without configuration, store or command line."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssd_bench.core.build import build, class_of
+from ssd_bench.core.errors import Diverged, check_choice
+from ssd_bench.core.seeds import derive_seed, seeded
+from ssd_bench.core.task import Context, Outputs, ask
+from ssd_bench.metrics.against import metrics_against, outputs_against, weights_against
+from ssd_bench.models.anew import anew, head_of
+from ssd_bench.run.cache import Cache
+from ssd_bench.run.call import call, seeds_used, warm_up
+from ssd_bench.run.evaluate import Values, compute
+from ssd_bench.run.given import Data, Given, check_model, device_of, given
+from ssd_bench.run.identity import arithmetic
+from ssd_bench.run.plugins import nodes
+from ssd_bench.run.trained import initial_seed, train_from
+from ssd_bench.store.address import address, classes_of
+from ssd_bench.store.artefacts import NoStore, Store, checksum
+from ssd_bench.store.resume import Checkpoints, checkpoints
+from ssd_bench.train import devices
+from ssd_bench.train.passes import predict
+from ssd_bench.train.recipe import Recipe
+
+Fresh = Callable[[], nn.Module]  # makes a model of the same architecture that was never trained
+
+
+@dataclass(frozen=True)
+class Unlearned:
+    """What a method made of a model."""
+
+    model: nn.Module  # a new one; the model that was handed in is as it was
+    seconds: float  # wall time of the method, with all that it made on the way
+    details: dict[str, Any] = field(default_factory=dict)  # what the method has to tell
+    shared_seconds: dict[str, float] = field(default_factory=dict)  # of what later requests could use again, by kind
+    path: Path | None = None  # its weights, with `out`
+
+
+def unlearn(
+    model: nn.Module,
+    *,
+    retain: Data | None = None,
+    forget: Data,
+    method: Any = "ssd",
+    seed: int = 0,
+    recipe: Recipe | None = None,
+    fresh_model: Fresh | None = None,
+    out: str | Path | None = None,
+    **settings: Any,
+) -> Unlearned:
+    """Let a method forget `forget`, part of the data that `model` was trained on; `retain` is the rest of that data.
+
+    model: maps a batch of inputs to logits (samples x classes), on one device, where all is computed. retain, forget:
+    a Dataset, a DataLoader or a pair (inputs, labels); inputs are what the model takes, labels its classes as whole
+    numbers. A Dataset is read once, into memory. method: a name (`list_methods`) or an object of a method class;
+    settings: that method's fields. seed: of all that is drawn. recipe: how the model was trained, for methods that
+    train one anew. fresh_model: makes an untrained model; without it the layers of a copy are initialised again, frozen
+    ones excepted. out: a folder that keeps the result, and what later requests to the same model share.
+
+    All of D_f of one class that D_r does not have is a request for that class, all of one class that it has a request
+    for a sub-class, anything else one for single samples. Raises ValueError, in one line, for input that is wrong and
+    for what the method needs and was not given; Diverged for weights that are no finite numbers.
+    """
+    name, method = _method(method, settings)
+    what = given(model, retain, forget)
+    task = _Task(name, method, what, seed, recipe, fresh_model)
+    task.check({"retain": retain, "recipe": recipe})
+    with devices.arithmetic(what.device, "float32"):
+        return task.carry_out(NoStore()) if out is None else task.find_or_carry_out(Store(Path(out)))
+
+
+def evaluate(
+    model: nn.Module,
+    *,
+    retain: Data | None = None,
+    forget: Data,
+    test: Data | None = None,
+    reference: nn.Module | None = None,
+    metrics: Iterable[Any] | None = None,
+    fresh_model: Fresh | None = None,
+    batch_size: int = 128,
+) -> dict[str, float]:
+    """How well a model does on each set, and how much it gives away about what it was to forget.
+
+    The arguments are those of `unlearn`; test: data that no model was trained on. `retain_train_acc` and
+    `forget_train_acc` are on `retain` and `forget`; `test_acc` on all of `test`; where a whole class is forgotten,
+    `forget_acc` is on its part of `test` and `retain_acc` on the others', elsewhere on `forget` and on `test`.
+    Percentages are 0 to 100. reference: a model trained without `forget`; with it the distances to it are added.
+    metrics: names (`list_metrics`) or objects; None: all that can be computed from what was given. A value that has no
+    meaning here is left out. Raises ValueError, in one line, for input that is wrong.
+    """
+    chosen = _metrics(metrics)
+    what = given(model, retain, forget, test)
+    _check_reference(what, reference)
+    with devices.arithmetic(what.device, "float32"):
+        random_logits = None
+        if wanting := [name for name, metric in chosen.items() if "random_logits" in getattr(metric, "needs", ())]:
+            random_logits = _random_logits(what, fresh_model, batch_size, wanting[0] if metrics is not None else None)
+        seen = _outputs(what, model, batch_size, random_logits)
+        values = _values(chosen, seen)
+        if reference is not None:
+            theirs = _outputs(what, reference, batch_size, random_logits)
+            values |= outputs_against(seen, theirs)
+            values |= metrics_against(values, _values(chosen, theirs), what.request.scenario)
+            if _shapes(model) == _shapes(reference):
+                values |= weights_against(model.state_dict(), reference.state_dict())
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def list_methods() -> dict[str, type]:
+    """Every method by name; those of installed plug-ins included."""
+    return {name: class_of(node["_target_"], f"method={name}") for name, node in _described("method").items()}
+
+
+def list_metrics() -> dict[str, type]:
+    """Every metric by name; those of installed plug-ins included."""
+    return {name: class_of(node["_target_"], f"metric={name}") for name, node in _described("metric").items()}
+
+
+def _described(group: str) -> dict[str, dict[str, Any]]:
+    """The class and the plain settings of each option of a group: what is composed (`${...}`) is the command line's."""
+    found = nodes(group)
+    if group == "metric":  # there, the file holds the metric under its name
+        found = {name: node for of_file in found.values() for name, node in of_file.items() if isinstance(node, dict)}
+    plain = {
+        name: {key: value for key, value in node.items() if not (isinstance(value, str) and "${" in value)}
+        for name, node in found.items()
+    }
+    return {name: node for name, node in plain.items() if "_target_" in node}
+
+
+def _method(method: Any, settings: Mapping[str, Any]) -> tuple[str, Any]:
+    """Name and object. Raises ValueError for a name or a setting that does not exist."""
+    if isinstance(method, str):
+        known = _described("method")
+        check_choice("method", method, known)
+        cls = class_of(known[method].pop("_target_"), f"method={method}")
+        return method, build({**known[method], **settings}, "", cls)
+    if isinstance(method, type) or not callable(method):
+        raise ValueError(f"method must be a name or an object of a method class, such as SSD(alpha=10), got {method!r}")
+    if settings:
+        raise ValueError(f"settings are fields of the method object, not arguments beside it: {', '.join(settings)}")
+    return type(method).__name__.lower(), method
+
+
+def _metrics(metrics: Iterable[Any] | None) -> dict[str, Any]:
+    """Metrics by name. Raises ValueError for a name that does not exist."""
+    known = _described("metric")
+    chosen = {}
+    for metric in known if metrics is None else metrics:
+        if not isinstance(metric, str):
+            chosen[type(metric).__name__.lower()] = metric
+            continue
+        check_choice("metrics", metric, known)
+        chosen[metric] = build(known[metric], f"metric.{metric}")
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One call of `unlearn`."""
+
+    name: str
+    method: Any
+    what: Given
+    seed: int
+    recipe: Recipe | None
+    fresh: Fresh | None
+
+    def check(self, handed_in: Mapping[str, Any]) -> None:
+        """Raise ValueError for what the method needs and was not handed in, and where it makes no sense."""
+        for need in getattr(self.method, "needs", ()):
+            if need in handed_in and handed_in[need] is None:
+                raise ValueError(f"method {self.name} needs {need}=..., which was not given")
+        if reason := ask(self.method, "skip", self.what.request):
+            raise ValueError(reason)
+        if not any(p.requires_grad for p in self.what.model.parameters()):
+            raise ValueError("model has no trainable parameter: all are frozen (requires_grad is False)")
+
+    def carry_out(self, store: Store | NoStore, resumed: Checkpoints | None = None) -> Unlearned:
+        """Call the method."""
+        what, data = self.what, self.what.request.split(self.what.images["train"])
+        cache = Cache(store, self.kept if resumed else lambda key: key, what.device)
+        context = Context(
+            device=what.device,
+            seed=self.seed,
+            seed_unlearn=self.seed,
+            recipe=self.recipe,
+            fresh_model=self.fresh_model,
+            head=head_of(what.model, what.n_classes),
+            cached=cache.cached,
+            checkpoint=resumed or (lambda name: None),
+        )
+        clock = resumed.clock if resumed else time.monotonic
+        if (rows := ask(self.method, "trains_on", data)) is not None:
+            with devices.measured(what.device, clock) as measured:
+                model = self.fresh_model(initial_seed(self.seed))
+                more = {"checkpoint": context.checkpoint("training")}
+                train_from(model, data.images, rows.sort().values, self.recipe, self.seed, self.name, **more)
+        else:
+            model = copy.deepcopy(what.model)
+            warm_up(model, data, repr(model))
+            model, measured = call(self.name, self.method, model, data, context, cache.given, clock)
+        _modes_of(what.model, model)
+        return Unlearned(model, measured.seconds, context.details, cache.shared_s)
+
+    def find_or_carry_out(self, store: Store) -> Unlearned:
+        """The same, kept in the store, or found there."""
+        with checkpoints(store, "unlearned", self.key) as resumed:
+            if found := store.get("unlearned", self.key, locked=True):
+                model = copy.deepcopy(self.what.model)
+                model.load_state_dict(found.tensors)
+                return Unlearned(model, **found.about, path=found.path)
+            made = self.carry_out(store, resumed)
+            about = {name: getattr(made, name) for name in ("seconds", "details", "shared_seconds")}
+            artefact = store.put("unlearned", self.key, made.model.state_dict(), about, made.seconds)
+            return replace(made, path=artefact.path)
+
+    def fresh_model(self, seed: int, pretrained: bool = True) -> nn.Module:
+        """A model of the same architecture that was never trained."""
+        return _fresh(self.what, self.fresh, seed, f"method {self.name}")
+
+    @cached_property
+    def original(self) -> dict[str, Any]:
+        """All that determines the model and the data that it was trained on."""
+        model, images = self.what.model, self.what.images["train"]
+        pixels = getattr(images.pixels, "host", images.pixels)
+        return {
+            "architecture": [repr(model), classes_of(model.modules())],
+            "weights": _checksum(model.state_dict()),
+            "frozen": [name for name, p in model.named_parameters() if not p.requires_grad],
+            "data": _checksum({"inputs": pixels, "labels": images.labels}),
+            "machine": arithmetic(self.what.device, torch.get_num_threads()),
+        }
+
+    def kept(self, key: Any) -> dict[str, Any]:
+        """The address of what the method keeps for later requests under a key of its own."""
+        return {"original": self.original, "method": classes_of([self.method]), "key": key}
+
+    @cached_property
+    def key(self) -> dict[str, Any]:
+        """All that determines the unlearned model."""
+        fresh = self.fresh and _checksum(self.fresh_model(0).state_dict())
+        more = {"seeds": seeds_used(self.method, self.seed, self.seed), "recipe": address(self.recipe), "fresh": fresh}
+        n_retain = len(self.what.request.retain)
+        return {"original": self.original, "n_retain": n_retain, "method": address(self.method), **more}
+
+
+def _fresh(what: Given, fresh: Fresh | None, seed: int, who: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return (fresh() if fresh else anew(what.model)).to(what.device)
+        except ValueError as e:
+            raise ValueError(f"{who} needs fresh_model=..., a function that makes an untrained model: {e}") from e
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> str:
+    return checksum({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+
+
+def _modes_of(model: nn.Module, other: nn.Module) -> None:
+    """Put `other` into the modes that `model` is in."""
+    other.train(model.training)
+    theirs = dict(other.named_modules())
+    for name, module in model.named_modules():
+        if name in theirs:
+            theirs[name].training = module.training
+
+
+def _check_reference(what: Given, reference: nn.Module | None) -> None:
+    if reference is None:
+        return
+    if (device := device_of(reference)) != what.device:
+        raise ValueError(f"reference lies on {device}, the model on {what.device}; move one of them")
+    if (n := check_model(reference, what.images["train"].raw(what.request.forget[:2]), device)) != what.n_classes:
+        raise ValueError(f"reference tells {n} classes apart, the model {what.n_classes}")
+
+
+def _outputs(what: Given, model: nn.Module, batch_size: int, random_logits: Tensor | None) -> Outputs:
+    sets = what.request.sets
+    said = {part: predict(model, images, torch.arange(len(images)), batch_size) for part, images in what.images.items()}
+    if not all(logits.isfinite().all() for logits in said.values()):
+        raise Diverged("the model's outputs are not finite")
+    return Outputs(
+        logits={name: said[part][rows] for name, (part, rows) in sets.items()},
+        labels={name: what.images[part].labels.cpu()[rows] for name, (part, rows) in sets.items()},
+        random_logits=random_logits,
+        forget_is_train=sets["forget"][0] == "train",
+    )
+
+
+def _random_logits(what: Given, fresh: Fresh | None, batch_size: int, asked_by: str | None) -> Tensor | None:
+    """What a model that was never trained says about the set `forget`. asked_by: the metric that was asked for."""
+    part, rows = what.request.sets["forget"]
+    try:
+        with seeded(0, "zrf"):
+            at_random = _fresh(what, fresh, derive_seed(0, "zrf"), f"metric {asked_by}")
+    except ValueError:
+        if asked_by:
+            raise
+        return None
+    return predict(at_random, what.images[part], rows, batch_size)
+
+
+def _values(metrics: Mapping[str, Any], seen: Outputs) -> Values:
+    values: Values = {}
+    for name, metric in metrics.items():
+        values |= compute(name, metric, seen)
+    return values
+
+
+def _shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: t.shape for name, t in model.state_dict().items()}

@@ -1,0 +1,405 @@
+"""The library on models and data of all kinds, and what it says to input that is wrong."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+
+import ssd_bench
+from ssd_bench.core.task import Method
+from ssd_bench.importance import diagonal_fisher
+from ssd_bench.methods.ssd import SSD
+
+CLASSES = 3
+QUICK = {
+    "amnesiac": {"epochs": 1},
+    "finetune": {"epochs": 1, "lr": 0.001},
+    "fisher": {"n_samples": 8},
+    "unsir": {"noise_steps": 2, "noise_batch": 4, "noise_images": 4, "copies": 2},
+}
+METHODS = sorted(ssd_bench.list_methods())
+
+
+def data(*shape, n=48, dtype=torch.float32, seed=0):
+    """Samples of three classes that overlap."""
+    draws = torch.Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (n,), generator=draws)
+    if dtype is torch.int64:
+        return torch.randint(10, (n, *shape), generator=draws) + labels.view(-1, *(1,) * len(shape)), labels
+    centres = torch.randn(CLASSES, *shape, generator=draws)
+    return (centres[labels] + torch.randn(n, *shape, generator=draws)).to(dtype), labels
+
+
+def request(inputs, labels, label=2):
+    return {
+        "retain": (inputs[labels != label], labels[labels != label]),
+        "forget": (inputs[labels == label], labels[labels == label]),
+    }
+
+
+class Reader(nn.Module):
+    """Tokens to logits, through a recurrent layer that wants the sequence first."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(16, 8)
+        self.recurrent = nn.GRU(8, 8)
+        self.out = nn.Linear(8, CLASSES)
+
+    def forward(self, tokens):
+        states, _ = self.recurrent(self.embedding(tokens).transpose(0, 1))
+        return self.out(states[-1])
+
+
+def small(dropout=0.0, channels=1, dtype=torch.float32):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(channels, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(dropout), nn.Flatten(),
+        nn.Linear(64, CLASSES),
+    ).to(dtype)  # fmt: skip
+
+
+def frozen():
+    model = small()
+    model[0].requires_grad_(False)
+    return model
+
+
+def torchvisions(name):
+    from torchvision import models
+
+    return models.get_model(name, weights=None, num_classes=CLASSES)
+
+
+def timms(name, **more):
+    import timm
+
+    return timm.create_model(name, num_classes=CLASSES, **more)
+
+
+KINDS = {
+    "grey": (small, (1, 6, 6), torch.float32),
+    "dropout": (lambda: small(0.5), (1, 6, 6), torch.float32),
+    "float64": (lambda: small(dtype=torch.float64), (1, 6, 6), torch.float64),
+    "frozen": (frozen, (1, 6, 6), torch.float32),
+    "text": (Reader, (5,), torch.int64),
+    "resnet18": (lambda: torchvisions("resnet18"), (3, 32, 32), torch.float32),
+    "mobilenet": (lambda: torchvisions("mobilenet_v3_small"), (3, 32, 32), torch.float32),
+    "convnext": (lambda: timms("convnext_atto"), (3, 32, 32), torch.float32),
+    "vit": (
+        lambda: timms("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2, embed_dim=24, num_heads=3),
+        (3, 32, 32), torch.float32,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_method_on_models_of_every_kind(kind):
+    make, shape, dtype = KINDS[kind]
+    torch.manual_seed(0)
+    model = make().train()
+    model[-1].eval() if isinstance(model, nn.Sequential) else None
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    asked = request(*data(*shape, n=24, dtype=dtype))
+    for method in METHODS:
+        if kind == "text" and method == "unsir":
+            with pytest.raises(ValueError, match="unsir needs inputs that are numbers"):
+                ssd_bench.unlearn(model, **asked, method=method)
+            continue
+        recipe = ssd_bench.Recipe(epochs=1, batch_size=16, lr=0.01)
+        more = QUICK.get(method, {}) | ({"teacher_init": "random"} if method == "teacher" else {})
+        made = ssd_bench.unlearn(model, **asked, method=method, recipe=recipe, fresh_model=make, **more)
+        after = made.model.state_dict()
+        assert after.keys() == before.keys()
+        assert all(t.isfinite().all() and t.dtype == before[name].dtype for name, t in after.items())
+        assert [module.training for module in made.model.modules()] == modes
+        assert all(p.grad is None for p in [*model.parameters(), *made.model.parameters()])
+        assert made.seconds >= 0
+        if kind == "frozen" and method != "retrain" and method != "fisher":
+            assert torch.equal(after["0.weight"], before["0.weight"])
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    scores = ssd_bench.evaluate(made.model, **asked, test=data(*shape, n=12, dtype=dtype, seed=1), fresh_model=make)
+    assert {"retain_acc", "forget_acc", "test_acc", "mia", "zrf"} <= scores.keys()
+    assert all(isinstance(value, float) for value in scores.values())
+
+
+def test_values_by_hand():
+    """A model that says class 0 to all: right on the retained zeros alone, wrong on what is to be forgotten."""
+    model = nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.zero_(), model.bias.copy_(torch.tensor([1.0, 0.0]))
+    zeros, ones = (torch.zeros(4, 2), torch.zeros(4).long()), (torch.ones(2, 2), torch.ones(2).long())
+    test = (torch.zeros(5, 2), torch.tensor([0, 0, 0, 1, 1]))
+    scores = ssd_bench.evaluate(model, retain=zeros, forget=ones, test=test, metrics=["accuracy"])
+    assert scores == pytest.approx(
+        {
+            "retain_train_acc": 100, "forget_train_acc": 0, "test_acc": 60, "retain_acc": 100, "forget_acc": 0,
+            "retain_loss": 0.31326, "forget_loss": 1.31326, "test_loss": (3 * 0.31326 + 2 * 1.31326) / 5,
+        }, abs=1e-4,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("forget_labels", "retain_labels", "scenario", "label"),
+    [([1, 1], [0, 2], "full_class", 1), ([1, 1], [0, 1, 2], "sub_class", 1), ([0, 1], [0, 1, 2], "random", None)],
+)
+def test_the_labels_say_what_kind_of_request_it_is(forget_labels, retain_labels, scenario, label):
+    seen = []
+
+    class Asking(Method):
+        def __call__(self, model, data, context):
+            seen.append(data)
+            return model
+
+    inputs = torch.randn(9, 4)
+    ssd_bench.unlearn(
+        nn.Linear(4, 3),
+        retain=(inputs[:len(retain_labels)], torch.tensor(retain_labels)),
+        forget=(inputs[5:5 + len(forget_labels)], torch.tensor(forget_labels)),
+        method=Asking(),
+    )  # fmt: skip
+    assert (seen[0].scenario, seen[0].forget_label) == (scenario, label)
+    assert torch.equal(seen[0].images.batch(seen[0].forget)[0], inputs[5 : 5 + len(forget_labels)])
+
+
+class Squares(Dataset):
+    """Sample i is (i, i squared), of class i % 3."""
+
+    def __len__(self):
+        return 30
+
+    def __getitem__(self, i):
+        if not 0 <= i < 30:
+            raise IndexError(i)
+        return torch.tensor([float(i), float(i * i)]), i % CLASSES
+
+
+def test_datasets_loaders_and_pairs_are_the_same_data():
+    squares, parts = Squares(), {}
+    keep, forget = [i for i in range(30) if i % 3 != 2], list(range(2, 30, 3))
+    x, y = (torch.stack([torch.as_tensor(squares[i][j]) for i in range(30)]) for j in (0, 1))
+    parts["pair"] = [(x[rows], y[rows]) for rows in (keep, forget)]
+    parts["arrays"] = [(x[rows].numpy(), y[rows].numpy()) for rows in (keep, forget)]
+    parts["dataset"] = [Subset(squares, rows) for rows in (keep, forget)]
+    parts["shuffled"] = [DataLoader(Subset(squares, rows), 7, shuffle=True) for rows in (keep, forget)]
+    parts["sampled"] = [DataLoader(squares, 4, sampler=rows) for rows in (keep, forget)]
+    torch.manual_seed(0)
+    model, made = nn.Linear(2, CLASSES), {}
+    for name, (retained, forgotten) in parts.items():
+        result = ssd_bench.unlearn(model, retain=retained, forget=forgotten, method="finetune", lr=1e-5)
+        made[name] = result.model.weight
+    assert all(torch.equal(weight, made["pair"]) for weight in made.values())
+    assert not torch.equal(made["pair"], model.weight)
+
+
+def test_the_seed_decides_and_nothing_else(monkeypatch):
+    asked, model = request(*data(1, 6, 6)), small(dropout=0.5)
+
+    def weights(seed):
+        torch.manual_seed(torch.seed())  # whatever the global stream holds
+        return ssd_bench.unlearn(model, **asked, method="finetune", seed=seed, epochs=1).model[0].weight
+
+    state = torch.get_rng_state()
+    first = weights(0)
+    assert torch.equal(first, weights(0))
+    assert not torch.equal(first, weights(1))
+    torch.set_rng_state(state)
+    ssd_bench.unlearn(model, **asked, method="finetune", epochs=1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_nothing_of_an_earlier_run_is_left_behind(command, tmp_path):
+    asked, model = request(*data(1, 6, 6)), small().eval()
+    batches = [asked["retain"]]
+    torch.set_num_threads(2)
+    before = diagonal_fisher(model, batches), ssd_bench.evaluate(model, **asked)
+    command("precision=bfloat16", "threads=1", "train.epochs=1", "model.width=4", f"out={tmp_path}")
+    command("precision=bfloat16", "train.epochs=1", "model.width=4", f"out={tmp_path}", "train.lr=1e30")  # diverges
+    assert torch.get_num_threads() == 2
+    after = diagonal_fisher(model, batches), ssd_bench.evaluate(model, **asked)
+    torch.set_num_threads(1)
+    assert all(torch.equal(t, after[0][name]) for name, t in before[0].items())
+    assert after[1] == before[1]
+
+
+def test_nothing_is_written_unless_asked_for_and_a_second_request_shares(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inputs, labels = data(1, 6, 6)
+    model = small()
+    once = ssd_bench.unlearn(model, **request(inputs, labels), alpha=2.0)
+    ssd_bench.evaluate(model, **request(inputs, labels))
+    assert not list(tmp_path.iterdir())
+    kept = ssd_bench.unlearn(model, **request(inputs, labels), alpha=2.0, out=tmp_path / "kept")
+    again = ssd_bench.unlearn(model, **request(inputs, labels), alpha=2.0, out=tmp_path / "kept")
+    other = ssd_bench.unlearn(model, **request(inputs, labels), alpha=1.5, out=tmp_path / "kept")
+    assert kept.path.is_relative_to(tmp_path / "kept")
+    assert again.path == kept.path != other.path
+    assert again.seconds == kept.seconds
+    assert len(list((tmp_path / "kept/artefacts/importance_full").glob("*.safetensors"))) == 1
+    for name, t in once.model.state_dict().items():
+        assert torch.equal(t, kept.model.state_dict()[name])
+        assert torch.equal(t, again.model.state_dict()[name])
+    model[1].weight.data.mul_(2)
+    assert ssd_bench.unlearn(model, **request(inputs, labels), alpha=2.0, out=tmp_path / "kept").path != kept.path
+
+
+def test_tied_weights_are_kept(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.b(torch.tanh(self.a(x)))
+
+    made = ssd_bench.unlearn(Tied(), **request(*data(3)), method="finetune", epochs=1, out=tmp_path)
+    again = ssd_bench.unlearn(made.model, **request(*data(3)), method="original", out=tmp_path)
+    assert again.model.b.weight is again.model.a.weight
+
+
+def test_what_is_frozen_stays_when_the_rest_is_trained_anew():
+    model = frozen()
+    recipe = ssd_bench.Recipe(epochs=1, batch_size=16)
+    made = ssd_bench.unlearn(model, **request(*data(1, 6, 6)), method="retrain", recipe=recipe).model
+    assert torch.equal(made[0].weight, model[0].weight)
+    assert not torch.isclose(made[5].weight, model[5].weight).any()
+
+
+def test_retraining_is_the_plain_loop_from_a_fresh_model():
+    asked, start = request(*data(4)), nn.Linear(4, CLASSES)
+    recipe = {"epochs": 3, "batch_size": 64, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "warmup_epochs": 0}
+    made = ssd_bench.unlearn(
+        nn.Linear(4, CLASSES),
+        **asked,
+        method="retrain",
+        recipe=ssd_bench.Recipe(**recipe, schedule="constant"),
+        fresh_model=lambda: copy.deepcopy(start),
+    ).model
+    for _ in range(3):  # all that is retained fits one batch
+        gradients = torch.autograd.grad(
+            cross_entropy(start(asked["retain"][0]), asked["retain"][1]), [*start.parameters()]
+        )
+        for p, g in zip(start.parameters(), gradients, strict=True):
+            p.data -= 0.1 * g
+    torch.testing.assert_close(made.state_dict(), start.state_dict())
+
+
+WRONG = {
+    "nothing to forget": ({"forget": (torch.zeros(0, 4), torch.zeros(0).long())}, "forget is empty"),
+    "forget is kept": ({"forget": "part of retain"}, "forget is part of retain"),
+    "labels out of range": ({"forget": (torch.zeros(2, 4), torch.tensor([2, 7]))}, "label 7 is out of range"),
+    "negative labels": ({"retain": (torch.zeros(2, 4), torch.tensor([-1, 0]))}, "retain: label -1 is out of range"),
+    "labels that are no numbers": ({"forget": (torch.zeros(2, 4), torch.zeros(2))}, "whole numbers"),
+    "one-hot labels": ({"forget": (torch.zeros(2, 4), torch.zeros(2, 3).long())}, "one whole number a sample"),
+    "another length": ({"forget": (torch.zeros(2, 4), torch.zeros(3).long())}, "one whole number a sample"),
+    "another shape": ({"retain": (torch.zeros(2, 5), torch.zeros(2).long())}, "must be alike"),
+    "another device": ({"forget": (torch.zeros(2, 4, device="meta"), torch.zeros(2).long())}, "lie on meta"),
+    "no data": ({"forget": 3}, "forget must be a Dataset"),
+    "no method": ({"method": "sd"}, "did you mean 'ssd'"),
+    "no setting": ({"alfa": 3}, "did you mean 'alpha'"),
+    "setting out of range": ({"alpha": -1.0}, "alpha must be at least 0"),
+    "setting of another type": ({"alpha": "much"}, "alpha=much is not allowed; allowed: a number"),
+    "settings beside an object": ({"method": SSD(), "alpha": 3.0}, "fields of the method object"),
+    "a class for an object": ({"method": SSD}, "an object of a method class"),
+    "no retain": ({"retain": None}, "ssd needs retain"),
+    "no recipe": ({"method": "retrain"}, "retrain needs recipe"),
+    "several classes": ({"method": "unsir", "forget": "two classes"}, "unsir needs one class to forget"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_input_that_is_wrong_is_one_line(wrong):
+    inputs, labels = data(4)
+    changed, said = WRONG[wrong]
+    asked = request(inputs, labels) | changed
+    if changed.get("forget") == "part of retain":
+        asked["forget"] = tuple(part[:3] for part in asked["retain"])
+    if changed.get("forget") == "two classes":
+        asked["forget"] = (torch.randn(4, 4), torch.tensor([0, 1, 2, 2]))
+    with pytest.raises(ValueError, match=said) as refused:
+        ssd_bench.unlearn(nn.Linear(4, CLASSES), **asked)
+    assert "\n" not in str(refused.value)
+
+
+class Two(nn.Module):
+    """Returns more than logits."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, CLASSES)
+
+    def forward(self, x):
+        return self.inner(x), x
+
+
+MODELS = {
+    "returns a tuple of Tensor, Tensor": Two(),
+    "has no parameters": nn.Flatten(),
+    "must be a torch.nn.Module, got str": "resnet18",
+    "lies on meta": nn.Linear(4, CLASSES, device="meta"),
+    "cannot take inputs of shape": nn.Linear(5, CLASSES),
+    "must return logits": nn.Linear(4, 1),
+    "no trainable parameter": nn.Linear(4, CLASSES).requires_grad_(False),
+}
+
+
+@pytest.mark.parametrize("said", MODELS)
+def test_models_that_are_no_classifiers_are_one_line(said):
+    with pytest.raises(ValueError, match=said) as refused:
+        ssd_bench.unlearn(MODELS[said], **request(*data(4)))
+    assert "\n" not in str(refused.value)
+
+
+def test_what_cannot_be_initialised_anew_is_named():
+    class Token(nn.Linear):
+        def __init__(self):
+            super().__init__(4, CLASSES)
+            self.inner = nn.Module()
+            self.inner.token = nn.Parameter(torch.zeros(3))
+
+    with pytest.raises(ValueError, match=r"retrain needs fresh_model.*inner\.token cannot be initialised anew"):
+        ssd_bench.unlearn(Token(), **request(*data(4)), method="retrain", recipe=ssd_bench.Recipe(epochs=1))
+    scores = ssd_bench.evaluate(Token(), **request(*data(4)))
+    assert "zrf" not in scores
+    with pytest.raises(ValueError, match="zrf needs fresh_model"):
+        ssd_bench.evaluate(Token(), **request(*data(4)), metrics=["zrf"])
+
+
+def test_a_reference_must_be_of_the_same_kind():
+    asked = request(*data(4))
+    for reference, said in ((nn.Linear(4, 5), "5 classes apart"), (Two(), "tuple"), (3, "torch.nn.Module")):
+        with pytest.raises(ValueError, match=said):
+            ssd_bench.evaluate(nn.Linear(4, CLASSES), **asked, reference=reference)
+
+
+def test_a_sample_of_more_than_two_parts_is_refused():
+    inputs, labels = data(4)
+    asked = request(inputs, labels) | {"retain": TensorDataset(inputs, labels, labels)}
+    with pytest.raises(ValueError, match=r"a sample must be a pair .*, got a list of Tensor, Tensor, Tensor"):
+        ssd_bench.unlearn(nn.Linear(4, CLASSES), **asked)
+
+
+def test_an_own_metric_and_an_own_method():
+    class Worst:
+        def __call__(self, seen):
+            losses = cross_entropy(seen.logits["forget_train"], seen.labels["forget_train"], reduction="none")
+            return {"worst": losses.max().item()}
+
+    asked, model = request(*data(4)), nn.Linear(4, CLASSES)
+    scores = ssd_bench.evaluate(model, **asked, metrics=[Worst(), "accuracy"])
+    assert scores["worst"] >= scores["forget_loss"]
+
+
+def test_importing_the_library_loads_neither_hydra_nor_torch_before_it_is_used():
+    code = (
+        "import sys, ssd_bench; assert 'torch' not in sys.modules; ssd_bench.unlearn; "
+        "assert 'torch' in sys.modules and 'hydra' not in sys.modules; assert 'unlearn' in dir(ssd_bench)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
