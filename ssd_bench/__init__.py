@@ -9,7 +9,7 @@ try:
 except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0+unknown"
 
-__all__ = ["Recipe", "Unlearned", "evaluate", "list_methods", "list_metrics", "unlearn"]
+__all__ = ["Diverged", "Recipe", "Unlearned", "evaluate", "list_methods", "list_metrics", "unlearn"]
 
 
 def __getattr__(name: str) -> Any:
