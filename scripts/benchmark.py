@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from statistics import median
@@ -34,6 +34,7 @@ from torch.nn.functional import cross_entropy
 from usual_way import Usual
 
 from ssd_bench.core.dataset import Dataset, Part, fingerprint
+from ssd_bench.core.images import HostPixels
 from ssd_bench.core.task import Images
 from ssd_bench.data.cifar import CIFAR20_NAMES, CIFAR100_NAMES, COARSE_OF, Cifar
 from ssd_bench.data.view import view
@@ -44,7 +45,7 @@ from ssd_bench.run import pipeline
 from ssd_bench.run import plan as config
 from ssd_bench.run.environment import processor
 from ssd_bench.train import devices
-from ssd_bench.train.augment import augmented
+from ssd_bench.train.augment import Augment, augmented
 from ssd_bench.train.loop import fit
 from ssd_bench.train.passes import predict
 from ssd_bench.train.recipe import Recipe
@@ -185,6 +186,22 @@ def loops(table: Table, model: nn.Module, images: Images) -> None:
         *paired(partial(diagonal_fisher, model, batches, "per_sample"), mean),
         "<= 1.5",
     )
+
+
+def streaming(table: Table, folder: Path, model: nn.Module, images: Images) -> None:
+    """Training on images that stay in host memory, mapped from a file, against the same on the device."""
+    path = folder / "pixels"
+    images.pixels.cpu().numpy().tofile(path)
+    mapped = torch.from_file(str(path), size=images.pixels.numel(), dtype=torch.uint8).view(images.pixels.shape)
+    streamed = replace(images, pixels=HostPixels(mapped, images.device))
+    recipe = Recipe.constant("sgd", 1, 64, 0.01)
+
+    def epoch(of: Images) -> None:
+        fit(model, of, torch.arange(len(of)), recipe, torch.Generator().manual_seed(0), "training", augment=Augment())
+
+    table.section("Streaming", "what", "in memory, s", "streamed, s", "ratio", "goal", "met")
+    ours = paired(partial(epoch, images), partial(epoch, streamed))
+    table.compare("training speed, streamed / in memory", *ours, ">= 0.9")
 
 
 def requests(table: Table, folder: Path, model: nn.Module, images: dict[str, Images]) -> None:
@@ -391,6 +408,7 @@ def main() -> None:
         folder = Path(name)
         sections = {
             "loops": lambda: loops(table, copy.deepcopy(model), images["train"]),
+            "streaming": lambda: streaming(table, folder, copy.deepcopy(model), images["train"]),
             "requests": lambda: requests(table, folder, copy.deepcopy(model), images),
             "sharing": lambda: sharing(table, folder),
             "start_up": lambda: start_up(table, folder),
@@ -414,7 +432,7 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--width", type=int, default=16, help="channels of the ResNet18's stem")
     parser.add_argument("--output", type=Path, help="write the tables to this file too")
-    parser.add_argument("--only", help="some of: loops,requests,sharing,start_up,memory,growth")
+    parser.add_argument("--only", help="some of: loops,streaming,requests,sharing,start_up,memory,growth")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     ARGS = parser.parse_args()
     main()

@@ -18,10 +18,6 @@ class HostPixels:
     def __init__(self, host: Tensor, device: torch.device) -> None:
         self.host, self.device = host, device
 
-    @property
-    def shape(self) -> torch.Size:
-        return self.host.shape
-
     def __getitem__(self, rows: Tensor) -> Tensor:
         """These rows (indices on the CPU), on the device; a GPU fetches them by itself while it does something else."""
         pinned = self.device.type == "cuda"
@@ -53,11 +49,6 @@ class Images:
     def indexed_on(self) -> torch.device:
         """Where rows should lie, so that reading them waits for nobody."""
         return torch.device("cpu") if isinstance(self.pixels, HostPixels) else self.pixels.device
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one input of the model."""
-        return tuple(self.pixels.shape[1:]) if self.mean is None else (len(self.mean), self.side, self.side)
 
     @property
     def edits(self) -> int:
