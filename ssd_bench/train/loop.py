@@ -24,7 +24,30 @@ from ssd_bench.train.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
-Objective = Callable[[nn.Module, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Objective = Callable[..., tuple[Tensor, Tensor]]  # (model, inputs, labels, rows[, beside]) -> (loss, logits)
+
+
+def mean_cross_entropy(model: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The usual objective: the mean cross-entropy of a batch, and its logits."""
+    logits = model(inputs)
+    return cross_entropy(logits, labels), logits
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Once through some rows, in batches; an epoch is one of these, or several that share the optimiser."""
+
+    rows: Tensor  # int64, on the CPU; shuffled each time
+    objective: Objective = mean_cross_entropy
+    batch_size: int | None = None  # None: the recipe's
+    labels: Tensor | None = None  # of all images, int64, on their device; None: their own
+    beside: Tensor | None = (
+        None  # rows of which a batch goes beside each, over and over in one order, as `(inputs, labels)`
+    )
+    beside_size: int = 0
+
+
+Passes = Callable[[int], list[Pass]]  # of an epoch, counted from 1; always the same for the same epoch
 
 
 class Checkpoint(Protocol):
@@ -59,25 +82,28 @@ def batch_ends(n: int, batch_size: int) -> list[int]:
 def fit(
     model: nn.Module,
     images: Images,
-    rows: Tensor,
+    rows: Tensor | Passes,
     recipe: Recipe,
     draws: torch.Generator,
     what: str,
     *,
     augment: Augment | None = None,
-    objective: Objective | None = None,
+    objective: Objective = mean_cross_entropy,
+    ready: Callable[[nn.Module], Any] = nn.Module.train,
+    after_step: Callable[[nn.Module, torch.optim.Optimizer], None] | None = None,
     after_epoch: AfterEpoch | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> nn.Module:
     """Train `model` in place on these rows of `images` and return it.
 
-    rows: int64 on the CPU, reshuffled by `draws` each epoch. what: the name shown beside the progress. objective:
-    (model, inputs, labels, rows) -> (loss, logits), instead of the cross-entropy; it must not keep a state of its own.
+    rows: int64 on the CPU, reshuffled by `draws` each epoch; or the passes of each epoch. what: the name shown beside
+    the progress. objective: instead of the cross-entropy; like `after_step`, it must not keep a state of its own.
+    ready: puts the model into the mode that it is trained in. after_step: (model, optimizer), called after each step.
     checkpoint: where a training that was killed goes on, with the same bytes in the end. Raises Diverged at the end of
     an epoch whose mean loss is not finite.
     """
-    training = Training(model, images, rows, recipe, draws, what, augment, objective or mean_cross_entropy)
-    training.after_epoch, training.checkpoint = after_epoch, checkpoint
+    passes = rows if callable(rows) else lambda epoch: [Pass(rows, objective)]
+    training = Training(model, images, passes, recipe, draws, what, augment, ready, after_step, after_epoch, checkpoint)
     training.run()
     return model
 
@@ -88,24 +114,29 @@ class Training:
 
     model: nn.Module
     images: Images
-    rows: Tensor
+    passes: Passes
     recipe: Recipe
     draws: torch.Generator
     what: str
     augment: Augment | None
-    objective: Objective
-    after_epoch: AfterEpoch | None = None
-    checkpoint: Checkpoint | None = None
+    ready: Callable[[nn.Module], Any]
+    after_step: Callable[[nn.Module, torch.optim.Optimizer], None] | None
+    after_epoch: AfterEpoch | None
+    checkpoint: Checkpoint | None
     epoch: int = field(default=1, init=False)  # that is going on, counted from 1
     batches: int = field(default=0, init=False)  # of it that are done
 
     def __post_init__(self) -> None:
         self.device = self.images.device
-        self.ends = batch_ends(len(self.rows), self.recipe.batch_size)
-        self.rates = self.recipe.lr_trace(len(self.ends))
+        self.steps = [sum(map(len, map(self._ends, self.passes(e)))) for e in range(1, self.recipe.epochs + 1)]
+        self.rates = {n: self.recipe.lr_trace(n) for n in set(self.steps)}  # by the number of steps in an epoch
         self.optimizer = self.recipe.make_optimizer(self.model)
         self.seen = torch.zeros(2, device=self.device)  # summed loss and correct answers of this epoch
-        self.progress = console.Progress(self.what, self.recipe.epochs * len(self.ends), self.recipe.epochs)
+        self.images_seen = 0  # of this epoch
+        self.progress = console.Progress(self.what, sum(self.steps), self.recipe.epochs)
+
+    def _ends(self, of: Pass) -> list[int]:
+        return batch_ends(len(of.rows), of.batch_size or self.recipe.batch_size)
 
     def run(self) -> None:
         """Every epoch that is still to do."""
@@ -120,49 +151,72 @@ class Training:
     @property
     def step(self) -> int:
         """How many batches are done, of all epochs."""
-        return (self.epoch - 1) * len(self.ends) + self.batches
+        return sum(self.steps[: self.epoch - 1]) + self.batches
+
+    def rate(self, batch: int) -> float:
+        """The learning rate of a batch of this epoch, counted from 0."""
+        n = self.steps[self.epoch - 1]
+        return self.rates[n][(self.epoch - 1) * n + batch]
 
     def _one_epoch(self) -> None:
-        self.model.train()
+        self.ready(self.model)
         at_start = self.draws.get_state()
-        for inputs, targets, batch in self._inputs():
+        for objective, inputs, targets, batch, more in self._inputs():
             for group in self.optimizer.param_groups:
-                group["lr"] = self.rates[self.step]
+                group["lr"] = self.rate(self.batches)
             with pass_clock():
-                loss, logits = self.objective(self.model, inputs, targets, batch)
+                loss, logits = objective(self.model, inputs, targets, batch, *more)
             with pass_clock.backward():
                 loss.backward()
             self.optimizer.step()
+            if self.after_step:
+                self.after_step(self.model, self.optimizer)
             self.optimizer.zero_grad()
             with torch.no_grad():
                 self.seen += torch.stack([loss.detach() * len(batch), (logits.argmax(1) == targets).sum()])
             self.batches += 1
-            self.progress.step(self.epoch, self.ends[self.batches - 1], self.seen)
+            self.images_seen += len(batch)
+            self.progress.step(self.epoch, self.images_seen, self.seen)
             if self.checkpoint and self.checkpoint.due():
                 self._save(at_start)
 
-    def _inputs(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Inputs, labels and rows of the batches of this epoch still to do. All draws of an epoch come first."""
-        order = self.rows[torch.randperm(len(self.rows), generator=self.draws)]
-        order, places = order.to(self.device), order.to(self.images.indexed_on)
-        draws = None
-        if self.augment is not None:
-            draws = draw_augmentation(len(self.rows), self.augment.rotation, self.draws).to(self.device)
-        for start, end in list(pairwise([0, *self.ends]))[self.batches :]:
-            batch = order[start:end]
-            pixels = self.images.raw(places[start:end])
-            if draws is not None:
-                pixels = augmented(pixels, draws[start:end], self.augment.crop, self.augment.flip)
-            yield self.images.prepare(pixels), self.images.labels[batch], batch
+    def _inputs(self) -> Iterator[tuple[Objective, Tensor, Tensor, Tensor, list[Any]]]:
+        """Of each batch of this epoch still to do its objective, inputs, labels, rows, and the batch beside it.
+
+        All draws of a pass come before its first batch, whether that is still to do or not.
+        """
+        skip = self.batches
+        for of in self.passes(self.epoch):
+            order, ends = of.rows[torch.randperm(len(of.rows), generator=self.draws)], self._ends(of)
+            draws, beside = None, self._beside(of)
+            if self.augment is not None:
+                draws = draw_augmentation(len(of.rows), self.augment.rotation, self.draws).to(self.device)
+            order, places = order.to(self.device), order.to(self.images.indexed_on)
+            labels = self.images.labels if of.labels is None else of.labels
+            for i, (start, end) in list(enumerate(pairwise([0, *ends])))[skip:]:
+                pixels = self.images.raw(places[start:end])
+                if draws is not None:
+                    pixels = augmented(pixels, draws[start:end], self.augment.crop, self.augment.flip)
+                more = [self.images.batch(beside[i % len(beside)])] if beside else []
+                yield of.objective, self.images.prepare(pixels), labels[order[start:end]], order[start:end], more
+            skip = max(0, skip - len(ends))
+
+    def _beside(self, of: Pass) -> list[Tensor]:
+        """The batches of rows that go beside those of a pass, in their order."""
+        if of.beside is None:
+            return []
+        order = of.beside[torch.randperm(len(of.beside), generator=self.draws)]
+        ends = batch_ends(len(order), of.beside_size)
+        return [order[start:end].to(self.images.indexed_on) for start, end in pairwise([0, *ends])]
 
     def _end_epoch(self) -> None:
-        mean_loss = self.seen[0].item() / len(self.rows)
+        mean_loss = self.seen[0].item() / sum(len(of.rows) for of in self.passes(self.epoch))
         if not math.isfinite(mean_loss):
-            where = f"in epoch {self.epoch} (step {self.step}, lr {self.rates[self.step - 1]:g})"
+            where = f"in epoch {self.epoch} (step {self.step}, lr {self.rate(self.batches - 1):g})"
             raise Diverged(f"{self.what}: the loss is {mean_loss} {where}")
         if self.after_epoch is not None:
             self.after_epoch(self.epoch)
-        self.epoch, self.batches = self.epoch + 1, 0
+        self.epoch, self.batches, self.images_seen = self.epoch + 1, 0, 0
         self.seen = torch.zeros_like(self.seen)
         if self.checkpoint:
             self._save(self.draws.get_state())
@@ -176,7 +230,7 @@ class Training:
             parts[f"optimizer.{i}"] = {name: torch.as_tensor(t) for name, t in state.items() if t is not None}
         tensors = {f"{part}.{name}": t for part, of_part in parts.items() for name, t in of_part.items()}
         tensors |= {"draws": draws, "seen": self.seen}
-        self.checkpoint.save(tensors, {"epoch": self.epoch, "batches": self.batches})
+        self.checkpoint.save(tensors, {"epoch": self.epoch, "batches": self.batches, "images": self.images_seen})
 
     def _restore(self) -> None:
         """Put everything into the state that was saved, if there is one."""
@@ -198,7 +252,8 @@ class Training:
         set_global_state(_under("random.", tensors), self.device)
         if self.after_epoch:
             self.after_epoch.state.update(_under("after_epoch.", tensors))
-        self.epoch, self.batches, self.seen = state["epoch"], state["batches"], tensors["seen"].to(self.device)
+        self.epoch, self.batches, self.images_seen = state["epoch"], state["batches"], state["images"]
+        self.seen = tensors["seen"].to(self.device)
         log.info("%s: resumes in epoch %d", self.what, self.epoch)
 
 
@@ -208,12 +263,6 @@ def check_finite(model: nn.Module, what: str) -> None:
     if not torch.stack([t.isfinite().all() for t in tensors.values()]).all():
         bad = next(name for name, t in tensors.items() if not t.isfinite().all())
         raise Diverged(f"{what}: {bad} holds numbers that are not finite")
-
-
-def mean_cross_entropy(model: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The usual objective: the mean cross-entropy of a batch, and its logits."""
-    logits = model(inputs)
-    return cross_entropy(logits, labels), logits
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

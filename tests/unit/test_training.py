@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.core.seeds import generator
@@ -14,7 +15,7 @@ from ssd_bench.core.task import Images
 from ssd_bench.methods.retrain import HeadReset
 from ssd_bench.run.trained import BestTest
 from ssd_bench.train.augment import Augment, augmented, draw_augmentation
-from ssd_bench.train.loop import batch_ends, fit
+from ssd_bench.train.loop import Pass, batch_ends, fit
 from ssd_bench.train.passes import predict
 from ssd_bench.train.recipe import Recipe
 
@@ -227,3 +228,60 @@ def test_draws_are_spread_evenly():
     assert (counts - 1 / 9).abs().max() < 0.01
     assert draws[:, 3].abs().max() <= 15
     assert abs((draws[:, 2] < 0.5).float().mean() - 0.5) < 0.02
+
+
+def test_several_passes_are_one_loop_after_the_other_under_one_optimiser(net):
+    """Against the plain loop: two passes an epoch, other labels and sizes, a batch beside, and a change after a step."""
+    data, twin, seen = images(n=24), copy.deepcopy(net), []
+    first, second, beside = torch.arange(10), torch.arange(10, 24), torch.arange(5)
+    other = (data.labels + 1) % 4
+
+    def with_beside(model, inputs, labels, rows, more):
+        seen.append((rows, more[1]))
+        logits = model(inputs)
+        return cross_entropy(logits, labels) - 0.1 * cross_entropy(model(more[0]), more[1]), logits
+
+    def passes(epoch):
+        ascending = [Pass(first, batch_size=5, labels=other)] if epoch == 1 else []
+        return [*ascending, Pass(second, with_beside, 7, beside=beside, beside_size=3)]
+
+    def halve(model, optimizer):
+        with torch.no_grad():
+            model[0].weight.mul_(0.5)
+
+    recipe = Recipe.constant("sgd", 2, 64, 0.1)
+    fit(net, data, passes, recipe, torch.Generator().manual_seed(3), "x", ready=nn.Module.eval, after_step=halve)
+
+    draws, optimizer = torch.Generator().manual_seed(3), torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9)
+    twin.eval()
+
+    def step(loss):
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        halve(twin, optimizer)
+
+    for epoch in (1, 2):
+        for rows in first[torch.randperm(10, generator=draws)].split(5) if epoch == 1 else ():
+            step(cross_entropy(twin(data.batch(rows)[0]), other[rows]))
+        order, near = second[torch.randperm(14, generator=draws)], beside[torch.randperm(5, generator=draws)]
+        for rows, more in zip(order.split(7), near.split([3, 2]), strict=True):
+            (x, y), (x2, y2) = data.batch(rows), data.batch(more)
+            step(cross_entropy(twin(x), y) - 0.1 * cross_entropy(twin(x2), y2))
+    torch.testing.assert_close(net.state_dict(), twin.state_dict())
+    assert len(seen) == 4
+    assert not net.training
+
+
+def test_passes_of_which_some_are_not_in_every_epoch_follow_the_schedule_by_epochs(net):
+    rates = []
+
+    def note(model, optimizer):
+        rates.append(optimizer.param_groups[0]["lr"])
+
+    def passes(epoch):
+        return [Pass(torch.arange(16), batch_size=8), *([Pass(torch.arange(8))] if epoch == 2 else [])]
+
+    recipe = Recipe(epochs=3, batch_size=8, lr=1.0, warmup_epochs=0, milestones=[2 / 3], gamma=0.1)
+    fit(net, images(n=24), passes, recipe, torch.Generator().manual_seed(0), "x", after_step=note)
+    assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.1, 0.1, 0.1])
