@@ -231,7 +231,7 @@ def test_draws_are_spread_evenly():
 
 
 def test_several_passes_are_one_loop_after_the_other_under_one_optimiser(net):
-    """Against the plain loop: two passes an epoch, other labels and sizes, a batch beside, and a change after a step."""
+    """Against the plain loop: two passes, other labels and sizes, a batch beside, and a change after a step."""
     data, twin, seen = images(n=24), copy.deepcopy(net), []
     first, second, beside = torch.arange(10), torch.arange(10, 24), torch.arange(5)
     other = (data.labels + 1) % 4
@@ -285,3 +285,42 @@ def test_passes_of_which_some_are_not_in_every_epoch_follow_the_schedule_by_epoc
     recipe = Recipe(epochs=3, batch_size=8, lr=1.0, warmup_epochs=0, milestones=[2 / 3], gamma=0.1)
     fit(net, images(n=24), passes, recipe, torch.Generator().manual_seed(0), "x", after_step=note)
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.1, 0.1, 0.1])
+
+
+class InMemory:
+    """A checkpoint after every step; `stop` of them end the training."""
+
+    def __init__(self, kept=None, stop=math.inf):
+        self.kept, self.left = kept, stop
+
+    def due(self):
+        return True
+
+    def save(self, tensors, state):
+        self.kept = {name: t.detach().clone() for name, t in tensors.items()}, state
+        self.left -= 1
+        if self.left <= 0:
+            raise KeyboardInterrupt
+
+    def restore(self):
+        return self.kept
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 6, 9])
+def test_several_passes_go_on_wherever_they_were_stopped(net, stop):
+    data, other = images(n=24), copy.deepcopy(net)
+
+    def passes(epoch):
+        drawn = torch.randint(4, (24,), generator=torch.Generator().manual_seed(epoch))
+        return [Pass(torch.arange(10), batch_size=5, labels=drawn), Pass(torch.arange(10, 24), batch_size=7)]
+
+    def train(model, checkpoint):
+        draws, recipe = torch.Generator().manual_seed(3), Recipe.constant("sgd", 2, 64, 0.1)
+        return fit(model, data, passes, recipe, draws, "x", augment=Augment(crop=1), checkpoint=checkpoint)
+
+    whole, stopped = copy.deepcopy(net), InMemory(stop=stop)
+    train(whole, InMemory())
+    with pytest.raises(KeyboardInterrupt):
+        train(net, stopped)
+    train(other, InMemory(stopped.kept))
+    assert torch.equal(weights(other), weights(whole))
