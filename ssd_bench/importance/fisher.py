@@ -10,11 +10,18 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.core.errors import Diverged, check_choice
-from ssd_bench.importance.per_sample import PerSample, zero_sums
+from ssd_bench.importance.per_sample import Losses, PerSample, cross_entropies, zero_sums
 from ssd_bench.train.passes import eval_mode, pass_clock
 
 ESTIMATORS = ("batch_mean", "per_sample")
 VERSION = 2  # part of the address of what is kept: raised when the numbers change by more than rounding
+
+
+LOSSES: dict[str, tuple[Losses, str]] = {  # what is differentiated, and what is made of the gradient
+    "loss": (cross_entropies, "square"),
+    "output_sq": (lambda logits, labels: logits.square().sum(1), "abs"),
+    "output": (lambda logits, labels: torch.linalg.vector_norm(logits, dim=1), "abs"),
+}
 
 
 def diagonal_fisher(
@@ -29,9 +36,23 @@ def diagonal_fisher(
     The model is put in eval mode and left as it was found. Raises ConfigError for an unknown estimator, ValueError
     without samples, Diverged when an importance is not finite.
     """
+    return sensitivity(model, batches, estimator)
+
+
+def sensitivity(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], estimator: str = "batch_mean", of: str = "loss"
+) -> dict[str, Tensor]:
+    """The same of other functions of the output than the loss, which need no labels.
+
+    of: "loss" (squared gradients of the cross-entropy), "output_sq" (absolute gradients of the squared norm of the
+    logits; LFSSD, arXiv 2402.19308) or "output" (of their norm). Errors as `diagonal_fisher`.
+    """
     check_choice("estimator", estimator, ESTIMATORS)
+    check_choice("of", of, LOSSES)
     total = zero_sums(model.named_parameters())
-    add = partial(_add_batch_mean, model, total) if estimator == "batch_mean" else PerSample(model, total).add
+    losses, size = LOSSES[of]
+    of_samples = PerSample(model, total, losses, size).add
+    add = partial(_add_batch_mean, model, total, losses, size) if estimator == "batch_mean" else of_samples
     count = 0
     with eval_mode(model), torch.enable_grad():
         for inputs, labels in batches:
@@ -47,11 +68,18 @@ def diagonal_fisher(
     return total
 
 
-def _add_batch_mean(model: nn.Module, total: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> None:
+def _add_batch_mean(
+    model: nn.Module, total: dict[str, Tensor], losses: Losses, size: str, inputs: Tensor, labels: Tensor
+) -> None:
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not parameters:
         return
-    loss = cross_entropy(model(inputs), labels)
+    logits = model(inputs)
+    loss = cross_entropy(logits, labels) if losses is cross_entropies else losses(logits, labels).mean()
     gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     used = [(total[name], g) for name, g in zip(parameters, gradients, strict=True) if g is not None]
-    torch._foreach_addcmul_([t for t, _ in used], [g for _, g in used], [g for _, g in used])
+    sums, gradients = [t for t, _ in used], [g for _, g in used]
+    if size == "abs":
+        torch._foreach_add_(sums, torch._foreach_abs(gradients))
+    else:
+        torch._foreach_addcmul_(sums, gradients, gradients)

@@ -21,10 +21,18 @@ CACHE_BYTES = {"cpu": 2**21}  # what `_squares` may hold per step: near a core's
 DEVICE_BYTES = 2**28  # the same on any other device, where large products pay
 
 Squares = dict[str, Tensor]  # by the name of a module's own parameter: sum over samples of squared gradients
+Losses = Callable[[Tensor, Tensor], Tensor]  # (logits n x classes, labels n) -> n
+
+
+def cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropy of each sample: n."""
+    return cross_entropy(logits, labels, reduction="none")
 
 
 class PerSample:
     """Adds up squared per-sample gradients of one model, batch by batch, in `total` (by name of every parameter).
+
+    losses: (logits, labels) -> n, whose gradients they are. size: "square", or "abs" to add up absolute values.
 
     The gradient of a linear, convolution or normalisation layer's weights for one sample is a product of what went in
     and of the gradient of what came out, so that one backward pass for the batch yields those of all samples. Layers
@@ -36,15 +44,17 @@ class PerSample:
     whole model goes the general way.
     """
 
-    def __init__(self, model: nn.Module, total: dict[str, Tensor]) -> None:
-        self.model, self.total = model, total
+    def __init__(
+        self, model: nn.Module, total: dict[str, Tensor], losses: Losses = cross_entropies, size: str = "square"
+    ) -> None:
+        self.model, self.total, self.losses, self.size = model, total, losses, size
         self._trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._general: set[str] = set()  # once there, for good: in a later batch the dimensions may agree by chance
         self._mapped = True  # the general way; False where PyTorch cannot map a layer over samples
         self._checked = 0  # samples: a single one does not show whether gradients of several are mixed
 
     def add(self, inputs: Tensor, labels: Tensor, weights: Tensor | None = None) -> None:
-        """Add sum_n sum_k weights[n, k] (gradient of the cross-entropy of sample n with label labels[n, k])^2.
+        """Add sum_n sum_k weights[n, k] (gradient of the loss of sample n with label labels[n, k])^2.
 
         inputs: n x ...; labels: n, or n x k for k labels a sample; weights: as labels, at least 0, default 1. The
         model must be in eval mode, so that no sample's output depends on another's.
@@ -52,7 +62,9 @@ class PerSample:
         if not self._trainable:
             return
         labels = labels[:, None] if labels.ndim == 1 else labels
-        scale = torch.ones(labels.shape, device=labels.device) if weights is None else weights.view_as(labels).sqrt()
+        scale = torch.ones(labels.shape, device=labels.device)
+        if weights is not None:
+            scale = weights.view_as(labels) if self.size == "abs" else weights.view_as(labels).sqrt()
         if min(2, len(labels)) > self._checked:
             self._check(inputs)
         self._general |= self._add_fast(inputs, labels, scale, self.total)
@@ -64,14 +76,35 @@ class PerSample:
         """Add the squares of these parameters; n labels and factors."""
         if self._mapped:
             try:
-                return _add_mapped(self.model, rest, inputs, labels, scale, self.total)
+                return self._add_mapped(rest, inputs, labels, scale)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as e:  # from the first samples: nothing has been added
                 why = " ".join(str(e).split())
                 log.info("per-sample gradients: PyTorch cannot map this model over samples (%s); one by one", why)
                 self._mapped = False
-        return _add_one_by_one(self.model, rest, inputs, labels, scale, self.total)
+        return self._add_one_by_one(rest, inputs, labels, scale)
+
+    def _add_one_by_one(self, rest: dict[str, Tensor], inputs: Tensor, labels: Tensor, scale: Tensor) -> None:
+        for x, y, s in zip(inputs.split(1), labels.split(1), scale.tolist(), strict=True):
+            with torch.enable_grad():
+                loss = self.losses(self.model(x), y).sum()
+            gradients = torch.autograd.grad(loss, list(rest.values()), allow_unused=True)
+            for name, g in zip(rest, gradients, strict=True):
+                if g is not None:
+                    self.total[name] += _sized(s * g.to(_wide(g)), self.size)
+
+    def _add_mapped(self, rest: dict[str, Tensor], inputs: Tensor, labels: Tensor, scale: Tensor) -> None:
+        def loss(values: dict[str, Tensor], x: Tensor, y: Tensor, s: Tensor) -> Tensor:
+            return s * self.losses(functional_call(self.model, values, (x[None],)), y[None]).sum()
+
+        values = {name: p.detach() for name, p in rest.items()}
+        gradients_of = vmap(grad(loss), in_dims=(None, 0, 0, 0))
+        bytes_each = sum(p.numel() * p.element_size() for p in values.values())
+        chunk = max(1, min(CHUNK, GRADIENT_BYTES // bytes_each))
+        for x, y, s in zip(*(t.detach().split(chunk) for t in (inputs, labels, scale)), strict=True):
+            for name, g in gradients_of(values, x, y, s).items():
+                self.total[name] += _sized(g.to(_wide(g)), self.size).sum(0)  # not in place: gradients may share memory
 
     def _add_fast(
         self, inputs: Tensor, labels: Tensor, scale: Tensor, total: dict[str, Tensor], sparse: bool = False
@@ -80,13 +113,13 @@ class PerSample:
         names = {id(p): name for name, p in self._trainable.items() if name not in self._general}
         if not names:
             return set()
-        with _recorded(self.model, names, len(labels), total, sparse) as handled, torch.enable_grad():
+        with _recorded(self.model, names, len(labels), total, sparse, self.size) as handled, torch.enable_grad():
             if inputs.is_floating_point():  # else the parameters' own gradients are worked out as well
                 inputs = inputs.detach().requires_grad_()
             leaves = [inputs] if inputs.requires_grad else list(self._trainable.values())
             logits = self.model(inputs)
             for k in range(labels.shape[1]):
-                loss = (scale[:, k] * cross_entropy(logits, labels[:, k], reduction="none")).sum()
+                loss = (scale[:, k] * self.losses(logits, labels[:, k])).sum()
                 torch.autograd.grad(loss, leaves, retain_graph=k + 1 < labels.shape[1], allow_unused=True)
         return set(names.values()) - handled
 
@@ -100,18 +133,19 @@ class PerSample:
         with torch.enable_grad():
             logits = self.model(pair)
             label = logits.detach().softmax(1).sum(0).argmin()
-            losses = cross_entropy(logits, label.expand(len(pair)), reduction="none")
+            losses = self.losses(logits, label.expand(len(pair)))
         true, fast = (zero_sums(self._trainable.items()) for _ in range(2))
         for loss in losses:
             gradients = torch.autograd.grad(loss, list(self._trainable.values()), retain_graph=True, allow_unused=True)
             for squares, g in zip(true.values(), gradients, strict=True):
                 if g is not None:
-                    squares += g.to(squares.dtype).square()
+                    squares += _sized(g.to(squares.dtype), self.size)
         scale = torch.zeros(len(inputs), 1, device=label.device)
         scale[[0, -1]] = 1
         self._general |= self._add_fast(inputs, label.expand(len(inputs), 1), scale, fast, sparse=True)
         self._checked = len(pair)
-        wrong = _differing({name: (fast[name], true[name]) for name in fast if name not in self._general}, _eps(logits))
+        both = {name: (fast[name], true[name]) for name in fast if name not in self._general}
+        wrong = _differing(both, _eps(logits), self.size)
         if wrong:
             self._general.update(self._trainable)
             more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
@@ -139,15 +173,20 @@ def _eps(logits: Tensor) -> float:
     return max(torch.finfo(dtype).eps for dtype in (low, logits.dtype))
 
 
-def _differing(sums: dict[str, tuple[Tensor, Tensor]], eps: float) -> list[str]:
-    """Names of the pairs of sums of squares that differ by more than rounding. Sums that are not finite do not count.
+def _sized(t: Tensor, size: str) -> Tensor:
+    """The squares or the absolute values of a tensor."""
+    return t.abs() if size == "abs" else t.square()
 
-    Compared are their square roots, which are of a gradient's size: a gradient that cancels to nothing (such as that
-    of the keys' bias in attention) is rounding noise, small against the others.
+
+def _differing(sums: dict[str, tuple[Tensor, Tensor]], eps: float, size: str) -> list[str]:
+    """Names of the pairs of sums that differ by more than rounding. Sums that are not finite do not count.
+
+    Of squares the square roots are compared, which are of a gradient's size: a gradient that cancels to nothing (such
+    as that of the keys' bias in attention) is rounding noise, small against the others.
     """
     if not sums:
         return []
-    roots = [(fast.sqrt(), true.sqrt()) for fast, true in sums.values()]
+    roots = list(sums.values()) if size == "abs" else [(fast.sqrt(), true.sqrt()) for fast, true in sums.values()]
     off = torch.stack([(fast - true).norm().double() for fast, true in roots])
     size = torch.stack([true.norm().double() for _, true in roots])
     share = torch.tensor([true.numel() for _, true in roots], dtype=torch.float64, device=size.device).sqrt()
@@ -158,7 +197,7 @@ def _differing(sums: dict[str, tuple[Tensor, Tensor]], eps: float) -> list[str]:
 
 @contextmanager
 def _recorded(
-    model: nn.Module, names: dict[int, str], n: int, total: dict[str, Tensor], sparse: bool
+    model: nn.Module, names: dict[int, str], n: int, total: dict[str, Tensor], sparse: bool, size: str
 ) -> Iterator[set[str]]:
     """While it lasts, a forward pass over n samples readies the layers whose squares the backward pass then adds.
 
@@ -184,7 +223,7 @@ def _recorded(
             rows = gradient.flatten(1).any(1) if sparse else slice(None)
             with torch.no_grad(), torch.autocast(seen.device.type, enabled=False):
                 wide = (t[rows].to(_wide(t)) for t in (seen, gradient))
-                for name, squares in rule(owner, *wide).items():
+                for name, squares in rule(owner, *wide, size).items():
                     if name in own:
                         total[own[name]] += squares
 
@@ -221,33 +260,34 @@ def _rule(module: nn.Module) -> Callable[..., Squares] | None:
     return None
 
 
-def _tokens(module: nn.Module, seen: Tensor, gradient: Tensor) -> Squares:
+def _tokens(module: nn.Module, seen: Tensor, gradient: Tensor, size: str) -> Squares:
     """Class token, register tokens and position embedding of timm's VisionTransformer.
 
     Each is put before the tokens of every sample or added to them, so its gradient is theirs; `gradient` is that of
     `pos_drop`, which comes next and does nothing in eval mode.
     """
-    squares = gradient.square().sum(0, keepdim=True)
+    squares = _sized(gradient, size).sum(0, keepdim=True)
     prefix = module.num_prefix_tokens
     first = prefix - module.num_reg_tokens
     placed = squares[:, prefix:] if module.no_embed_class else squares
     return {"cls_token": squares[:, :first], "reg_token": squares[:, first:prefix], "pos_embed": placed}
 
 
-def _linear(module: nn.Linear, seen: Tensor, gradient: Tensor) -> Squares:
+def _linear(module: nn.Linear, seen: Tensor, gradient: Tensor, size: str) -> Squares:
     if seen.ndim == 2:
-        return {"weight": gradient.square().T @ seen.square(), "bias": gradient.square().sum(0)}
+        sizes = _sized(gradient, size)
+        return {"weight": sizes.T @ _sized(seen, size), "bias": sizes.sum(0)}
     seen, gradient = seen.flatten(1, -2), gradient.flatten(1, -2)  # n x tokens x features
-    return {"weight": _squares(gradient, seen, lambda x: x), "bias": gradient.sum(1).square().sum(0)}
+    return {"weight": _sums(gradient, seen, lambda x: x, size), "bias": _sized(gradient.sum(1), size).sum(0)}
 
 
-def _convolution(module: nn.Conv2d, seen: Tensor, gradient: Tensor) -> Squares:
+def _convolution(module: nn.Conv2d, seen: Tensor, gradient: Tensor, size: str) -> Squares:
     gradient = gradient.permute(0, 2, 3, 1).flatten(1, 2)  # n x places x channels out; a view in channels-last
     out, into, high, wide = module.weight.shape
-    squares = _squares(gradient, seen, partial(_patches, module), high * wide * into * gradient.shape[1])
+    squares = _sums(gradient, seen, partial(_patches, module), size, high * wide * into * gradient.shape[1])
     return {
         "weight": squares.view(out, high, wide, into).permute(0, 3, 1, 2),
-        "bias": gradient.sum(1).square().sum(0),
+        "bias": _sized(gradient.sum(1), size).sum(0),
     }
 
 
@@ -264,57 +304,32 @@ def _patches(module: nn.Conv2d, seen: Tensor) -> Tensor:
     return patches.permute(0, 1, 2, 4, 5, 3).flatten(3).flatten(1, 2)
 
 
-def _squares(gradient: Tensor, seen: Tensor, prepare: Callable[[Tensor], Tensor], size: int = 0) -> Tensor:
+def _sums(gradient: Tensor, seen: Tensor, prepare: Callable[[Tensor], Tensor], size: str, made: int = 0) -> Tensor:
     """Sum over samples of (gradient_n^T prepare(seen)_n)^2, in steps that fit the cache: that is worth a third.
 
-    gradient: n x places x out; prepare(seen): n x places x in. size: numbers that prepare makes of a sample.
+    gradient: n x places x out; prepare(seen): n x places x in. made: numbers that prepare makes of a sample.
     """
     one = prepare(seen[:1])
     total = torch.zeros(gradient.shape[2], one.shape[2], device=gradient.device, dtype=gradient.dtype)
-    numbers = size + total.numel()
+    numbers = made + total.numel()
     budget = CACHE_BYTES.get(gradient.device.type, DEVICE_BYTES)
     step = max(4, budget // (numbers * gradient.element_size()))
     for g, s in zip(gradient.split(step), seen.split(step), strict=True):
-        total += (g.transpose(1, 2) @ prepare(s)).square_().sum(0)
+        product = g.transpose(1, 2) @ prepare(s)
+        total += (product.abs_() if size == "abs" else product.square_()).sum(0)
     return total
 
 
-def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, seen: Tensor, gradient: Tensor) -> Squares:
+def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, seen: Tensor, gradient: Tensor, size: str) -> Squares:
     places = list(range(2, seen.ndim))
     of_bias = gradient.sum(places) if places else gradient
     with_input = (gradient * seen).sum(places) if places else gradient * seen
     of_weight = (with_input - of_bias * module.running_mean) * (module.running_var + module.eps).rsqrt()
-    return {"weight": of_weight.square().sum(0), "bias": of_bias.square().sum(0)}
+    return {"weight": _sized(of_weight, size).sum(0), "bias": _sized(of_bias, size).sum(0)}
 
 
-def _layer_norm(module: nn.LayerNorm, seen: Tensor, gradient: Tensor) -> Squares:
+def _layer_norm(module: nn.LayerNorm, seen: Tensor, gradient: Tensor, size: str) -> Squares:
     normalised = nn.functional.layer_norm(seen, module.normalized_shape, eps=module.eps)
     gradient, normalised = (t.reshape(len(t), -1, t.shape[-1]) for t in (gradient, normalised))
-    return {"weight": (gradient * normalised).sum(1).square().sum(0), "bias": gradient.sum(1).square().sum(0)}
-
-
-def _add_one_by_one(
-    model: nn.Module, parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, scale: Tensor, total: Squares
-) -> None:
-    for x, y, s in zip(inputs.split(1), labels.split(1), scale.tolist(), strict=True):
-        with torch.enable_grad():
-            loss = cross_entropy(model(x), y)
-        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-        for name, g in zip(parameters, gradients, strict=True):
-            if g is not None:
-                total[name] += (s * g.to(_wide(g))).square()
-
-
-def _add_mapped(
-    model: nn.Module, parameters: dict[str, Tensor], inputs: Tensor, labels: Tensor, scale: Tensor, total: Squares
-) -> None:
-    def loss(values: dict[str, Tensor], x: Tensor, y: Tensor, s: Tensor) -> Tensor:
-        return s * cross_entropy(functional_call(model, values, (x[None],)), y[None])
-
-    values = {name: p.detach() for name, p in parameters.items()}
-    gradients_of = vmap(grad(loss), in_dims=(None, 0, 0, 0))
-    bytes_each = sum(p.numel() * p.element_size() for p in values.values())
-    chunk = max(1, min(CHUNK, GRADIENT_BYTES // bytes_each))
-    for x, y, s in zip(*(t.detach().split(chunk) for t in (inputs, labels, scale)), strict=True):
-        for name, g in gradients_of(values, x, y, s).items():
-            total[name] += g.to(_wide(g)).square().sum(0)  # not in place: two gradients may share memory
+    of_weight, of_bias = (gradient * normalised).sum(1), gradient.sum(1)
+    return {"weight": _sized(of_weight, size).sum(0), "bias": _sized(of_bias, size).sum(0)}

@@ -221,7 +221,7 @@ def test_equal_to_one_backward_pass_a_sample(case):
 def test_only_what_needs_it_goes_the_general_way(case, general, monkeypatch):
     net, inputs, labels, _ = case
     seen = set()
-    monkeypatch.setattr(per_sample, "_add_mapped", lambda model, parameters, *rest: seen.update(parameters))
+    monkeypatch.setattr(PerSample, "_add_mapped", lambda self, rest, *_: seen.update(rest))
     PerSample(net, zeros(net)).add(inputs, labels[:, 0])
     assert seen == general
 
@@ -311,7 +311,7 @@ def test_the_check_is_made_once(case):
         calls.clear()
         sums = PerSample(net, zeros(net))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(per_sample, "_add_mapped", lambda *_: None)
+            patch.setattr(PerSample, "_add_mapped", lambda *_: None)
             for _ in range(batches):
                 sums.add(inputs, torch.zeros(7, dtype=torch.int64))
         handle.remove()

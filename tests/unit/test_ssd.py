@@ -168,12 +168,12 @@ def test_the_bound_is_given_where_it_holds_alone(split):
 
 def test_warnings_name_what_went_wrong(split, caplog):
     caplog.set_level(logging.WARNING)
-    SSD(order="shuffled")._warn(split, selected=0, bound=10)
+    SSD(order="shuffled")._warn(split, 0, 10, bound=10)
     assert "shrinks I_D" in caplog.text
     assert "selected nothing" in caplog.text
     caplog.clear()
-    SSD(alpha=12)._warn(split, selected=3, bound=10)
+    SSD()._warn(split, 3, 12, bound=10)
     assert "cannot exceed" in caplog.text
     caplog.clear()
-    SSD(alpha=3)._warn(split, selected=3, bound=10)
+    SSD()._warn(split, 3, 3, bound=10)
     assert not caplog.records

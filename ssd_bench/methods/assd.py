@@ -1,0 +1,50 @@
+"""SSD that finds its own alpha: adaptive SSD (Schoepf, Foster and Brintrup 2024, arXiv 2402.10098)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from ssd_bench.core.about import About
+from ssd_bench.core.task import Context, Split
+from ssd_bench.methods.dampening import Dampening
+
+
+@dataclass(frozen=True)
+class ASSD(Dampening):
+    """alpha is the percentile 100 - ln(1 + 100 |D_f| / |D|) of the ratios I_f / I_D of all parameters together.
+
+    Entries of which the reference has an importance of 0 are left out of the percentile, and dampened all the same.
+    """
+
+    columns: ClassVar[dict[str, About]] = {
+        **Dampening.columns,
+        "alpha": About(heading="alpha", decimals=2, table="none"),
+    }
+
+    def threshold(
+        self, full: Mapping[str, Tensor], forget: Mapping[str, Tensor], data: Split, context: Context
+    ) -> float:
+        """The alpha that suits the share of D_f."""
+        share = len(data.forget) / len(data.rows)
+        percentile = 100 - np.log1p(100 * share)
+        alpha, beyond = percentile_of_ratios(full, forget, percentile)
+        context.details.update(alpha=alpha, percentile=float(percentile), beyond=beyond)
+        return alpha
+
+
+def percentile_of_ratios(
+    full: Mapping[str, Tensor], forget: Mapping[str, Tensor], percentile: float
+) -> tuple[float, int]:
+    """This percentile of I_f / I_ref over all entries where it is finite, and how many have I_ref = 0 < I_f.
+
+    Linear between order statistics; in float64 on the CPU, since `torch.quantile` takes 2^24 entries at most.
+    """
+    top, bottom = (np.concatenate([t.double().cpu().numpy().ravel() for t in of.values()]) for of in (forget, full))
+    finite = bottom > 0
+    ratios = top[finite] / bottom[finite]
+    return float(np.percentile(ratios, percentile)), int((top[~finite] > 0).sum())
