@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ssd_bench.core.dataset import Dataset, Part, fingerprint
 from ssd_bench.core.errors import ConfigError, check_choice
@@ -106,11 +107,18 @@ def held_out(dataset: Dataset, share: float, seed: int | None) -> Dataset:
     """The same data set with `share` of each class's training images as its test set; the test images stay unseen."""
     part = dataset.train
     counts = torch.bincount(part.fine, minlength=len(dataset.fine_names))
-    order = torch.randperm(len(part.fine), generator=generator(seed or 0, "holdout"))
-    by_class = order[part.fine[order].argsort(stable=True)]
-    starts = (counts.cumsum(0) - counts)[part.fine[by_class]]
-    chosen = by_class[(torch.arange(len(by_class)) - starts) < (counts[part.fine[by_class]] * share).round()]
-    is_test = torch.zeros(len(part.fine), dtype=torch.bool)
-    is_test[chosen] = True
+    is_test = drawn_from_each(part.fine, (counts * share).round(), generator(seed or 0, "holdout"))
     train, test = part.rows(~is_test), part.rows(is_test)
     return replace(dataset, train=train, test=test, fingerprint=fingerprint(train, test))
+
+
+def drawn_from_each(fine: Tensor, wanted: Tensor, draws: torch.Generator) -> Tensor:
+    """A mask of as many images of each class as `wanted` says. fine: the class of each image."""
+    counts = torch.bincount(fine, minlength=len(wanted))
+    order = torch.randperm(len(fine), generator=draws)
+    by_class = order[fine[order].argsort(stable=True)]
+    starts = (counts.cumsum(0) - counts)[fine[by_class]]
+    chosen = by_class[(torch.arange(len(by_class)) - starts) < wanted[fine[by_class]]]
+    mask = torch.zeros(len(fine), dtype=torch.bool)
+    mask[chosen] = True
+    return mask
