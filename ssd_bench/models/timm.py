@@ -84,7 +84,8 @@ class Timm:
 def _check_name(architecture: str) -> None:
     import timm
 
-    check_choice("architecture", architecture, [*timm.list_models(), *timm.list_pretrained()])
+    with_tag = "." in architecture  # the name of published weights
+    check_choice("architecture", architecture, timm.list_pretrained() if with_tag else timm.list_models())
 
 
 def _name_of_head(model: nn.Module, architecture: str) -> str:
