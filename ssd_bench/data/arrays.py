@@ -20,6 +20,7 @@ from torch import Tensor
 from ssd_bench.core import console
 from ssd_bench.core.dataset import Dataset, Part
 from ssd_bench.core.errors import ConfigError
+from ssd_bench.data.listing import printable
 from ssd_bench.data.mapped import Pile, about_parts, kept, parts_of
 from ssd_bench.data.source import DataSettings, remembered
 
@@ -197,6 +198,8 @@ def _texts(name: str, few: dict[str, np.ndarray], n: int) -> tuple[str, ...]:
     values = few.get(name, np.arange(n).astype(str))
     if values.dtype.kind != "U" or values.shape != (n,) or len(set(values.tolist())) < n:
         raise ValueError(f"{name} must be {n} different texts (an array of type str)")
+    if wrong := [printable(text) for text in values.tolist() if not text or printable(text) != text]:
+        raise ValueError(f"{name}: '{wrong[0]}' is no printable text")
     return tuple(values.tolist())
 
 

@@ -58,7 +58,7 @@ def test_a_folder_of_a_stranger(command, tmp_path):
     row = command(*given, "scenario.target=Ana de Armas").row
     assert (row["task"]["target"], row["task"]["n_forget"]) == ("Ana de Armas", 6)
     assert row["classes"] == sorted(ODD)
-    for target, name in (("'Müller'", "Müller"), ("'one, two'", "one, two"), ("'[/bold]'", "[bold]"), (1, ".dot")):
+    for target, name in (("'Müller'", "Müller"), ("'one, two'", "one, two"), ("'[bold]'", "[bold]"), (1, ".dot")):
         ended = command(*given, "method=original", f"scenario.target={target}")
         assert ended.row["task"]["target"] == name, ended.err
         assert f"forget {name}" in ended.out

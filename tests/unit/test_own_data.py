@@ -417,6 +417,7 @@ OBJECTS = np.array([print, print], dtype=object)
         ({"class_names": np.array(["a", "b"])}, "y_train goes from 0 to 2; allowed: 0 to 1"),
         ({"class_names": np.array(["a", "b", "b"])}, "3 different texts"),
         ({"class_names": np.array([1, 2, 3])}, "3 different texts"),
+        ({"class_names": np.array(["a", "b", "c\nd"])}, r"class_names: 'c\\nd' is no printable text"),
         ({"coarse_of": np.array([0, 2, 0])}, "coarse_of must hold"),
         ({"coarse_names": np.array(["a", "b"])}, "coarse_names needs coarse_of"),
     ],
