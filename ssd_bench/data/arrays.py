@@ -51,14 +51,13 @@ class Arrays(DataSettings):
             raise ValueError(f"max_bytes must be at least 1, got {self.max_bytes}")
 
     def load_all(self) -> Dataset:
-        path = Path(self.file).expanduser().absolute()
         try:
-            return _load(path, self.max_bytes)
+            return _load(Path(self.file).expanduser().absolute(), self.max_bytes)
         except ValueError as e:
-            raise ConfigError(f"data.file={path}: {e}") from e
+            raise ConfigError(f"data.file={self.file}: {e}") from e
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as e:
             said = " ".join(str(e).split()) or type(e).__name__
-            raise ConfigError(f"data.file={path} is no .npz that can be read ({said})") from e
+            raise ConfigError(f"data.file={self.file} is no .npz that can be read ({said})") from e
 
 
 @remembered(2)

@@ -61,12 +61,12 @@ class Folder(DataSettings):
             raise ValueError(f"max_pixels must be from 1 to {MOST_PIXELS}, got {self.max_pixels}")
 
     def load_all(self) -> Dataset:
-        root = Path(self.root).expanduser().absolute()
         pictures = Pictures(self.side, self.channels, self.fit, self.max_pixels)
         try:
+            root = Path(self.root).expanduser().absolute()
             dataset, unreadable = _load(root, pictures, tuple(self.exclude), self.test_share, self.split_seed)
-        except OSError as e:
-            raise ConfigError(f"data.root={root} cannot be used: {e}") from e
+        except (OSError, RuntimeError) as e:  # RuntimeError: of ~somebody, who is unknown
+            raise ConfigError(f"data.root={self.root} cannot be used: {e}") from e
         if unreadable and not self.skip_unreadable:
             raise ConfigError(
                 f"data.root={root}: {_counted(unreadable)}; replace or remove them, or leave them out with "
@@ -152,14 +152,17 @@ def _report(root: Path, found: dict[str, Found]) -> None:
 
 def _hash_files(root: Path, files: Files) -> dict[str, str]:
     """sha256 over the names, classes and contents of each part. A copy, or a date that changes, changes nothing."""
-    hashes = {}
+    hashes, seen = {}, {}
     with console.counting("reading the images", sum(len(names) for names, _ in files.values())) as more:
         for part, (names, fine) in files.items():
             contents = []
             for block in hashed([root / name for name in names]):
                 contents += block
                 more(len(block))
+            seen[part] = set(contents)
             hashes[part] = digest([list(triple) for triple in zip(names, fine.tolist(), contents, strict=True)])
+    if both := len(seen["train"] & seen["test"] - {""}):
+        log.warning("data.root=%s: %d test images are training images, too (the same files)", root, both)
     return hashes
 
 

@@ -60,6 +60,8 @@ def find_parts(root: Path, exclude: list[str]) -> dict[str, Found]:
     parts = {}
     for part, top in folders.items():
         parts[part] = Found()
+        if not (root / top).resolve().is_relative_to(root.resolve()):
+            raise ConfigError(f"data.root={root}: refused: {top} (a link that leads out of the folder); remove it")
         _scan(parts[part], root, root.resolve(), top, (), frozenset(exclude))
     if refused := [name for found in parts.values() for name in found.refused]:
         raise ConfigError(f"data.root={root}: refused: {some(refused)}; remove or rename them")

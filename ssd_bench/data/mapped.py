@@ -19,6 +19,7 @@ from ssd_bench.core.errors import ConfigError
 from ssd_bench.store.artefacts import Artefact, Store, forget_recent
 
 CHUNK = 1024  # images that are looked at together
+MANY_BYTES = 1 << 28  # CIFAR's images are fewer
 
 
 class Pile:
@@ -58,6 +59,18 @@ def _folder() -> Path:
             return cache
     except OSError:
         return Path(tempfile.gettempdir())
+
+
+def rows(part: Part, keep: Tensor) -> Part:
+    """Those rows of a part (indices or a mask), in memory where they are few and mapped where they are many."""
+    keep = keep.nonzero().flatten() if keep.dtype == torch.bool else keep
+    shape = part.pixels.shape[1:]
+    if len(keep) * math.prod(shape) < MANY_BYTES:
+        return part.rows(keep)
+    pile = Pile(tuple(shape))
+    for chunk in keep.split(CHUNK):
+        pile.add(part.pixels[chunk].numpy())
+    return Part(pile.tensor(), part.fine[keep])
 
 
 def kept(key: Any, make: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]) -> Artefact:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ssd_bench.core.dataset import Dataset, Part, fingerprint
 from ssd_bench.core.errors import ConfigError, check_choice
 from ssd_bench.core.seeds import generator
+from ssd_bench.data.mapped import rows
 from ssd_bench.train.augment import Augment
 
 
@@ -100,7 +101,7 @@ def subset(part: Part, per_class: int | None, seed: int | None, dataset: Dataset
     by_class = order[part.fine[order].argsort(stable=True)]  # classes together, the order above inside each
     starts = counts.cumsum(0) - counts
     keep = by_class[(starts[:, None] + torch.arange(per_class)).flatten()]
-    return part.rows(keep.sort().values)
+    return rows(part, keep.sort().values)
 
 
 def held_out(dataset: Dataset, share: float, seed: int | None) -> Dataset:
@@ -108,7 +109,7 @@ def held_out(dataset: Dataset, share: float, seed: int | None) -> Dataset:
     part = dataset.train
     counts = torch.bincount(part.fine, minlength=len(dataset.fine_names))
     is_test = drawn_from_each(part.fine, (counts * share).round(), generator(seed or 0, "holdout"))
-    train, test = part.rows(~is_test), part.rows(is_test)
+    train, test = rows(part, ~is_test), rows(part, is_test)
     return replace(dataset, train=train, test=test, fingerprint=fingerprint(train, test))
 
 

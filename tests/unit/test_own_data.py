@@ -2,6 +2,7 @@
 
 import io
 import os
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -256,6 +257,53 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch, side, sa
             folder(root, skip_unreadable=skip).load()
 
 
+@pytest.mark.parametrize("kind", ["folder", "arrays"])
+def test_images_are_never_in_memory_all_at_once(tmp_path, monkeypatch, kind):
+    n, size = 400, 3 * 64 * 64
+    for module in ("pictures", "arrays"):
+        monkeypatch.setattr(f"ssd_bench.data.{module}.BLOCK_BYTES", 10 * size)
+    if kind == "folder":
+        settings = folder(classes(tmp_path / "set", n=n // 2, parts=("train/", "test/"), size=(64, 64)), side=64)
+    else:
+        x, y = noise(0, n, 64, 64, 3), np.arange(n) % 3
+        archive(tmp_path / "a.npz", np.savez_compressed, x_train=x, y_train=y, x_test=x, y_test=y)
+        settings = Arrays(file=str(tmp_path / "a.npz"))
+    Image.init()  # the code of the decoders is no image
+    tracemalloc.start()
+    try:
+        data = settings.load()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert data.train.pixels.numel() == n * size
+    assert peak < n * size / 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not list what is mapped")
+def test_many_rows_are_mapped_and_the_same_as_few(tmp_path, monkeypatch):
+    root = classes(tmp_path / "set")
+    few = [folder(root, **settings).load() for settings in ({"holdout": 0.4}, {"train_per_class": 2})]
+    assert not any("tmp" in str(mapped(data.train.pixels)) for data in few)
+    monkeypatch.setattr("ssd_bench.data.mapped.MANY_BYTES", 1)
+    monkeypatch.setattr("ssd_bench.data.mapped.CHUNK", 3)
+    many = [folder(root, **settings).load() for settings in ({"holdout": 0.4}, {"train_per_class": 2})]
+    assert [data.fingerprint for data in many] == [data.fingerprint for data in few]
+    assert all("tmp" in str(mapped(data.train.pixels)) for data in many)
+
+
+def test_test_images_that_were_trained_on_are_told(tmp_path, caplog):
+    root = classes(tmp_path / "set")
+    (root / "test/dog/copy.png").write_bytes((root / "train/cat/0.png").read_bytes())
+    folder(root).load()
+    assert "1 test images are training images, too" in caplog.text
+
+
+def test_an_unknown_home_is_one_line():
+    for settings in (Folder(root="~nobody-of-that-name/x"), Arrays(file="~nobody-of-that-name/x.npz")):
+        with pytest.raises(ConfigError, match="~nobody-of-that-name"):
+            settings.load()
+
+
 def link_out(root):
     put(root.parent / "elsewhere/secret.png")
     (root / "train/cat/link.png").symlink_to(root.parent / "elsewhere/secret.png")
@@ -264,6 +312,11 @@ def link_out(root):
 def link_folder_out(root):
     put(root.parent / "elsewhere/secret.png")
     (root / "train/linked").symlink_to(root.parent / "elsewhere")
+
+
+def link_part_out(root):
+    (root / "test").rename(root.parent / "elsewhere")
+    (root / "test").symlink_to(root.parent / "elsewhere")
 
 
 def no_text(root):
@@ -276,6 +329,7 @@ def no_text(root):
     [
         (link_out, r"train/cat/link.png \(a link that leads out of the folder\)"),
         (link_folder_out, r"train/linked \(a link that leads out"),
+        (link_part_out, r"refused: test \(a link that leads out"),
         (lambda root: (root / "train/cat/x.png").symlink_to("gone.png"), r"x.png \(a link that leads nowhere"),
         (no_text, r"cat/\\udcff.png \(its name is no printable text"),
         (lambda root: put(root / "train/cat/a\nb.png"), r"cat/a\\nb.png \(its name is no printable text"),
