@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -52,7 +53,7 @@ class Arrays(DataSettings):
 
     def load_all(self) -> Dataset:
         try:
-            return _load(Path(self.file).expanduser().absolute(), self.max_bytes)
+            return _load(Path(os.path.expanduser(self.file)).absolute(), self.max_bytes)
         except ValueError as e:
             raise ConfigError(f"data.file={self.file}: {e}") from e
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as e:

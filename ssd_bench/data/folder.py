@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -61,12 +62,12 @@ class Folder(DataSettings):
             raise ValueError(f"max_pixels must be from 1 to {MOST_PIXELS}, got {self.max_pixels}")
 
     def load_all(self) -> Dataset:
+        root = Path(os.path.expanduser(self.root)).absolute()
         pictures = Pictures(self.side, self.channels, self.fit, self.max_pixels)
         try:
-            root = Path(self.root).expanduser().absolute()
             dataset, unreadable = _load(root, pictures, tuple(self.exclude), self.test_share, self.split_seed)
-        except (OSError, RuntimeError) as e:  # RuntimeError: of ~somebody, who is unknown
-            raise ConfigError(f"data.root={self.root} cannot be used: {e}") from e
+        except OSError as e:
+            raise ConfigError(f"data.root={root} cannot be used: {e}") from e
         if unreadable and not self.skip_unreadable:
             raise ConfigError(
                 f"data.root={root}: {_counted(unreadable)}; replace or remove them, or leave them out with "
@@ -74,6 +75,7 @@ class Folder(DataSettings):
             )
         if unreadable:
             log.warning("data.root=%s: %s; left out", root, _counted(unreadable))
+        _check_classes(root, dataset)
         return dataset
 
 
@@ -96,9 +98,7 @@ def _load(
     _report(root, found)
     key = {"files": _hash_files(root, files), "pictures": pictures.key(), "classes": [list(c) for c in classes]}
     known = kept(key, partial(_decode, root, pictures, files))
-    train, test = parts_of(known)
-    _check_classes(root, classes, train, test)
-    return _dataset(classes, train, test, known.about), known.about["unreadable"]
+    return _dataset(classes, *parts_of(known), known.about), known.about["unreadable"]
 
 
 Files = dict[str, tuple[list[str], Tensor]]  # per part: paths relative to the root, and the class of each
@@ -198,12 +198,13 @@ def _unreadable(names: list[str], block: list[Result]) -> list[str]:
     return [f"{printable(name)} ({result})" for name, result in pairs if isinstance(result, str)]
 
 
-def _check_classes(root: Path, classes: list[Class], train: Part, test: Part) -> None:
+def _check_classes(root: Path, dataset: Dataset) -> None:
     """Every class has training images left; those without test images are named."""
-    for part, images in (("training", train), ("test", test)):
-        counts = torch.bincount(images.fine, minlength=len(classes)).tolist()
-        without = ["/".join(c) for c, n in zip(classes, counts, strict=True) if not n]
-        if without and (part == "training" or len(without) == len(classes)):
+    names = dataset.fine_names
+    for part, images in (("training", dataset.train), ("test", dataset.test)):
+        counts = torch.bincount(images.fine, minlength=len(names)).tolist()
+        without = [name for name, n in zip(names, counts, strict=True) if not n]
+        if without and (part == "training" or len(without) == len(names)):
             raise ConfigError(f"data.root={root}: no {part} image that can be read of {some(without)}")
         if without:
             log.warning("data.root=%s: no test images of %s, which cannot be a target", root, some(without))

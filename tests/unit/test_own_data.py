@@ -236,6 +236,20 @@ def test_unreadable_files_are_named_and_stop_the_run_unless_they_may_be_skipped(
     assert np.array_equal(data.train.pixels[0].permute(1, 2, 0).numpy(), expected)  # rows have moved up
 
 
+def test_a_class_of_which_nothing_can_be_read_is_named(tmp_path, caplog):
+    root = classes(tmp_path / "set", ("cat", "dog", "hen"))
+    for path in (root / "test/dog").iterdir():
+        path.write_bytes(b"no image")
+    assert len(folder(root, skip_unreadable=True).load().test.fine) == 10
+    assert "no test images of dog, which cannot be a target" in caplog.text
+    for path in (root / "train/dog").iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(ConfigError, match=r"10 images cannot be read: train/dog/0\.png"):
+        anew(folder(root))
+    with pytest.raises(ConfigError, match="no training image that can be read of dog"):
+        anew(folder(root, skip_unreadable=True))
+
+
 def test_blocks_do_not_change_what_is_read(tmp_path, monkeypatch):
     root = spoil(classes(tmp_path / "set"))
     whole = folder(root, skip_unreadable=True).load()
