@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader
 
 from ssd_bench.data.cifar import Cifar
-from ssd_bench.models.checkpoint import read_checkpoint
+from ssd_bench.models.checkpoint import read_checkpoint, renamed
 from ssd_bench.scenarios.full_class import FullClass
 from ssd_bench.scenarios.sub_class import SubClass
 
@@ -102,7 +102,7 @@ def theirs() -> dict[str, float]:
 
 
 def ours() -> dict[str, float]:
-    width = read_checkpoint(Path(args.checkpoint))["conv1.weight"].shape[0]
+    width = renamed(read_checkpoint(Path(args.checkpoint)), set())["conv1.weight"].shape[0]
     with tempfile.TemporaryDirectory() as out:
         settings = [
             f"scenario={args.scenario}",

@@ -107,7 +107,8 @@ def _parse(text: str) -> Override:
         return OverridesParser.create().parse_override(text)
     except (OverrideParseException, HydraException) as e:
         raise ConfigError(
-            f"'{text}' is not of the form key=value (such as method=ssd or method.alpha=5): {str(e).splitlines()[0]}"
+            f"'{text}' is not of the form key=value (such as method=ssd or method.alpha=5; other letters and signs in "
+            f"quotes of their own: \"data.root='/home/Zoë, new'\"): {str(e).splitlines()[0]}"
         ) from e
 
 

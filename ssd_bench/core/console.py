@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from rich.console import Console
@@ -49,21 +51,40 @@ def clock(seconds: float) -> str:
     return f"{hours}:{m:02}:{s:02}" if hours else f"{m}:{s:02}"
 
 
+def _bars() -> Bars | None:
+    """A bar that vanishes when it is done; None where there is no terminal of its own."""
+    if not (stderr.is_terminal and bars_allowed):
+        return None
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    return Bars(*columns, console=stderr, transient=True)
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A function to call with how many more are done: a bar on a terminal, a line now and then elsewhere."""
+    bars, done, last = _bars(), 0, time.monotonic()
+
+    def more(n: int) -> None:
+        nonlocal done, last
+        done += n
+        if bars:
+            bars.update(bar, completed=done)
+        elif time.monotonic() - last > LINE_EVERY_S:
+            last = time.monotonic()
+            log.info("%s: %d of %d", what, done, total)
+
+    with bars or nullcontext():
+        bar = bars.add_task(what, total=total) if bars else None
+        yield more
+
+
 class Progress:
     """Loss, accuracy and remaining time of a training: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self, what: str, steps: int, epochs: int) -> None:
         self.what, self.steps, self.epochs = what, steps, epochs
         self.before, self.done, self.warned = 0, 0, False
-        self.bars = None
-        if stderr.is_terminal and bars_allowed:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TimeRemainingColumn(),
-            )
-            self.bars = Bars(*columns, console=stderr, transient=True)
+        self.bars = _bars()
 
     def __enter__(self) -> Progress:
         self.start = self.last = time.monotonic()

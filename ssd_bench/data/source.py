@@ -9,10 +9,12 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ssd_bench.core.dataset import Dataset, Part, fingerprint
 from ssd_bench.core.errors import ConfigError, check_choice
 from ssd_bench.core.seeds import generator
+from ssd_bench.data.mapped import rows
 from ssd_bench.train.augment import Augment
 
 
@@ -99,18 +101,25 @@ def subset(part: Part, per_class: int | None, seed: int | None, dataset: Dataset
     by_class = order[part.fine[order].argsort(stable=True)]  # classes together, the order above inside each
     starts = counts.cumsum(0) - counts
     keep = by_class[(starts[:, None] + torch.arange(per_class)).flatten()]
-    return part.rows(keep.sort().values)
+    return rows(part, keep.sort().values)
 
 
 def held_out(dataset: Dataset, share: float, seed: int | None) -> Dataset:
     """The same data set with `share` of each class's training images as its test set; the test images stay unseen."""
     part = dataset.train
     counts = torch.bincount(part.fine, minlength=len(dataset.fine_names))
-    order = torch.randperm(len(part.fine), generator=generator(seed or 0, "holdout"))
-    by_class = order[part.fine[order].argsort(stable=True)]
-    starts = (counts.cumsum(0) - counts)[part.fine[by_class]]
-    chosen = by_class[(torch.arange(len(by_class)) - starts) < (counts[part.fine[by_class]] * share).round()]
-    is_test = torch.zeros(len(part.fine), dtype=torch.bool)
-    is_test[chosen] = True
-    train, test = part.rows(~is_test), part.rows(is_test)
+    is_test = drawn_from_each(part.fine, (counts * share).round(), generator(seed or 0, "holdout"))
+    train, test = rows(part, ~is_test), rows(part, is_test)
     return replace(dataset, train=train, test=test, fingerprint=fingerprint(train, test))
+
+
+def drawn_from_each(fine: Tensor, wanted: Tensor, draws: torch.Generator) -> Tensor:
+    """A mask of as many images of each class as `wanted` says. fine: the class of each image."""
+    counts = torch.bincount(fine, minlength=len(wanted))
+    order = torch.randperm(len(fine), generator=draws)
+    by_class = order[fine[order].argsort(stable=True)]
+    starts = (counts.cumsum(0) - counts)[fine[by_class]]
+    chosen = by_class[(torch.arange(len(by_class)) - starts) < wanted[fine[by_class]]]
+    mask = torch.zeros(len(fine), dtype=torch.bool)
+    mask[chosen] = True
+    return mask

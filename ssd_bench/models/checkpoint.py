@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Set
 from hashlib import file_digest
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ssd_bench.core.errors import ConfigError
+
+_WRAPPED = re.compile(r"^(module|model|_orig_mod)\.")  # data-parallel, Lightning and the like, torch.compile
 
 # The released code's parameter names -> ours. Its blocks call their parts residual_function and shortcut.
 _RELEASED = (
@@ -58,7 +61,13 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         or not all(isinstance(name, str) and isinstance(t, Tensor) for name, t in state.items())
     ):
         raise ConfigError(f"model.checkpoint={path} holds no state dict of tensors")
-    state = {re.sub(r"^module\.", "", name): t for name, t in state.items()}
+    return state
+
+
+def renamed(state: dict[str, Tensor], own: Set[str]) -> dict[str, Tensor]:
+    """The same under a model's own names: without what wrappers put before them, nor as the released code has them."""
+    while not own & state.keys() and any(_WRAPPED.match(name) for name in state):
+        state = {_WRAPPED.sub("", name): t for name, t in state.items()}
     if any(".residual_function." in name for name in state):
         for pattern, ours in _RELEASED:
             state = {re.sub(pattern, ours, name): t for name, t in state.items()}
@@ -67,7 +76,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 def fit_checkpoint(model: nn.Module, path: Path) -> None:
     """Load the checkpoint at `path` into `model`; raises ConfigError that names the tensors that do not fit."""
-    own, state = model.state_dict(), read_checkpoint(path)
+    own = model.state_dict()
+    state = renamed(read_checkpoint(path), own.keys())
     counters = {name for name in own if name.endswith("num_batches_tracked")}  # absent from old checkpoints
     missing = sorted(own.keys() - state.keys() - counters)
     unknown = sorted(state.keys() - own.keys())
@@ -81,6 +91,20 @@ def fit_checkpoint(model: nn.Module, path: Path) -> None:
         for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", sorted(shapes)))
         if names
     ]
+    if shapes and not (missing or unknown):
+        _check_classes(own, state, path)
     if problems:
         raise ConfigError(f"model.checkpoint={path} does not fit the model; tensors " + "; ".join(problems))
     model.load_state_dict(state, strict=False)
+
+
+def _check_classes(own: dict[str, Tensor], state: dict[str, Tensor], path: Path) -> None:
+    """Raises ConfigError where all that differs is the number of classes: the first dimension of the last layer."""
+    pairs = [(state[name].shape, t.shape) for name, t in own.items() if state[name].shape != t.shape]
+    if len({(theirs[:1], ours[:1]) for theirs, ours in pairs}) > 1 or any(t[1:] != o[1:] for t, o in pairs):
+        return
+    (theirs, *_), (ours, *_) = pairs[0]
+    raise ConfigError(
+        f"model.checkpoint={path} was trained on {theirs} classes, and this task has {ours}; choose the data and the "
+        "scenario that it was trained on, or leave model.checkpoint out to train a model here"
+    )

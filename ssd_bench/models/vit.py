@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import nn
 
 from ssd_bench.core.errors import ConfigError
+from ssd_bench.models.weights import pretrained
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,4 @@ class ViT:
             from timm.models.vision_transformer import VisionTransformer
 
             return VisionTransformer(**shape)
-        import timm
-
-        hub = logging.getLogger("huggingface_hub")
-        level = hub.level
-        hub.setLevel(logging.CRITICAL)  # without a network it reports each of its attempts; one line is enough
-        try:
-            return timm.create_model(
-                self.architecture, pretrained=True, num_classes=n_classes, in_chans=channels, img_size=side
-            )
-        except (OSError, RuntimeError, ValueError) as e:
-            raise ConfigError(
-                f"model.pretrained=true: the weights of {self.architecture} cannot be had ({type(e).__name__}: is "
-                "there a network?); go on without them with model.pretrained=false, or give model.checkpoint=FILE"
-            ) from e
-        finally:
-            hub.setLevel(level)
+        return pretrained(self.architecture, num_classes=n_classes, in_chans=channels, img_size=side)

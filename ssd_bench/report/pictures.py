@@ -47,7 +47,7 @@ def draw(summaries: list[Summary], folder: Path, into: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         for summary in summaries:
             for name, figure in pictures(summary, Path(folder)):
-                figure.suptitle(summary.title, fontsize=9, x=0.01, ha="left")
+                figure.suptitle(summary.title, fontsize=9, x=0.01, ha="left", parse_math=False)
                 paths.append(into / f"{_safe(summary.title)}-{_safe(name)}.png")
                 figure.savefig(paths[-1], metadata={"Software": None})
     return paths

@@ -29,7 +29,7 @@ def by_task(rows: list[Row]) -> list[list[Row]]:
 def across_seeds(rows: list[Row]) -> list[list[Row]]:
     """The rows of each table over seeds: those that agree in all but the method, its settings and the seeds.
 
-    Threads, versions and commits may differ between seeds; the kind of device and the precision may not.
+    Threads, versions and commits may differ between seeds; the network, the kind of device and the precision may not.
     Another seed draws other images to forget in the random scenario and for a placebo.
     """
     groups: dict[str, list[Row]] = {}
@@ -38,6 +38,7 @@ def across_seeds(rows: list[Row]) -> list[list[Row]]:
         drawn = ("forget_sha256",) if task["target"] is None or task["placebo"] else ()
         key = {name: value for name, value in task.items() if name not in (*OF_SEEDS, *drawn)}
         key["arithmetic"] = [row["env"]["device"].split(":")[0].split()[0], row["config"].get("precision")]
+        key["network"] = {name: v for name, v in (row["config"].get("model") or {}).items() if name != "checkpoint"}
         groups.setdefault(json.dumps(key, sort_keys=True), []).append(row)
     return list(groups.values())
 

@@ -31,12 +31,13 @@ def show(rows: list[Row], derived: dict[str, dict[str, float | None]], whole: bo
 
 
 def _for_terminal(sheet: Sheet) -> Table:
-    table = Table(title=sheet.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    title = Text(sheet.title, style="bold")  # as Text, brackets in the name of a class are not rich's markup
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
     for heading in sheet.headings:
-        table.add_column(heading, justify="right")
+        table.add_column(Text(heading), justify="right")
     for label, cells in sheet.lines:
-        table.add_row(label, *(Text(c.text, style={1: "bold", 2: "underline"}.get(c.best, "")) for c in cells))
+        table.add_row(Text(label), *(Text(c.text, style={1: "bold", 2: "underline"}.get(c.best, "")) for c in cells))
     return table
 
 

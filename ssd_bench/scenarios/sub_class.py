@@ -20,7 +20,7 @@ class SubClass:
         if not dataset.coarse_names:
             raise ConfigError(
                 f"scenario=sub_class needs a data set with finer classes than its labels, and {dataset.name} has none; "
-                "allowed: data=cifar20, data=digits"
+                "allowed: data=cifar20, data=digits, data=folder with CLASS/SUB_CLASS/*, data=arrays with coarse_of"
             )
         index = find_class(self.target, dataset.fine_names, {}, targets.get("sub_class", []))
         return class_request("sub_class", dataset, "coarse", "fine", index, self.placebo, seed)

@@ -20,15 +20,22 @@ def options(group):
     return sorted(path.stem for path in (CONF_DIR / group).rglob("*.yaml"))
 
 
+GIVEN = {  # what an option cannot do without
+    "data=folder": "data.root=pictures",
+    "data=arrays": "data.file=mine.npz",
+    "model=timm": "model.architecture=resnet18",
+}
+
+
 def planned(*overrides) -> Plan:
-    cfg = composed(*overrides)
+    cfg = composed(*overrides, *(GIVEN[choice] for choice in overrides if choice in GIVEN))
     names = dict(item.split("=") for item in overrides if item.split("=")[0] in GROUPS)
     return plan(cfg, {group: names.get(group, "") for group in GROUPS})
 
 
 def test_there_are_options():
-    assert set(options("data")) == {"digits", "cifar10", "cifar20", "cifar100"}
-    assert set(options("model")) == {"resnet18", "resnet18_slim", "vit_base", "vit_tiny"}
+    assert set(options("data")) == {"digits", "cifar10", "cifar20", "cifar100", "folder", "arrays"}
+    assert set(options("model")) == {"resnet18", "resnet18_slim", "vit_base", "vit_tiny", "timm"}
     assert set(options("scenario")) == {"full_class", "sub_class", "random"}
     assert set(options("method")) >= {"original", "retrain", "finetune", "ssd"}
 

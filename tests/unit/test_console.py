@@ -42,6 +42,15 @@ def test_more_than_an_hour_is_said_once_with_what_is_cheaper(time, caplog):
     assert "resnet18_slim" in line
 
 
+def test_what_is_counted_is_told_now_and_then(time, caplog):
+    caplog.set_level(logging.INFO)
+    with console.counting("decoding", 100) as more:
+        for _ in range(8):
+            time[0] += 10
+            more(9)
+    assert [r.getMessage() for r in caplog.records] == ["decoding: 36 of 100", "decoding: 72 of 100"]
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (65.4, "1:05"), (3600, "1:00:00"), (90061, "25:01:01")])
 def test_clock(seconds, text):
     assert console.clock(seconds) == text

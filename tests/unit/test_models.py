@@ -46,16 +46,20 @@ def released_names(state):
     return state
 
 
-@pytest.mark.parametrize("form", ["released.pth", "own.safetensors", "own.pth", "wrapped.pth", "parallel.pth"])
+WRAPPERS = ("module.", "model.", "_orig_mod.", "module.model.", "model._orig_mod.", "model.model.")
+FORMS = ("released.pth", "own.safetensors", "own.pth", "wrapped.pth", *(f"{wrapper}pth" for wrapper in WRAPPERS))
+
+
+@pytest.mark.parametrize("form", [*FORMS, "module.released.pth"])
 def test_checkpoints_trained_elsewhere(tmp_path, form):
     trained, model = (fresh(ResNet18(width=4), seed, 20, 3, 32) for seed in (1, 2))
     state, path = trained.state_dict(), tmp_path / form
-    if form == "released.pth":
+    if form.endswith("released.pth"):
         state = released_names(state)
         assert "conv3_x.0.residual_function.3.weight" in state
         assert "conv3_x.0.shortcut.1.running_var" in state
-    if form == "parallel.pth":
-        state = {f"module.{name}": t for name, t in state.items()}
+    wrapper = re.match(r"((module|model|_orig_mod)\.)*", form)[0]
+    state = {f"{wrapper}{name}": t for name, t in state.items()}
     if form.endswith("safetensors"):
         save_file({name: t.contiguous() for name, t in state.items()}, path)
     else:
@@ -69,8 +73,11 @@ def test_a_checkpoint_that_does_not_fit_names_the_tensors(tmp_path):
     model = fresh(ResNet18(width=4), 0, 20, 3, 32)
     before = copy.deepcopy(model.state_dict())
     torch.save(fresh(ResNet18(width=4), 0, 10, 3, 32).state_dict(), tmp_path / "ten.pth")
-    with pytest.raises(ConfigError, match=r"another shape: fc.bias \(10,\) instead of \(20,\), fc.weight"):
+    with pytest.raises(ConfigError, match=r"was trained on 10 classes, and this task has 20; choose the data"):
         fit_checkpoint(model, tmp_path / "ten.pth")
+    torch.save(fresh(ResNet18(width=2), 0, 20, 3, 32).state_dict(), tmp_path / "thin.pth")
+    with pytest.raises(ConfigError, match=r"another shape: bn1.bias \(2,\) instead of \(4,\), bn1.running_mean"):
+        fit_checkpoint(model, tmp_path / "thin.pth")
     state = model.state_dict()
     del state["fc.bias"]
     state["head.bias"] = torch.zeros(20)
@@ -78,6 +85,22 @@ def test_a_checkpoint_that_does_not_fit_names_the_tensors(tmp_path):
     with pytest.raises(ConfigError, match=r"missing: fc.bias; unknown: head.bias"):
         fit_checkpoint(model, tmp_path / "names.pth")
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+class Wrapping(nn.Module):
+    """A network of whose own names `model` is a part."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = nn.Linear(3, 2)
+
+
+@pytest.mark.parametrize("wrapper", ["", "model.", "module.", "module.model."])
+def test_a_network_s_own_name_is_no_wrapper(tmp_path, wrapper):
+    trained, model = Wrapping(), Wrapping()
+    torch.save({f"{wrapper}{name}": t for name, t in trained.state_dict().items()}, tmp_path / "own.pth")
+    fit_checkpoint(model, tmp_path / "own.pth")
+    assert torch.equal(model.model.weight, trained.model.weight)
 
 
 class Trap:
