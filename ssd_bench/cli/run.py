@@ -48,6 +48,8 @@ class Command:
     failures: list[int] = field(default_factory=list)  # exit codes of jobs that did not end well
     error: ConfigError | None = None  # of a single run: Hydra adds lines of its own to what a job raises
     grid: Any = None  # the `estimate.Grid` of dry_run=true, once there is a job
+    counts_parallel: bool = False  # of dry_run=true: whether the launcher asked for is a parallel one
+    workers: int | None = None  # and how many it would have
     json: bool = False  # whether rows are printed instead of tables
     begun: float = field(default_factory=time.monotonic)
     tell: Callable[..., None] = lambda **_: None  # of a parallel sweep: notes it for the process that started it
@@ -70,7 +72,10 @@ def main() -> NoReturn:
         if not hasattr(e, REPORTED):
             _end_badly(e)
     if command.grid:
-        print("\n".join(["", *command.grid.summary()]))
+        from ssd_bench.run.agenda import makespans
+
+        lines = makespans(command.grid, command.workers) if command.sweep else []
+        print("\n".join(["", *command.grid.summary(), *lines]))
     if command.sweep and command.finished:
         _after_sweep(time.monotonic() - start)
     sys.exit(1 if command.sweep and command.failures else max(command.failures, default=0))
@@ -90,7 +95,9 @@ def _compose_and_run() -> None:
     with tempfile.TemporaryDirectory() if dry else nullcontext() as aside:
         sweeper.told.clear()
         if dry:  # one process counts, and what Hydra writes about a sweep is no part of the answer
-            sys.argv += ["hydra/launcher=basic", f"hydra.sweep.dir={aside}"]
+            flags = _flags(args)
+            command.counts_parallel, command.workers = overrides.take_launcher(args)
+            sys.argv[1:] = [*flags, *args.overrides, f"hydra.sweep.dir={aside}"]
         try:
             hydra.main(version_base="1.3", config_path=str(planning.CONF_DIR), config_name="config")(_job)()
         finally:
@@ -147,7 +154,7 @@ def _run(planned: Callable[[], Any], sweep: bool, parallel: bool, label: str = "
         from ssd_bench.run import pipeline  # here, so that a typo or --help does not wait for torch
 
         if plan.settings.dry_run:
-            _count(pipeline.prepare(plan, parallel))
+            _count(pipeline.prepare(plan, command.counts_parallel))
             return
         path = pipeline.run(plan, parallel)
     except ConfigError as e:
@@ -248,9 +255,13 @@ def _arguments() -> argparse.Namespace:
 
     parser.error = fail
     args = parser.parse_intermixed_args()
-    flags = [argument for argument in sys.argv[1:] if argument not in args.overrides]
-    sys.argv[1:] = flags + args.overrides  # Hydra parses them again, and cannot have a flag between two overrides
+    sys.argv[1:] = _flags(args) + args.overrides  # Hydra parses them again, and cannot have a flag between two overrides
     return args
+
+
+def _flags(args: argparse.Namespace) -> list[str]:
+    """What stands on the command line beside overrides."""
+    return [argument for argument in sys.argv[1:] if argument not in args.overrides]
 
 
 def _find_modules(config_dir: str | None) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -24,8 +23,8 @@ runs = 0  # of the sweep in this process
 told: list[dict[str, Any]] = []  # what other processes said about the runs that they ended
 
 
-class AgendaSweeper(BasicSweeper):
-    """Hydra's own sweeper, its params and its max_batch_size."""
+class WithAgenda:
+    """What `hydra_plugins.ssd_bench` adds to Hydra's own sweeper."""
 
     def setup(self, *, config: DictConfig, **more: Any) -> None:
         super().setup(config=config, **more)
@@ -47,7 +46,7 @@ class AgendaSweeper(BasicSweeper):
 class Tickets(Launcher):
     """Starts tickets for an agenda by another launcher, and shows how far they are."""
 
-    def __init__(self, sweeper: AgendaSweeper, launcher: Launcher) -> None:
+    def __init__(self, sweeper: WithAgenda, launcher: Launcher) -> None:
         self.sweeper, self.launcher = sweeper, launcher
 
     def setup(self, **_: Any) -> None:

@@ -61,6 +61,8 @@ def plan_of(agenda: Agenda, unit: Unit, device: str) -> Plan:
 def _make(agenda: Agenda, unit: Unit, device: str) -> None:
     """What cannot be made is left to the runs that need it, which say why in their rows or in one line each."""
     try:
-        pipeline.ahead(plan_of(agenda, unit, device), unit.alone)
+        plan = plan_of(agenda, unit, device)
+        if not plan.settings.dry_run:
+            pipeline.ahead(plan, unit.alone)
     except Exception as e:
         log.info("%s: %s: %s; left to the runs that need it", unit.label, type(e).__name__, " ".join(str(e).split()))

@@ -21,9 +21,10 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from ssd_bench.core.console import clock
 from ssd_bench.core.task import Cost
 from ssd_bench.run import pipeline
-from ssd_bench.run.estimate import Work, work_of
+from ssd_bench.run.estimate import Grid, Work, work_of
 from ssd_bench.run.identity import row_path
 from ssd_bench.run.plan import Plan
 from ssd_bench.run.schedule import Schedule, Unit
@@ -31,6 +32,7 @@ from ssd_bench.store.files import write_atomically
 from ssd_bench.store.locks import take
 
 PASSES_OF_TRAINING = 3.0  # forward and backward pass of an image, in forward passes
+WORTH_IT = 1.05  # twice as many workers help if they are faster by this factor
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,24 @@ def schedule(runs: Iterable[Wanted | None], weigh: Callable[[Work], float]) -> t
             unit = Unit(unit.name, 0.0, (rows[run.row],), run=i, label=run.label)
         units[unit.name] = unit
     return Schedule(units, parts), paths
+
+
+def makespans(grid: Grid, workers: int | None = None) -> list[str]:
+    """A line for people: how long the grid takes with 1, 2, 4, ... workers until more do not help, and with `workers`.
+
+    By the same choices that tickets make, at the throughput that the grid measured.
+    """
+    runs = [Wanted(row, row.parent.name, works) for row, works in grid.wants.items()]
+    planned, _ = schedule(runs, lambda work: grid.work[work.path][1])
+    seconds = {1: planned.makespan(1)}
+    for n in (2**power for power in range(1, 11)):
+        if seconds[n // 2] <= WORTH_IT * planned.makespan(n):
+            break
+        seconds[n] = planned.makespan(n)
+    if workers and seconds[1]:
+        seconds[workers] = planned.makespan(workers)
+    listed = ", ".join(f"{clock(seconds[n])} with {n}" for n in sorted(seconds))
+    return [f"parallel workers, each with a core or a GPU of its own: {listed}"] if len(seconds) > 1 else []
 
 
 class Agenda:

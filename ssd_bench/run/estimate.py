@@ -49,6 +49,7 @@ class Grid:
     runs: dict[Path, bool] = field(default_factory=dict)  # row -> whether it is there
     needs: Counter = field(default_factory=Counter)  # artefact -> in how many runs
     work: dict[Path, tuple[Work, float]] = field(default_factory=dict)  # what is missing, and its seconds
+    wants: dict[Path, list[Work]] = field(default_factory=dict)  # row that is to be made -> what is missing for it
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # per model: images/s forward, with backward
     unknown: set[str] = field(default_factory=set)  # methods that do not say what they cost
 
@@ -60,7 +61,9 @@ class Grid:
             return path
         if not isinstance(bench.plan.method, Original) and _cost(bench) is None:
             self.unknown.add(bench.plan.names["method"])
-        for work in work_of(bench):
+        works = list(work_of(bench))
+        self.wants[path] = [work for work in works if work.missing]
+        for work in works:
             self.needs[work.path] += 1
             if work.path not in self.work and work.missing:
                 forward, backward = self._rates(bench)
