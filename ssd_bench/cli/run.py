@@ -255,7 +255,9 @@ def _arguments() -> argparse.Namespace:
 
     parser.error = fail
     args = parser.parse_intermixed_args()
-    sys.argv[1:] = _flags(args) + args.overrides  # Hydra parses them again, and cannot have a flag between two overrides
+    sys.argv[1:] = (
+        _flags(args) + args.overrides
+    )  # Hydra parses them again, and cannot have a flag between two overrides
     return args
 
 

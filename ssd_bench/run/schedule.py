@@ -35,27 +35,32 @@ class Schedule:
     parts: Mapping[str, float] = field(default_factory=dict)  # name -> cost, once
 
     @cached_property
-    def levels(self) -> dict[str, float]:
-        """Of each unit and part: its cost, and that of the dearest chain behind it."""
-        waiting: dict[str, list[str]] = {}
+    def waiting(self) -> dict[str, list[str]]:
+        """Per unit and part, the names of what needs it."""
+        waiting: dict[str, list[str]] = {name: [] for name in (*self.units, *self.parts)}
         before: dict[str, set[str]] = {}  # part -> the units that whoever makes it needs
         for unit in self.units.values():
             for name in (*unit.needs, *unit.parts):
-                waiting.setdefault(name, []).append(unit.name)
+                waiting[name].append(unit.name)
             for part in unit.parts:
                 before[part] = before.get(part, set(unit.needs)) & set(unit.needs)
         for part, needs in before.items():
             for need in needs:
                 waiting[need].append(part)
+        return waiting
+
+    @cached_property
+    def levels(self) -> dict[str, float]:
+        """Of each unit and part: its cost, and that of the dearest chain behind it."""
         levels: dict[str, float] = {}
 
         def level(name: str) -> float:
             if name not in levels:
                 cost = self.units[name].cost if name in self.units else self.parts[name]
-                levels[name] = cost + max(map(level, waiting.get(name, ())), default=0.0)
+                levels[name] = cost + max(map(level, self.waiting[name]), default=0.0)
             return levels[name]
 
-        return {name: level(name) for name in (*self.units, *self.parts)}
+        return {name: level(name) for name in self.waiting}
 
     def missing(self, unit: Unit, done: Collection[str]) -> list[str]:
         """The parts that the unit would have to make, too."""
@@ -74,9 +79,11 @@ class Schedule:
     def _can_start(self, unit: Unit, done: Collection[str], taken: Collection[str]) -> bool:
         return all(need in done for need in unit.needs) and not any(p in taken for p in self.missing(unit, done))
 
-    def _worth(self, unit: Unit, done: Collection[str]) -> float:
+    def _worth(self, unit: Unit, done: Collection[str]) -> tuple[float, int]:
+        """Its level and, among equals, how much needs it."""
         missing = self.missing(unit, done)
-        return max([self.levels[unit.name] + sum(self.parts[p] for p in missing), *(self.levels[p] for p in missing)])
+        with_parts = self.levels[unit.name] + sum(self.parts[part] for part in missing)
+        return max([with_parts, *(self.levels[part] for part in missing)]), len(self.waiting[unit.name])
 
     def cost(self, done: Collection[str] = ()) -> float:
         """Of everything that is not there."""
