@@ -99,9 +99,9 @@ def sweep_of_experiment(args: argparse.Namespace) -> list[str]:
     return [f"{key}={value}" for key, value in params.items() if key not in given]
 
 
-def is_dry(args: argparse.Namespace) -> bool:
-    """Whether dry_run=true is among the overrides."""
-    return any(o.key_or_group == "dry_run" and o.value() is True for o in map(_parse, args.overrides))
+def says(args: argparse.Namespace, key: str) -> bool:
+    """Whether key=true is among the overrides."""
+    return any(o.key_or_group == key and o.value() is True for o in map(_parse, args.overrides))
 
 
 def take_launcher(args: argparse.Namespace) -> tuple[bool, int | None]:

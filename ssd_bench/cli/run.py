@@ -26,13 +26,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from ssd_bench.cli import failure, overrides, progress, sweeper
+from ssd_bench.cli.sweeper import REPORTED
 from ssd_bench.core import console
 from ssd_bench.core.errors import CannotWrite, ConfigError
 from ssd_bench.run import plan as planning
 
 log = logging.getLogger(__name__)
 
-REPORTED = "ssd_bench_reported"  # mark of an exception whose job has said all about it; it survives pickling
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 INPUT = (ConfigError, CompactHydraException, HydraException, OmegaConfBaseException)
 
@@ -71,6 +71,7 @@ def main() -> NoReturn:
     except Exception as e:
         if not hasattr(e, REPORTED):
             _end_badly(e)
+        _keep(code=1)  # under a sweeper that is not ours, this process knows of no other
     if command.grid:
         from ssd_bench.run.agenda import makespans
 
@@ -91,7 +92,7 @@ def _compose_and_run() -> None:
             args.overrides += stands_for
             sys.argv += [*stands_for, "hydra.sweeper.params=null"]
         overrides.check(args)
-        command.checked, dry = True, overrides.is_dry(args)
+        command.checked, dry, command.json = True, overrides.says(args, "dry_run"), overrides.says(args, "json")
     with tempfile.TemporaryDirectory() if dry else nullcontext() as aside:
         sweeper.told.clear()
         if dry:  # one process counts, and what Hydra writes about a sweep is no part of the answer
@@ -211,7 +212,7 @@ def _note(row: Path | None = None, code: int | None = None) -> None:
     command.tell(row=row and str(row.absolute()), code=code)
 
 
-def _keep(row: Path | str | None, code: int | None) -> None:
+def _keep(row: Path | str | None = None, code: int | None = None) -> None:
     if row:
         command.finished.append(Path(row))
     if code:

@@ -6,9 +6,11 @@ import shutil
 import sys
 import uuid
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
@@ -17,6 +19,7 @@ from ssd_bench.core.errors import ConfigError
 from ssd_bench.run import plan as planning
 
 AGENDA = "SSD_BENCH_AGENDA"  # names a job's agenda, in its hydra.job.env_set: that reaches it under every launcher
+REPORTED = "ssd_bench_reported"  # mark of an exception whose job has said all about it; it survives pickling
 Batch = Sequence[Sequence[str]]  # the overrides of some jobs
 
 runs = 0  # of the sweep in this process
@@ -29,22 +32,21 @@ class WithAgenda:
     def setup(self, *, config: DictConfig, **more: Any) -> None:
         super().setup(config=config, **more)
         self.parallel = is_parallel(config.hydra)
-        if self.parallel:
-            self.launcher = Tickets(self, self.launcher)
+        self.launcher = Jobs(self, self.launcher)
 
     def validate_batch_is_legal(self, batch: Batch) -> None:
         """As Hydra does, every job is composed; in a parallel sweep what each has to make is looked up with it."""
         global runs
         runs, self.planned = sum(map(len, self.overrides)), []
         compose = self.hydra_context.config_loader.load_sweep_config
-        for overrides, label in zip(batch, labels(batch), strict=True):
+        for overrides, label in zip(batch, labels(batch, [*chain(*self.overrides)]), strict=True):
             cfg = compose(self.config, list(overrides))
             if self.parallel:
                 self.planned.append(planned(cfg, label))
 
 
-class Tickets(Launcher):
-    """Starts tickets for an agenda by another launcher, and shows how far they are."""
+class Jobs(Launcher):
+    """Starts jobs by another launcher: under a parallel one tickets for an agenda, and shows how far they are."""
 
     def __init__(self, sweeper: WithAgenda, launcher: Launcher) -> None:
         self.sweeper, self.launcher = sweeper, launcher
@@ -53,7 +55,16 @@ class Tickets(Launcher):
         """The other launcher is set up already."""
 
     def launch(self, job_overrides: Batch, initial_job_idx: int) -> Sequence[Any]:
-        """Raises what the other launcher raises; then the agenda stays, for tickets that are still at work."""
+        """Raises what the other launcher raises; a job that failed and said so does not keep the next batch from it."""
+        how = self._by_agenda if self.sweeper.parallel else self.launcher.launch
+        returned = how(job_overrides, initial_job_idx)
+        for job in returned:
+            if job.status == JobStatus.FAILED and hasattr(job._return_value, REPORTED):
+                job.status = JobStatus.COMPLETED
+        return returned
+
+    def _by_agenda(self, job_overrides: Batch, initial_job_idx: int) -> Sequence[Any]:
+        """The agenda stays where the launcher was cut short, for tickets that are still at work."""
         from ssd_bench.run.agenda import Agenda
 
         where = Path(self.sweeper.config.hydra.sweep.dir).absolute() / f"jobs-{uuid.uuid4().hex[:8]}"
@@ -76,15 +87,15 @@ def is_parallel(hydra_config: DictConfig) -> bool:
     return not hydra_config.launcher._target_.endswith("BasicLauncher")
 
 
-def labels(batch: Batch) -> list[str]:
-    """What tells these jobs apart: of each, the overrides that others do not have."""
-    common = set.intersection(*map(set, batch))
+def labels(batch: Batch, sweep: Batch) -> list[str]:
+    """What tells these jobs apart from the others of the sweep: the overrides that not all have."""
+    common = set.intersection(*map(set, sweep))
     return [" ".join(o for o in overrides if o not in common) or "this job" for overrides in batch]
 
 
 def planned(cfg: DictConfig, label: str) -> tuple[dict[str, Any], Any]:
-    """A job for the agenda, and what it has to make: None where that cannot be told here, but by the job itself."""
-    from ssd_bench.run.agenda import wanted
+    """A job for the agenda, and what it has to make; where that cannot be told here, the job will say why."""
+    from ssd_bench.run.agenda import Wanted, wanted
 
     job = {"names": {group: str(cfg.hydra.runtime.choices[group]) for group in planning.GROUPS}, "label": label}
     with read_write(cfg), open_dict(cfg):
@@ -92,8 +103,8 @@ def planned(cfg: DictConfig, label: str) -> tuple[dict[str, Any], Any]:
     try:
         plan = planning.plan(cfg, job["names"])
     except ConfigError as e:
-        return job | {"error": str(e), "config": {}}, None
+        return job | {"error": str(e), "config": {}}, Wanted(None, label, [])
     try:
         return job | {"config": plan.config}, wanted(plan, label)
     except Exception:
-        return job | {"config": plan.config}, None
+        return job | {"config": plan.config}, Wanted(None, label, [])

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -39,7 +39,7 @@ WORTH_IT = 1.05  # twice as many workers help if they are faster by this factor
 class Wanted:
     """One run of a sweep, and what it has to make or to find made."""
 
-    row: Path
+    row: Path | None  # None: what it needs is not known
     label: str
     works: list[Work]  # what is missing
 
@@ -57,20 +57,19 @@ def in_passes(cost: Cost) -> float:
     return cost.forward + PASSES_OF_TRAINING * cost.backward
 
 
-def schedule(runs: Iterable[Wanted | None], weigh: Callable[[Work], float]) -> tuple[Schedule, dict[str, Path]]:
-    """Units and parts of these runs (None: nothing is known about it), and where the parts will lie.
+def schedule(runs: list[Wanted], weigh: Callable[[Work], float]) -> tuple[Schedule, dict[str, Path]]:
+    """Units and parts of these runs, and where the parts will lie.
 
     What has a way to be made by itself is a unit; what two runs or more make on their way is a part.
     """
-    runs = list(runs)
-    uses = Counter(work.path for run in runs if run for work in run.works)
+    uses = Counter(work.path for run in runs for work in run.works)
     units: dict[str, Unit] = {}
     parts: dict[str, float] = {}
     paths: dict[str, Path] = {}
     rows: dict[Path, str] = {}
     for i, run in enumerate(runs):
-        unit = Unit(f"run-{i}", 0.0, run=i, label=run.label if run else "")
-        for work in run.works if run else ():
+        unit = Unit(f"run-{i}", 0.0, run=i, label=run.label)
+        for work in run.works:
             name = f"{work.alone or work.kind}-{work.path.stem}"
             if work.alone:
                 before = tuple(need for need in unit.needs if need.startswith("original")) * (work.alone == "outputs")
@@ -82,7 +81,7 @@ def schedule(runs: Iterable[Wanted | None], weigh: Callable[[Work], float]) -> t
                 unit = replace(unit, parts=(*unit.parts, name))
             else:
                 unit = replace(unit, cost=unit.cost + weigh(work))
-        if run and rows.setdefault(run.row, unit.name) != unit.name:  # the same row under other settings
+        if run.row and rows.setdefault(run.row, unit.name) != unit.name:  # the same row under other settings
             unit = Unit(unit.name, 0.0, (rows[run.row],), run=i, label=run.label)
         units[unit.name] = unit
     return Schedule(units, parts), paths
@@ -114,7 +113,7 @@ class Agenda:
         self._done: set[str] = set()
 
     @classmethod
-    def write(cls, folder: Path, jobs: list[dict[str, Any]], runs: list[Wanted | None], modules: list[str]) -> Agenda:
+    def write(cls, folder: Path, jobs: list[dict[str, Any]], runs: list[Wanted], modules: list[str]) -> Agenda:
         """A new one. jobs: `config`, `names` and `label` of each run; modules: folders of the user's modules."""
         planned, paths = schedule(runs, lambda work: in_passes(work.cost))
         for job in jobs:

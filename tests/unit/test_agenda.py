@@ -111,7 +111,7 @@ def test_keys_that_are_no_texts_survive(tmp_path):
 
     config = {"a": {1: "one"}, "b": [0.1, None, True]}
     job = {"config": config, "names": {}, "label": ""}
-    written = Agenda.write(tmp_path, [job], [None], [])
+    written = Agenda.write(tmp_path, [job], [Wanted(None, "", [])], [])
     assert OmegaConf.create(Agenda(written.folder).content["jobs"][0]["config"]) == config
 
 

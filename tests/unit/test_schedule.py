@@ -113,7 +113,7 @@ def test_a_grid_of_measured_costs_takes_at_most_a_sixth_longer_than_the_ideal(se
 def test_the_same_row_twice_is_made_once_and_found():
     runs = SCRIPT["runs_of"](1, 1)
     twin = Wanted(runs[2].row, "the same", runs[2].works)
-    grid, _ = schedule([*runs, twin, None], lambda work: work.cost.forward)
+    grid, _ = schedule([*runs, twin, Wanted(None, "?", [])], lambda work: work.cost.forward)
     assert grid.units["run-5"].needs == ("run-2",)
     assert grid.units["run-5"].cost == 0
     assert grid.units["run-6"].needs == ()
