@@ -134,9 +134,17 @@ def _job(cfg: DictConfig) -> None:
         ticket.serve(Path(folder), _ticket)
         return
     names = {group: str(hydra_config.runtime.choices[group]) for group in planning.GROUPS}
-    _run(lambda: planning.plan(cfg, names), sweep, parallel)
-    if sweep and not command.grid:
-        progress.between_jobs(command.started, sweeper.runs, command.begun)
+    if parallel:  # under a sweeper that is not ours
+        from ssd_bench.run import cards
+
+        with cards.leased() as device:
+            _run(lambda: planning.plan(cfg, names).on(device), sweep, parallel)
+        return
+    try:
+        _run(lambda: planning.plan(cfg, names), sweep, parallel)
+    finally:
+        if sweep and not command.grid:
+            progress.between_jobs(command.started, sweeper.runs, command.begun)
 
 
 def _ticket(agenda: Any, unit: Any, device: str) -> None:

@@ -6,7 +6,6 @@ when its process ends, however it ends.
 
 from __future__ import annotations
 
-import getpass
 import logging
 import os
 import tempfile
@@ -44,7 +43,7 @@ def _on_bus(card: object, index: int) -> str:
 
 def folder() -> Path:
     """Where the leases lie. Raises ConfigError where somebody else has made that folder."""
-    path = Path(tempfile.gettempdir()) / f"ssd-bench-cards-{getpass.getuser()}"
+    path = Path(tempfile.gettempdir()) / f"ssd-bench-cards-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
     if path.is_symlink() or path.stat().st_uid != os.getuid():
         raise ConfigError(f"{path}, where GPUs are leased, belongs to somebody else; set TMPDIR to a folder of yours")

@@ -4,14 +4,21 @@ import multiprocessing
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
+from conftest import composed
 
+from ssd_bench.cli import ticket
+from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.task import Cost
-from ssd_bench.run import cards
+from ssd_bench.run import cards, pipeline
+from ssd_bench.run import plan as planning
 from ssd_bench.run.agenda import Agenda, Wanted
 from ssd_bench.run.estimate import Work
 
+NAMES = dict.fromkeys(planning.GROUPS, "any")
 FORK = multiprocessing.get_context("fork")
 
 
@@ -163,7 +170,76 @@ def test_a_card_is_known_by_its_name_whatever_its_index(two_cards, tmp_path, mon
     assert said(tmp_path / "log") == "cuda:0"
 
 
+def test_cards_have_names_that_do_not_depend_on_what_this_process_sees(monkeypatch):
+    about = [
+        SimpleNamespace(uuid="12ab", pci_bus_id=1),
+        SimpleNamespace(pci_domain_id=0, pci_bus_id=59, pci_device_id=0),
+        SimpleNamespace(),
+    ]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", about.__getitem__)
+    assert cards.visible() == ["12ab", "pci-0-59-0", "index-2"]
+
+
+def test_a_lease_decides_only_where_the_device_is_left_open():
+    left_open, named = (planning.plan(composed(f"device={device}"), NAMES) for device in ("auto", "cuda:1"))
+    assert left_open.on("cuda:3").settings.device == "cuda:3"
+    assert left_open.on("cuda:3").config == left_open.config  # the row holds what was asked for
+    assert named.on("cuda:3").settings.device == "cuda:1"
+
+
+def test_a_folder_of_leases_that_is_not_ours_is_refused(two_cards, monkeypatch):
+    cards.folder()
+    me = os.getuid()
+    monkeypatch.setattr(cards.os, "getuid", lambda: me + 1)
+    (cards.Path(cards.tempfile.gettempdir()) / f"ssd-bench-cards-{me + 1}").mkdir()
+    with pytest.raises(ConfigError, match="belongs to somebody else"):
+        cards.folder()
+
+
 def test_without_cards_the_device_is_chosen_as_ever(monkeypatch):
     monkeypatch.setattr(cards, "visible", list)
     with cards.leased() as device:
         assert device == "auto"
+
+
+def test_a_ticket_makes_what_is_shared_and_does_one_run_on_the_card_that_it_leased(two_cards, tmp_path, monkeypatch):
+    agenda, made, ran = agenda_of(tmp_path, a="o1", b="o1"), [], []
+    monkeypatch.setattr(ticket, "plan_of", lambda agenda, unit, device: planning.plan(composed(), NAMES).on(device))
+    monkeypatch.setattr(pipeline, "ahead", lambda plan, what: made.append((what, plan.settings.device)))
+    ticket.serve(agenda.folder, lambda agenda, unit, device: ran.append((unit.label, device)))
+    assert made == [("original", "cuda:0")]
+    assert ran == [("a", "cuda:0")]
+    with cards.leased() as card:  # it was given back
+        assert card == "cuda:0"
+        ticket.serve(agenda.folder, lambda agenda, unit, device: ran.append((unit.label, device)))
+    assert ran[1:] == [("b", "cuda:1")]
+    assert agenda.over
+
+
+def test_what_cannot_be_made_ahead_is_left_to_the_runs_and_a_failed_run_is_over(tmp_path, monkeypatch, caplog):
+    agenda = agenda_of(tmp_path, a="o1")
+    monkeypatch.setattr(ticket, "plan_of", lambda *_: 1 / 0)
+    caplog.set_level("INFO")
+
+    def fails(*_):
+        raise ValueError("as said")
+
+    with pytest.raises(ValueError, match="as said"):
+        ticket.serve(agenda.folder, fails)
+    assert "ZeroDivisionError: division by zero; left to the runs" in caplog.text
+    assert agenda.over
+    ticket.serve(agenda.folder, fails)  # nothing is left
+
+
+def test_an_interrupted_ticket_leaves_its_work_to_others(tmp_path, monkeypatch):
+    agenda = agenda_of(tmp_path, a="")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ticket.serve(agenda.folder, interrupted)
+    with agenda.claim() as unit:
+        assert unit.label == "a"
