@@ -63,7 +63,7 @@ class Watch:
         ended = self.before + sum(name in done for name, unit in units.items() if not unit.alone)
         running, spent = _at_work(self.agenda.journals().values())
         made = self.agenda.schedule.cost() - self.agenda.schedule.cost(done)
-        named = [units[name].label for name in running]
+        named = [units[name].label for name in dict.fromkeys(running) if name not in done]  # those of killed ones, too
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         text = f"running: {', '.join(named[:NAMED])}{more}" if named else "nothing runs"
         if made and spent and named:

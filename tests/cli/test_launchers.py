@@ -72,7 +72,13 @@ def test_slurm(tmp_path):
         program.write_text(text)
         program.chmod(0o755)
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    sweep = "method=original,ssd", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu", "json=true"
+    asked = "partition=gpu", "gpus_per_node=1", "array_parallelism=16", "timeout_min=600"
+    sweep = (
+        "method=original,ssd",
+        "hydra/launcher=submitit_slurm",
+        *(f"hydra.launcher.{one}" for one in asked),
+        "json=true",
+    )
     ended, rows = swept(tmp_path, *sweep, PATH=path, FAKE_SLURM=str(tmp_path))
     assert ended.returncode == 0, ended.stderr + "".join(log.read_text() for log in tmp_path.glob("*.log"))
     assert [row["method"] for row in rows] == ["original", "ssd"]
