@@ -53,14 +53,20 @@ def swept(tmp_path, *arguments, **environment):
 
 
 @pytest.mark.skipif(not find_spec("submitit"), reason="needs pip install 'ssd-bench[cluster]'")
-def test_submitit_on_this_machine(tmp_path):
-    sweep = "method=original,ssd", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"
+def test_submitit_on_this_machine_and_a_method_of_the_users(tmp_path):
+    (tmp_path / "conf/method").mkdir(parents=True)
+    (tmp_path / "conf/method/keeps.yaml").write_text("_target_: keeps.Keeps\n")
+    (tmp_path / "keeps.py").write_text(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Keeps:\n"
+        "    def __call__(self, model, data, context):\n        return model\n"
+    )
+    sweep = "--config-dir", str(tmp_path / "conf"), "method=keeps", "hydra/launcher=submitit_local"
     ended, rows = swept(tmp_path, *sweep, "scenario.target=1,elven")
     assert ended.returncode == 1, ended.stderr
-    assert [row["method"] for row in rows] == ["original", "ssd"]
+    assert [row["method"] for row in rows] == ["keeps"]
     assert ended.stdout.count("retain D'_r %") == 1
-    assert "2 runs in" in ended.stderr
-    assert "2 jobs failed" in ended.stderr
+    assert "1 runs in" in ended.stderr
+    assert "1 jobs failed" in ended.stderr
     assert not list((tmp_path / "runs/sweeps").glob("*/jobs-*"))
 
 

@@ -11,6 +11,7 @@ from conftest import SHORT
 
 from ssd_bench.cli import overrides, progress, sweeper
 from ssd_bench.core.errors import ConfigError
+from ssd_bench.run import estimate
 from ssd_bench.run.schedule import Schedule, Unit
 from ssd_bench.store.rows import read_rows
 
@@ -18,13 +19,8 @@ JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 
 
 @pytest.fixture
-def workers():
-    """Workers of a parallel sweep know nothing of the sweeps before."""
-    from joblib.externals.loky import get_reusable_executor
-
-    get_reusable_executor().shutdown()
-    yield
-    get_reusable_executor().shutdown()
+def measured_at_once(monkeypatch):
+    monkeypatch.setattr(estimate, "MEASURED_S", 0.01)
 
 
 def test_json_is_one_row_a_line_and_of_a_single_run_also_where_it_lies(command, runs):
@@ -38,7 +34,7 @@ def test_json_is_one_row_a_line_and_of_a_single_run_also_where_it_lies(command, 
     assert all(Path(row["path"]).is_file() for row in rows)
 
 
-def test_a_parallel_sweep_in_batches_names_the_job_that_failed(command, tmp_path, workers):
+def test_a_parallel_sweep_in_batches_names_the_job_that_failed(command, tmp_path):
     grid = "+hydra.sweeper.params.method='original,ssd'", "hydra.sweeper.max_batch_size=2"
     ended = command("-m", *SHORT, *JOBLIB, *grid, "scenario.target=1,elven", "json=true", f"out={tmp_path}")
     assert ended.code == 1
@@ -56,13 +52,13 @@ def test_a_job_that_fails_does_not_keep_the_next_batch_from_running(command, tmp
     assert len(read_rows(tmp_path)) == 1
 
 
-def test_under_another_sweeper_a_failure_is_one_too(command, tmp_path, workers):
+def test_under_another_sweeper_a_failure_is_one_too(command, tmp_path):
     arguments = *JOBLIB, "hydra/sweeper=basic", "method=original", "scenario.target=1,elven", f"out={tmp_path}"
     assert command("-m", *SHORT, *arguments).code == 1
     assert len(read_rows(tmp_path)) == 1
 
 
-def test_a_dry_sweep_says_how_long_it_takes_with_more_workers(command, tmp_path):
+def test_a_dry_sweep_says_how_long_it_takes_with_more_workers(command, tmp_path, measured_at_once):
     grid = (*SHORT, "method=original,ssd,retrain", "seed=0,1", "dry_run=true", f"out={tmp_path / 'runs'}")
     ended = command("-m", *grid, "hydra/launcher=joblib", "hydra.launcher.n_jobs=3")
     assert ended.code == 0, ended.err
@@ -73,7 +69,7 @@ def test_a_dry_sweep_says_how_long_it_takes_with_more_workers(command, tmp_path)
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_dry_run_counts_what_workers_of_the_launcher_would_make(command, tmp_path):
+def test_a_dry_run_counts_what_workers_of_the_launcher_would_make(command, tmp_path, measured_at_once):
     """On a CPU the number of threads is part of every address: alone all cores, one each in parallel jobs."""
     arguments = [a for a in SHORT if not a.startswith("threads")]
     alone, beside = (
