@@ -13,7 +13,7 @@ from ssd_bench.core.console import LINE_EVERY_S, clock, stderr
 
 log = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 2.0
+LOOK_EVERY_S = 5.0
 NAMED = 4  # of what is running, at most
 
 _last = float("-inf")  # when the last line was written
@@ -67,7 +67,7 @@ class Watch:
         more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
         text = f"running: {', '.join(named[:NAMED])}{more}" if named else "nothing runs"
         if made and spent and named:
-            left = self.agenda.schedule.makespan(len(named), done) * spent / made
+            left = self.agenda.schedule.ideal(len(named), done) * spent / made  # tickets come close to that
             text += f"; about {clock(left)} left"
         return ended, text
 

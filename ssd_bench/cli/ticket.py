@@ -27,13 +27,13 @@ def serve(folder: Path, run: Callable[[Agenda, Unit, str], None]) -> None:
 
     folder: of the agenda. run: does a run on this device.
     """
-    agenda, pause = Agenda(folder), POLL_S[0]
+    agenda, pause, waited = Agenda(folder), POLL_S[0], 0.0
     sys.path += [path for path in agenda.content["modules"] if path not in sys.path]
     while not agenda.over:
         with cards.leased() as device, agenda.claim() as unit:
             if unit:
-                pause = POLL_S[0]
-                agenda.note(begin=unit.name)
+                agenda.note(begin=unit.name, waited_s=waited)
+                pause, waited = POLL_S[0], 0.0
                 try:
                     _make(agenda, unit, device) if unit.alone else run(agenda, unit, device)
                 except Exception:
@@ -45,8 +45,8 @@ def serve(folder: Path, run: Callable[[Agenda, Unit, str], None]) -> None:
                 if not unit.alone:
                     return
                 continue
-        agenda.note(idle=pause)
         time.sleep(pause)
+        waited += pause
         pause = min(1.3 * pause, POLL_S[1])
 
 

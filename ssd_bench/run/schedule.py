@@ -90,18 +90,19 @@ class Schedule:
         units = sum(unit.cost for name, unit in self.units.items() if name not in done)
         return units + sum(cost for name, cost in self.parts.items() if name not in done)
 
-    def ideal(self, workers: int) -> float:
-        """No order of any kind is faster: all the work shared out evenly, or the dearest chain."""
-        return max(self.cost() / workers, max(self.levels.values(), default=0.0))
+    def ideal(self, workers: int, done: Collection[str] = ()) -> float:
+        """No order of any kind is faster: all that is not done shared out evenly, or the dearest chain of it."""
+        chain = max((level for name, level in self.levels.items() if name not in done), default=0.0)
+        return max(self.cost(done) / workers, chain)
 
-    def makespan(self, workers: int, done: Iterable[str] = ()) -> float:
-        """How long `workers` take for what is not `done`, each choosing as `choose` says."""
-        return max((end for _, end, _ in self.simulate(workers, done)), default=0.0)
+    def makespan(self, workers: int) -> float:
+        """How long `workers` take, each choosing as `choose` says."""
+        return max((end for _, end, _ in self.simulate(workers)), default=0.0)
 
-    def simulate(self, workers: int, done: Iterable[str] = ()) -> Iterator[tuple[float, float, Unit]]:
+    def simulate(self, workers: int) -> Iterator[tuple[float, float, Unit]]:
         """Start, end and unit of everything, in the order in which they are started."""
-        done, taken, now, free = set(done), set(), 0.0, workers
-        left = {name: None for name in self.units if name not in done}  # a set that keeps its order
+        done, taken, now, free = set(), set(), 0.0, workers
+        left = dict.fromkeys(self.units)  # a set that keeps its order
         ends: list[tuple[float, str, bool]] = []  # when what is there, and whether a worker is free again
         while left or ends:
             while free and left and (unit := self.choose(done, taken, left)):
