@@ -66,16 +66,17 @@ def schedule(runs: list[Wanted], weigh: Callable[[Work], float]) -> tuple[Schedu
     units: dict[str, Unit] = {}
     parts: dict[str, float] = {}
     paths: dict[str, Path] = {}
+    names: dict[Path, str] = {}
     rows: dict[Path, str] = {}
     for i, run in enumerate(runs):
         unit = Unit(f"run-{i}", 0.0, run=i, label=run.label)
         for work in run.works:
-            name = f"{work.alone or work.kind}-{work.path.stem}"
-            if work.alone:
-                before = tuple(need for need in unit.needs if need.startswith("original")) * (work.alone == "outputs")
-                made = Unit(name, weigh(work), before, (), work.alone, i, f"{work.kind} for {run.label}")
+            name = names.setdefault(work.path, f"{work.alone or work.kind}-{work.path.stem}")
+            if work.alone or name in units:  # a retrained model may be the original: a placebo takes nothing from D
+                before = [need for need in unit.needs if units[need].alone == "original" and work.alone == "outputs"]
+                made = Unit(name, weigh(work), tuple(before), (), work.alone, i, f"{work.kind} for {run.label}")
                 units.setdefault(name, made)
-                unit = replace(unit, needs=(*unit.needs, name))
+                unit = replace(unit, needs=tuple(dict.fromkeys((*unit.needs, name))))
             elif uses[work.path] > 1 and not work.anew:
                 parts[name], paths[name] = weigh(work), work.path
                 unit = replace(unit, parts=(*unit.parts, name))

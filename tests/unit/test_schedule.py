@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ssd_bench.core.task import Cost
 from ssd_bench.run.agenda import Wanted, schedule
+from ssd_bench.run.estimate import Work
 from ssd_bench.run.schedule import Schedule, Unit
 
 SCRIPT = runpy.run_path(str(Path(__file__).resolve().parents[2] / "scripts/simulate_sweep.py"))
@@ -108,6 +110,23 @@ def test_a_grid_of_measured_costs_takes_at_most_a_sixth_longer_than_the_ideal(se
     plain, waited = SCRIPT["in_grid_order"](runs, workers)
     assert waited > 0
     assert grid.makespan(workers) < plain
+
+
+def test_a_retrained_model_that_is_the_original_is_one_thing_to_make():
+    def work(kind, path, cost, alone=""):
+        return Work(kind, Path(path), Cost(cost), 0, alone=alone)
+
+    original, outputs = work("original", "x", 8, "original"), work("outputs", "y", 2, "outputs")
+    placebo = Wanted(
+        Path("row"), "", [original, work("retrained", "x", 8, "retrained"), outputs, work("outputs", "y", 2)]
+    )
+    grid, parts = schedule([placebo, Wanted(Path("other"), "", [original, outputs])], lambda work: work.cost.forward)
+    assert grid.cost() == 10
+    assert not parts
+    assert grid.units["outputs-y"].needs == ("original-x",)
+    retrained = Wanted(Path("row"), "", [work("retrained", "z", 8, "retrained"), outputs])
+    assert schedule([retrained], lambda work: 1.0)[0].units["outputs-y"].needs == ()  # its original is there
+    assert grid.units["run-0"].needs == grid.units["run-1"].needs == ("original-x", "outputs-y")
 
 
 def test_the_same_row_twice_is_made_once_and_found():
