@@ -19,7 +19,7 @@ from ssd_bench.run.schedule import Unit
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.1, 1.0  # while all that is left waits for what others are making: at first, and at most
+POLL_S = 0.1, 0.5  # while all that is left waits for what others are making: at first, and at most
 
 
 def serve(folder: Path, run: Callable[[Agenda, Unit, str], None]) -> None:
