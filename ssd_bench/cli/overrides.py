@@ -26,7 +26,9 @@ from ssd_bench.run.plugins import config_folders
 from ssd_bench.store.files import writable
 
 HYDRA_KEYS = ("hydra", "experiment")
-LAUNCHERS = {"joblib": "parallel", "submitit_local": "cluster", "submitit_slurm": "cluster"}  # and their extras
+LAUNCHERS = {"joblib": "parallel", "submitit_local": "cluster", "submitit_slurm": "cluster", "ray": "ray"}  # and extras
+LAUNCHER = re.compile(r"hydra[/.]launcher(\.|$)")  # begins what says how jobs are launched
+WORKERS = "hydra.launcher.n_jobs", "hydra.launcher.array_parallelism", "hydra.sweeper.max_batch_size"
 
 
 class InstalledPlugins(SearchPathPlugin):
@@ -97,9 +99,18 @@ def sweep_of_experiment(args: argparse.Namespace) -> list[str]:
     return [f"{key}={value}" for key, value in params.items() if key not in given]
 
 
-def is_dry(args: argparse.Namespace) -> bool:
-    """Whether dry_run=true is among the overrides."""
-    return any(o.key_or_group == "dry_run" and o.value() is True for o in map(_parse, args.overrides))
+def says(args: argparse.Namespace, key: str) -> bool:
+    """Whether key=true is among the overrides."""
+    return any(o.key_or_group == key and o.value() is True for o in map(_parse, args.overrides))
+
+
+def take_launcher(args: argparse.Namespace) -> tuple[bool, int | None]:
+    """Whether the launcher asked for is a parallel one and with how many workers; its overrides are taken out."""
+    launcher = {o.input_line: o for o in map(_parse, args.overrides) if LAUNCHER.match(o.key_or_group)}
+    args.overrides = [text for text in args.overrides if text not in launcher]
+    said = {o.key_or_group: o.value() for o in launcher.values()}
+    workers = next((said[key] for key in WORKERS if isinstance(said.get(key), int) and said[key] > 0), None)
+    return said.get("hydra/launcher", "basic") != "basic", workers
 
 
 def _parse(text: str) -> Override:

@@ -11,7 +11,8 @@ import signal
 import sys
 import tempfile
 import time
-from contextlib import nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,15 +25,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from ssd_bench.cli import failure, overrides
+from ssd_bench.cli import failure, overrides, progress, sweeper
+from ssd_bench.cli.sweeper import REPORTED
 from ssd_bench.core import console
 from ssd_bench.core.errors import CannotWrite, ConfigError
 from ssd_bench.run import plan as planning
 
 log = logging.getLogger(__name__)
 
-REPORTED = "ssd_bench_reported"  # mark of an exception whose job has said all about it; it survives pickling
-JOURNAL = "SSD_BENCH_JOURNAL"  # names the file in which parallel workers tell the process that started them
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 INPUT = (ConfigError, CompactHydraException, HydraException, OmegaConfBaseException)
 
@@ -48,6 +48,11 @@ class Command:
     failures: list[int] = field(default_factory=list)  # exit codes of jobs that did not end well
     error: ConfigError | None = None  # of a single run: Hydra adds lines of its own to what a job raises
     grid: Any = None  # the `estimate.Grid` of dry_run=true, once there is a job
+    counts_parallel: bool = False  # of dry_run=true: whether the launcher asked for is a parallel one
+    workers: int | None = None  # and how many it would have
+    json: bool = False  # whether rows are printed instead of tables
+    begun: float = field(default_factory=time.monotonic)
+    tell: Callable[..., None] = lambda **_: None  # of a parallel sweep: notes it for the process that started it
 
 
 command = Command()  # Hydra calls `_job` with the config alone
@@ -66,8 +71,12 @@ def main() -> NoReturn:
     except Exception as e:
         if not hasattr(e, REPORTED):
             _end_badly(e)
+        _keep(code=1)  # under a sweeper that is not ours, this process knows of no other
     if command.grid:
-        print("\n".join(["", *command.grid.summary()]))
+        from ssd_bench.run.agenda import makespans
+
+        lines = makespans(command.grid, command.workers) if command.sweep else []
+        print("\n".join(["", *command.grid.summary(), *lines]))
     if command.sweep and command.finished:
         _after_sweep(time.monotonic() - start)
     sys.exit(1 if command.sweep and command.failures else max(command.failures, default=0))
@@ -83,15 +92,18 @@ def _compose_and_run() -> None:
             args.overrides += stands_for
             sys.argv += [*stands_for, "hydra.sweeper.params=null"]
         overrides.check(args)
-        command.checked, dry = True, overrides.is_dry(args)
-    with tempfile.TemporaryDirectory() if command.sweep or dry else nullcontext() as aside:
-        os.environ[JOURNAL] = f"{aside}/journal" if command.sweep else os.devnull
+        command.checked, dry, command.json = True, overrides.says(args, "dry_run"), overrides.says(args, "json")
+    with tempfile.TemporaryDirectory() if dry else nullcontext() as aside:
+        sweeper.told.clear()
         if dry:  # one process counts, and what Hydra writes about a sweep is no part of the answer
-            sys.argv += ["hydra/launcher=basic", f"hydra.sweep.dir={aside}"]
+            flags = _flags(args)
+            command.counts_parallel, command.workers = overrides.take_launcher(args)
+            sys.argv[1:] = [*flags, *args.overrides, f"hydra.sweep.dir={aside}"]
         try:
             hydra.main(version_base="1.3", config_path=str(planning.CONF_DIR), config_name="config")(_job)()
         finally:
-            _read_journal()
+            for event in sweeper.told:
+                _keep(event["row"], event["code"])
     if command.error:
         raise command.error
 
@@ -111,21 +123,47 @@ def _end_badly(e: Exception) -> None:
 
 
 def _job(cfg: DictConfig) -> None:
-    """One run, as Hydra calls it."""
-    command.started += 1
+    """One job, as Hydra calls it: a run, or a ticket of a parallel sweep."""
     hydra_config = HydraConfig.get()
     sweep = hydra_config.mode == RunMode.MULTIRUN
-    parallel = sweep and not hydra_config.launcher._target_.endswith("BasicLauncher")
+    parallel = sweep and sweeper.is_parallel(hydra_config)
     console.bars_allowed = not parallel
+    if folder := hydra_config.job.env_set.get(sweeper.AGENDA):
+        from ssd_bench.cli import ticket
+
+        ticket.serve(Path(folder), _ticket)
+        return
+    names = {group: str(hydra_config.runtime.choices[group]) for group in planning.GROUPS}
+    if parallel:  # under a sweeper that is not ours
+        from ssd_bench.run import cards
+
+        with cards.leased() as device:
+            _run(lambda: planning.plan(cfg, names).on(device), sweep, parallel)
+        return
     try:
-        plan = planning.plan(cfg, {group: str(hydra_config.runtime.choices[group]) for group in planning.GROUPS})
-        from ssd_bench.report.derive import derived_metrics
-        from ssd_bench.report.rows import rows_beside
-        from ssd_bench.report.table import show
+        _run(lambda: planning.plan(cfg, names), sweep, parallel)
+    finally:
+        if sweep and not command.grid:
+            progress.between_jobs(command.started, sweeper.runs, command.begun)
+
+
+def _ticket(agenda: Any, unit: Any, device: str) -> None:
+    """One run of a parallel sweep."""
+    from ssd_bench.cli.ticket import plan_of
+
+    command.tell = agenda.note
+    _run(lambda: plan_of(agenda, unit, device), True, True, unit.label)
+
+
+def _run(planned: Callable[[], Any], sweep: bool, parallel: bool, label: str = "this job") -> None:
+    """One run, and how it ended."""
+    command.started += 1
+    try:
+        plan = planned()
         from ssd_bench.run import pipeline  # here, so that a typo or --help does not wait for torch
 
         if plan.settings.dry_run:
-            _count(pipeline.prepare(plan, parallel))
+            _count(pipeline.prepare(plan, command.counts_parallel))
             return
         path = pipeline.run(plan, parallel)
     except ConfigError as e:
@@ -133,7 +171,7 @@ def _job(cfg: DictConfig) -> None:
             command.error = e
             return
         _note(code=2)
-        print(f"ssd-bench: {e}", file=sys.stderr)
+        print(f"ssd-bench: {e}" + (f" ({label})" if parallel else ""), file=sys.stderr)
         setattr(e, REPORTED, True)
         raise
     except Exception as e:
@@ -143,44 +181,50 @@ def _job(cfg: DictConfig) -> None:
         setattr(e, REPORTED, True)
         print(failure.explain(e), file=sys.stderr)
         if sweep:
-            log.error("this job failed; the others go on")
+            log.error("%s failed; the others go on", label)
         raise
+    _say(path, sweep, plan.settings.json)
+
+
+def _say(path: Path, sweep: bool, as_json: bool) -> None:
+    """Note how a run ended that left a row, and print what is printed run by run."""
+    from ssd_bench.report.derive import derived_metrics
+    from ssd_bench.report.rows import rows_beside
+    from ssd_bench.report.table import show
+
     row = json.loads(path.read_text())
     _note(row=path)
     if row["status"] == "diverged":
         _note(code=3)
     if row["reason"]:
         log.warning("%s: %s", row["status"], row["reason"])
-    if not sweep:
+    command.json |= as_json
+    if not sweep and as_json:
+        _print_rows([path])
+    elif not sweep:
         rows = rows_beside(path)
         show(rows, derived_metrics(rows))
-    print(f"metrics: {path}", flush=True)
+    if not (sweep and as_json):
+        print(f"metrics: {path}", flush=True)
+
+
+def _print_rows(paths: list[Path]) -> None:
+    """One JSON object a line: the row, and where it lies."""
+    for path in paths:
+        print(json.dumps(json.loads(path.read_text()) | {"path": str(path)}, allow_nan=False), flush=True)
 
 
 def _note(row: Path | None = None, code: int | None = None) -> None:
-    """How a job ended: for this process, and for the one that started it where that is another.
-
-    That one prints tables; where it cannot be told, on another node of a cluster, ssd-bench-report does.
-    """
+    """How a run ended: for this process, and for the one that started the sweep where that is another."""
     _keep(row, code)
-    line = json.dumps([os.getpid(), row and str(row), code])
-    with suppress(OSError), open(os.environ.get(JOURNAL, os.devnull), "a") as file:
-        file.write(f"{line}\n")  # short: appended whole
+    command.tell(row=row and str(row.absolute()), code=code)
 
 
-def _keep(row: Path | str | None, code: int | None) -> None:
+def _keep(row: Path | str | None = None, code: int | None = None) -> None:
     if row:
         command.finished.append(Path(row))
     if code:
         command.failures.append(code)
-
-
-def _read_journal() -> None:
-    """What workers noted."""
-    path = Path(os.environ.pop(JOURNAL))
-    for pid, row, code in map(json.loads, path.read_text().splitlines() if path.exists() else ()):
-        if pid != os.getpid():
-            _keep(row, code)
 
 
 def _count(bench: Any) -> None:
@@ -193,13 +237,15 @@ def _count(bench: Any) -> None:
 
 
 def _after_sweep(seconds: float) -> None:
-    """The tables of each task that the sweep touched, over all its seeds, and where the time went."""
+    """The tables of each task that the sweep touched, over all its seeds (or its rows), and where the time went."""
     from ssd_bench.report.derive import derived_metrics
     from ssd_bench.report.rows import rows_around
     from ssd_bench.report.table import show
     from ssd_bench.train.passes import pass_clock
 
-    for rows in rows_around(command.finished):
+    if command.json:
+        _print_rows(list(dict.fromkeys(command.finished)))
+    for rows in rows_around([] if command.json else command.finished):
         show(rows, derived_metrics(rows))
     out = command.finished[0].parents[3]
     log.info("attacks, distances to the retrained model, other formats and pictures: ssd-bench-report %s", out)
@@ -218,9 +264,15 @@ def _arguments() -> argparse.Namespace:
 
     parser.error = fail
     args = parser.parse_intermixed_args()
-    flags = [argument for argument in sys.argv[1:] if argument not in args.overrides]
-    sys.argv[1:] = flags + args.overrides  # Hydra parses them again, and cannot have a flag between two overrides
+    sys.argv[1:] = (
+        _flags(args) + args.overrides
+    )  # Hydra parses them again, and cannot have a flag between two overrides
     return args
+
+
+def _flags(args: argparse.Namespace) -> list[str]:
+    """What stands on the command line beside overrides."""
+    return [argument for argument in sys.argv[1:] if argument not in args.overrides]
 
 
 def _find_modules(config_dir: str | None) -> None:

@@ -18,7 +18,7 @@ from ssd_bench.run.bench import Bench
 from ssd_bench.run.evaluate import needed_rows, outputs_key
 from ssd_bench.run.identity import Trained, row_path
 from ssd_bench.run.trained import KIND
-from ssd_bench.store.address import digest
+from ssd_bench.store.address import address, digest
 from ssd_bench.train import devices
 from ssd_bench.train.passes import pass_clock, predict
 
@@ -35,6 +35,11 @@ class Work:
     cost: Cost
     bytes: int
     anew: bool = False  # although it is there
+    alone: str = ""  # how `pipeline.ahead` makes it by itself; empty for what only a run makes, on its way
+
+    @property
+    def missing(self) -> bool:
+        return self.anew or not self.path.with_suffix(".json").exists()
 
 
 @dataclass
@@ -44,6 +49,7 @@ class Grid:
     runs: dict[Path, bool] = field(default_factory=dict)  # row -> whether it is there
     needs: Counter = field(default_factory=Counter)  # artefact -> in how many runs
     work: dict[Path, tuple[Work, float]] = field(default_factory=dict)  # what is missing, and its seconds
+    wants: dict[Path, list[Work]] = field(default_factory=dict)  # row that is to be made -> what is missing for it
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # per model: images/s forward, with backward
     unknown: set[str] = field(default_factory=set)  # methods that do not say what they cost
 
@@ -55,9 +61,11 @@ class Grid:
             return path
         if not isinstance(bench.plan.method, Original) and _cost(bench) is None:
             self.unknown.add(bench.plan.names["method"])
-        for work in work_of(bench):
+        works = list(work_of(bench))
+        self.wants[path] = [work for work in works if work.missing]
+        for work in works:
             self.needs[work.path] += 1
-            if work.path not in self.work and (work.anew or not work.path.with_suffix(".json").exists()):
+            if work.path not in self.work and work.missing:
                 forward, backward = self._rates(bench)
                 self.work[work.path] = work, work.cost.forward / forward + work.cost.backward / backward
         return path
@@ -96,7 +104,7 @@ class Grid:
 def work_of(bench: Bench) -> Iterator[Work]:
     """What a run needs, whether it is there or not."""
     plan, store, identity = bench.plan, bench.store, bench.identity
-    weights = sum(t.numel() * t.element_size() for t in bench.new_model(0, pretrained=False).state_dict().values())
+    weights = _weights(bench)
     rows = needed_rows(bench)
     n_outputs = sum(map(len, rows.values()))
     of_outputs = Cost(forward=n_outputs), 4 * n_outputs * len(bench.request.classes)
@@ -104,8 +112,10 @@ def work_of(bench: Bench) -> Iterator[Work]:
     for name, trained in (("original", identity.trained), ("retrained", _retrained(bench))):
         if trained:
             training = Cost(backward=trained.recipe.epochs * len(trained.rows))
-            yield Work(name, store.path(KIND, trained.key), training, weights, anew and name == "retrained")
-    yield Work("outputs", store.path("outputs", outputs_key(identity.original, rows, plan)), *of_outputs)
+            again = anew and name == "retrained"
+            yield Work(name, store.path(KIND, trained.key), training, weights, again, "" if again else name)
+    original = store.path("outputs", outputs_key(identity.original, rows, plan))
+    yield Work("outputs", original, *of_outputs, alone="outputs")
     if isinstance(plan.method, Original):
         return
     key = identity.retrained.key if _retrained(bench) else identity.unlearned
@@ -116,6 +126,18 @@ def work_of(bench: Bench) -> Iterator[Work]:
         made = store.path("unlearned", key)
         yield Work(plan.names["method"], made, cost, weights if plan.settings.save_model else 0, anew)
     yield Work("outputs", store.path("outputs", outputs_key(key, rows, plan)), *of_outputs, anew)
+
+
+_sizes: dict[str, int] = {}  # of models, by what they are built from
+
+
+def _weights(bench: Bench) -> int:
+    """Bytes of a state dict of the run's model."""
+    key = digest([address(bench.plan.model), len(bench.request.classes), list(bench.images["train"].pixels.shape[1:])])
+    if key not in _sizes:
+        state = bench.new_model(0, pretrained=False).state_dict()
+        _sizes[key] = sum(t.numel() * t.element_size() for t in state.values())
+    return _sizes[key]
 
 
 def _retrained(bench: Bench) -> Trained | None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ssd_bench.core.about import describe
@@ -36,8 +37,11 @@ from ssd_bench.train.passes import pass_clock
 log = logging.getLogger(__name__)
 
 
-def prepare(plan: Plan, parallel: bool = False) -> Bench:
-    """Data, request and identity of a run: all that can be known without computing. Nothing is written under `out`."""
+def prepare(plan: Plan, parallel: bool = False, to_count: bool = False) -> Bench:
+    """Data, request and identity of a run: all that can be known without computing. Nothing is written under `out`.
+
+    to_count: only to say what there is to do; nothing is put on the device.
+    """
     settings = plan.settings
     device = devices.choose_device(settings.device)
     devices.check_precision(settings.precision, device)
@@ -46,13 +50,14 @@ def prepare(plan: Plan, parallel: bool = False) -> Bench:
     request = plan.scenario(dataset, plan.data.targets, plan.seed_forget)
     if request.dataset is not None:
         dataset = vouched(request.dataset, plan.scenario)
-    images = view(dataset, request, plan.data.norm, plan.model, device)
+    at = torch.device("cpu") if to_count else device
+    images = view(dataset, request, plan.data.norm, plan.model, at)
     identity = identify(plan, dataset, request, images["train"], device, threads)
 
     def new_model(seed: int, pretrained: bool = True) -> nn.Module:
         _, channels, side, _ = dataset.train.pixels.shape
         model = plan.model if pretrained else plan.model.untrained()
-        return fresh(model, seed, len(request.classes), channels, side).to(device)
+        return fresh(model, seed, len(request.classes), channels, side).to(at)
 
     return Bench(plan, request, images, identity, Store(Path(settings.out)), device, new_model, parallel)
 
@@ -89,6 +94,24 @@ def run(plan: Plan, parallel: bool = False) -> Path:
                 bench.store, "unlearned", bench.identity.unlearned
             )  # with save_model=false they are there until now
     return path
+
+
+def ahead(plan: Plan, what: str) -> None:
+    """Make what runs of a parallel sweep share, before any of them asks for it.
+
+    what: "original", "retrained", or "outputs" (the original's, which is found or trained).
+    """
+    bench = prepare(plan, parallel=True)
+    with devices.arithmetic(bench.device, plan.settings.precision):
+        if what == "retrained":
+            train_or_find(bench, bench.identity.retrained, plan.names["method"])
+            return
+        original = initial(bench, plan.settings.seed)
+        if plan.model.checkpoint:
+            fit_checkpoint(original, Path(plan.model.checkpoint))
+        _weights(bench, original)
+        if what == "outputs":
+            evaluate(bench, bench.compiled(original), bench.identity.original)
 
 
 def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class Settings:
     force: bool = False
     save_model: bool = True
     dry_run: bool = False
+    json: bool = False
 
     def __post_init__(self) -> None:
         check_choice("fidelity", self.fidelity, FIDELITIES)
@@ -108,6 +109,11 @@ class Plan:
     @property
     def seed_forget(self) -> int:
         return self.settings.seed if self.settings.seed_forget is None else self.settings.seed_forget
+
+    def on(self, device: str) -> Plan:
+        """The same; on this device where it leaves the choice."""
+        auto = self.settings.device == "auto"
+        return replace(self, settings=replace(self.settings, device=device)) if auto else self
 
 
 def check_names(metric: str, values: Iterable[str], owner: dict[str, str]) -> None:

@@ -27,3 +27,17 @@ def hold(path: Path, what: str) -> AcquireReturnProxy:
             return lock.acquire()
     except OSError as e:
         raise CannotWrite.at(path, e) from e
+
+
+def take(path: Path) -> FileLock | None:
+    """The lock at `path`, to be released by whoever got it; None if another process has it. Raises CannotWrite."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, fallback_to_soft=False)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        return lock
+    except OSError as e:
+        raise CannotWrite.at(path, e) from e

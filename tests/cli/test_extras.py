@@ -39,6 +39,7 @@ def test_runs_tables_and_csv_need_no_extra(tmp_path):
         ("ssd-bench -m hydra/launcher=joblib", "hydra/launcher=joblib", "parallel"),
         ("ssd-bench -m hydra/launcher=submitit_local", "hydra/launcher=submitit_local", "cluster"),
         ("ssd-bench -m hydra/launcher=submitit_slurm", "hydra/launcher=submitit_slurm", "cluster"),
+        ("ssd-bench -m hydra/launcher=ray", "hydra/launcher=ray", "ray"),
     ],
 )
 def test_what_needs_an_extra_names_it_in_one_line(command, module, extra):

@@ -75,7 +75,7 @@ def test_the_wheel_holds_the_configs_and_no_tests(installed):
     assert "ssd_bench/conf/config.yaml" in names
     shipped = {n.removeprefix("ssd_bench/") for n in names if n.startswith("ssd_bench/conf/")}
     assert shipped == {str(p.relative_to(ROOT)) for p in (ROOT / "conf").rglob("*.yaml")}
-    assert "ssd_bench/py.typed" in names
+    assert {"ssd_bench/py.typed", "hydra_plugins/ssd_bench.py"} <= set(names)
     assert not [n for n in names if n.startswith(("tests", "scripts", "results", "conf"))]
 
 
@@ -85,7 +85,9 @@ def test_the_sdist_holds_all_it_takes_to_build_test_and_read(built, tmp_path):
         tar.extractall(tmp_path, filter="data")
     [source] = tmp_path.iterdir()
     holds = {str(path.relative_to(source)) for path in source.rglob("*") if path.is_file()}
-    assert holds >= {*files_of("ssd_bench", "conf", "tests", "scripts", "docs", ".ci", ".github", "results/digits")}
+    assert holds >= {
+        *files_of("ssd_bench", "hydra_plugins", "conf", "tests", "scripts", "docs", ".ci", ".github", "results/digits")
+    }
     assert holds >= {str(path.relative_to(ROOT)) for path in [*ROOT.glob("*.md"), *ROOT.glob("results/*/README.md")]}
     assert {path.split("/")[0] for path in holds} & {".venv", "runs", ".git"} == set()
     assert archive.stat().st_size < 3e6  # the rows of long runs stay in the repository
@@ -102,10 +104,13 @@ def test_it_runs_from_another_folder_and_finds_its_own_configs(installed, tmp_pa
         installed[0] / "python", "-c", "import ssd_bench.run.plan as c; print(c.CONF_DIR)", cwd=tmp_path, env=clean()
     )
     assert "site-packages" in where
-    out = run(installed[0] / "ssd-bench", "train.epochs=1", "model.width=4", "threads=1", cwd=tmp_path, env=clean())
+    command = installed[0] / "ssd-bench", "train.epochs=1", "model.width=4", "threads=1"
+    out = run(*command, cwd=tmp_path, env=clean())
     row = json.loads((tmp_path / out.strip().splitlines()[-1].removeprefix("metrics: ")).read_text())
     assert row["status"] == "done"
     assert "ssd" in run(installed[0] / "ssd-bench-report", "runs", cwd=tmp_path, env=clean())
+    swept = run(*command, "-m", "method=original,ssd", "json=true", cwd=tmp_path, env=clean())
+    assert [json.loads(line)["method"] for line in swept.splitlines()] == ["original", "ssd"]
 
 
 def test_a_method_outside_the_package(installed, tmp_path):

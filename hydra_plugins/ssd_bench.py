@@ -1,0 +1,9 @@
+"""Where Hydra looks for plug-ins: a namespace that distributions share, without an __init__.py."""
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+from ssd_bench.cli.sweeper import WithAgenda
+
+
+class Sweeper(WithAgenda, BasicSweeper):
+    """`hydra/sweeper=ssd_bench`: Hydra's own, with its params and its max_batch_size, and an agenda."""

@@ -1,0 +1,77 @@
+"""GPUs are leased: of the parallel jobs of one user on one machine, each that says `device=auto` has a card to itself.
+
+A lease is a lock on a file named after the card, in a folder of this user's on this machine; the system lets go of it
+when its process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.store.locks import take
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+_last = 0  # the card that this process had: its kernels are loaded and its memory is cached there
+
+
+def visible() -> list[str]:
+    """What each visible card is called on every process of this machine, by its index in this one.
+
+    CUDA_VISIBLE_DEVICES gives a card another index, but not another UUID.
+    """
+    if not torch.cuda.is_available():
+        return []
+    about = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [str(getattr(card, "uuid", None) or _on_bus(card, i)) for i, card in enumerate(about)]
+
+
+def _on_bus(card: object, index: int) -> str:
+    bus, device = getattr(card, "pci_bus_id", None), getattr(card, "pci_device_id", 0)
+    return f"index-{index}" if bus is None else f"pci-{getattr(card, 'pci_domain_id', 0)}-{bus}-{device}"
+
+
+def folder() -> Path:
+    """Where the leases lie. Raises ConfigError where somebody else has made that folder."""
+    path = Path(tempfile.gettempdir()) / f"ssd-bench-cards-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    if path.is_symlink() or path.stat().st_uid != os.getuid():
+        raise ConfigError(f"{path}, where GPUs are leased, belongs to somebody else; set TMPDIR to a folder of yours")
+    return path
+
+
+@contextmanager
+def leased() -> Iterator[str]:
+    """The device of a parallel job that says `auto`: a card that nobody else has leased, the first that is free.
+
+    `auto` where there are no cards.
+    """
+    global _last
+    cards = visible()
+    if not cards:
+        yield "auto"
+        return
+    where, told = folder(), False
+    while True:
+        for index in sorted(range(len(cards)), key=lambda i: i != _last):
+            if lock := take(where / f"{cards[index]}.lock"):
+                _last = index
+                try:
+                    yield f"cuda:{index}"
+                finally:
+                    lock.release()
+                return
+        if not told:
+            log.info("all %d GPUs are leased to other jobs; waiting for one", len(cards))
+        told = True
+        time.sleep(POLL_S)
