@@ -29,8 +29,8 @@ TABLE = ("method", "needs D_r", "needs one class", "draws", "passes, % of retrai
 FIRST = """# Methods
 
 Made by `python scripts/method_pages.py` from the code; the numbers of passes are those of a sub-class of CIFAR-20
-(50,000 images, 500 of them to forget, 20 labels, an original of 40 epochs), a forward pass counted as a third of a forward
-and backward pass. *draws*: whether the result depends on random numbers beside the original.
+(50,000 images, 500 of them to forget, 20 labels, an original of 40 epochs), a forward pass counted as a third of one
+forward and backward. *draws*: whether the result depends on random numbers beside the original.
 """
 
 

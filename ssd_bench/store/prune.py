@@ -57,8 +57,9 @@ def damage(path: Path) -> str | None:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """Temporary files of killed processes, and what was set aside because it was damaged."""
-    return sorted(p for p in folder.rglob("*") if p.name.startswith(PART) or p.suffix == ".damaged")
+    """Temporary files of killed processes, agendas of sweeps that were cut short, and what was set aside as damaged."""
+    agendas = {p for p in folder.glob("sweeps/*/jobs-*/**/*") if p.is_file()}
+    return sorted(agendas | {p for p in folder.rglob("*") if p.name.startswith(PART) or p.suffix == ".damaged"})
 
 
 @contextmanager
