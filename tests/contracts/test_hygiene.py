@@ -52,7 +52,7 @@ def unlearned(method, retain_value=None, **settings):
     ).model
 
 
-@pytest.mark.parametrize("method", [*METHODS, Own()], ids=str)
+@pytest.mark.parametrize("method", [*METHODS, Own()], ids=[*METHODS, "own"])
 def test_the_same_seed_gives_the_same_bytes_and_nothing_is_left_behind(method):
     before, once, again = network(), unlearned(method), unlearned(method)
     frozen = {name for name, p in before.named_parameters() if not p.requires_grad}
