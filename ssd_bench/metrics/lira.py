@@ -1,0 +1,39 @@
+"""The likelihood-ratio attack: LiRA (Carlini et al. 2022, arXiv 2112.03570), U-LiRA (Hayes et al. 2024, 2403.01218)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+VARIANCES = {"own": 0.0, "shrunk": 4.0, "pooled": np.inf}  # how many models the common variance counts as
+LEAST = 1e-6  # of a variance
+
+
+def likelihood_ratio(
+    target: ArrayLike, members: ArrayLike, others: ArrayLike, variance: str = "shrunk"
+) -> NDArray[np.float64]:
+    """ln N(phi; mu_1, v_1) - ln N(phi; mu_0, v_0) of each sample, high for a member: n, float64.
+
+    target: margins phi of one model, n. members, others: margins of k and k2 other models (at least 2 each), with and
+    without the sample. v = ((k - 1) s^2 + w s_p^2) / (k - 1 + w) (1 + 1 / k), at least 1e-6, with s^2 the sample's own
+    variance, s_p^2 the mean of all samples' and w = 0 (own), 4 (shrunk) or infinity (pooled); the last factor is that
+    of a mean that is itself estimated. Raises ValueError for shapes that do not fit and an unknown variance.
+    """
+    if variance not in VARIANCES:
+        raise ValueError(f"variance must be one of {', '.join(VARIANCES)}, got {variance}")
+    phi, with_it, without = (np.asarray(a, dtype=np.float64) for a in (target, members, others))
+    for name, group in (("members", with_it), ("others", without)):
+        if group.ndim != 2 or len(group) < 2 or group.shape[1:] != phi.shape:
+            raise ValueError(
+                f"{name} must be k x n with k at least 2 for a target of n, got {group.shape}, {phi.shape}"
+            )
+    return _log_density(phi, with_it, VARIANCES[variance]) - _log_density(phi, without, VARIANCES[variance])
+
+
+def _log_density(phi: np.ndarray, group: np.ndarray, weight: float) -> np.ndarray:
+    """Up to a constant that is the same for both groups."""
+    k, own = len(group), group.var(axis=0, ddof=1)
+    common = own.mean()
+    v = np.full_like(own, common) if np.isinf(weight) else ((k - 1) * own + weight * common) / (k - 1 + weight)
+    v = np.maximum(v * (1 + 1 / k), LEAST)
+    return -0.5 * (np.log(v) + (phi - group.mean(axis=0)) ** 2 / v)
