@@ -70,7 +70,7 @@ def check(args: argparse.Namespace) -> None:
                 _check_launcher(override.value(), loader.get_group_options(key))
             elif re.split(r"[./]", key)[0] not in HYDRA_KEYS:
                 settings.append(override)
-        composed = {" ".join(chosen): _compose(search, chosen) for chosen in _combinations(choices)}
+        composed = {" ".join(chosen): compose_with(search, chosen) for chosen in _combinations(choices)}
     for override in settings:
         _check_setting(override, composed, options, args.multirun)
     if args.multirun:  # Hydra writes there before the first job can say that it cannot
@@ -92,7 +92,7 @@ def sweep_of_experiment(args: argparse.Namespace) -> list[str]:
         loader = GlobalHydra.instance().config_loader()
         known = loader.get_group_options("experiment") + _beside(args.config_dir).get("experiment", [])
         check_choice("experiment", str(chosen.value()), known)
-        cfg = _compose(search, [f"experiment={chosen.value()}"], return_hydra_config=True)
+        cfg = compose_with(search, [f"experiment={chosen.value()}"], return_hydra_config=True)
     params = cfg.hydra.sweeper.params or {}
     if params and not args.multirun:
         raise ConfigError(f"experiment={chosen.value()} is a sweep; add --multirun")
@@ -167,7 +167,8 @@ def _combinations(choices: dict[str, list[str]]) -> list[list[str]]:
     return [[f"{group}={name}" for group, name in each.items()] for each in chosen]
 
 
-def _compose(search: list[str], overrides: list[str], **how: bool) -> DictConfig:
+def compose_with(search: list[str], overrides: list[str], **how: bool) -> DictConfig:
+    """The config that Hydra, once initialised, composes. Raises ConfigError."""
     try:
         return compose("config", search + overrides, **how)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as e:  # ValueError: wrong bytes, too

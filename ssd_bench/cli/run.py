@@ -86,7 +86,7 @@ def _compose_and_run() -> None:
     """Check the command line, then let Hydra compose and start its jobs."""
     args = _arguments()
     command.sweep, dry = args.multirun, False
-    _find_modules(args.config_dir)
+    find_modules(args.config_dir)
     if not (args.help or args.hydra_help or args.info or args.shell_completion):
         if stands_for := overrides.sweep_of_experiment(args):
             args.overrides += stands_for
@@ -275,7 +275,7 @@ def _flags(args: argparse.Namespace) -> list[str]:
     return [argument for argument in sys.argv[1:] if argument not in args.overrides]
 
 
-def _find_modules(config_dir: str | None) -> None:
+def find_modules(config_dir: str | None) -> None:
     """Let a `_target_` name a module of the user's: in the working directory, in --config-dir or beside it."""
     folders = [
         Path.cwd(),

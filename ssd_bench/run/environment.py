@@ -54,6 +54,12 @@ def processor() -> str:
     return f"{next(named, platform.processor() or platform.machine())}, {torch.backends.cpu.get_cpu_capability()}"
 
 
+def commit() -> str | None:
+    """Of the source tree that this runs from, with a + if it was changed; None for an installed wheel."""
+    known, dirty = _git()
+    return known and known[:7] + "+" * bool(dirty)
+
+
 @lru_cache(maxsize=1)
 def _git() -> tuple[str | None, bool | None]:
     """Commit of the source tree this runs from and whether it was changed; None for an installed wheel."""

@@ -38,9 +38,9 @@ def config_folders() -> dict[str, Path]:
     return folders
 
 
-def nodes(group: str) -> dict[str, dict[str, Any]]:
-    """What every YAML file of a group says, by name; the package's and those of installed plug-ins."""
-    folders = [CONF_DIR, *config_folders().values()]
+def nodes(group: str, *own: Path) -> dict[str, dict[str, Any]]:
+    """What every YAML file of a group says, by name: the package's, those of installed plug-ins and of `own`."""
+    folders = [CONF_DIR, *config_folders().values(), *own]
     return {path.stem: yaml.safe_load(path.read_text()) for f in folders for path in sorted((f / group).glob("*.yaml"))}
 
 

@@ -20,7 +20,8 @@ MAY = {  # room -> the rooms that it may use
     "data": {"core", "train", "store"},  # train: how images are augmented; store: decoded images are kept
     "report": {"core", "store", "metrics"},
     "run": {"core", "train", "importance", "models", "data", "scenarios", "methods", "metrics", "store"},
-    "cli": {"core", "train", "data", "store", "run", "report"},
+    "tune": {"core", "scenarios", "store", "run"},
+    "cli": {"core", "train", "data", "store", "run", "report", "tune"},
 }
 ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
 

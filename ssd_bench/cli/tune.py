@@ -1,0 +1,166 @@
+"""The command `ssd-bench-tune`: search a method's settings on requests that are never reported."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shlex
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssd_bench.cli import overrides
+from ssd_bench.cli.run import find_modules
+from ssd_bench.core.build import build
+from ssd_bench.core.console import clock, log_handler
+from ssd_bench.core.errors import ConfigError, check_choice, check_installed
+from ssd_bench.run import plan as planning
+from ssd_bench.run.plugins import nodes
+
+log = logging.getLogger(__name__)
+
+OWN = ("budget", "validation", "objective", "study")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point; exit code 0, 2 (input) or 130 (interrupted; the same command goes on)."""
+    parser = argparse.ArgumentParser(prog="ssd-bench-tune", description=__doc__)
+    parser.add_argument("overrides", nargs="*", help="as of ssd-bench, and budget.trials=30, study.seed=1, ...")
+    parser.add_argument("--config-dir", help="a folder with method/, search/, ... of your own")
+    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.INFO, handlers=[log_handler()], force=True)
+    try:
+        tune(args)
+    except KeyboardInterrupt:
+        print("ssd-bench-tune: interrupted; the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except ConfigError as e:
+        print(f"ssd-bench: {e}", file=sys.stderr)
+        sys.exit(2)
+
+
+def tune(args: argparse.Namespace) -> None:
+    """Carry out the study that the arguments describe. Raises ConfigError."""
+    check_installed("optuna", "tune", "ssd-bench-tune")
+    own = [o for o in args.overrides if o.partition("=")[0].partition(".")[0] in OWN]
+    args.overrides = [o for o in args.overrides if o not in own]
+    args.multirun = False
+    find_modules(args.config_dir)
+    overrides.check(args)
+    settings = _settings(own)
+    plan = composed(args, [])
+    if plan.settings.dry_run:
+        print("\n".join(dry(args, plan, settings)))
+        return
+    from ssd_bench.tune.study import progress
+
+    logging.getLogger("ssd_bench.methods").setLevel(logging.ERROR)  # trials may well be senseless
+    study = make_study(args, plan, settings)
+    ended = study.run(lambda found, trial: log.info("%s", progress(found, study.budget, trial)))
+    command = f"ssd-bench-tune {shlex.join([*args.overrides, *own])}"
+    for path in write_result(study, ended, plan, composed(args, ["fidelity=official"]), command):
+        print(path)
+
+
+def _settings(own: list[str]) -> dict[str, dict[str, Any]]:
+    """conf/tune.yaml with what the command line says. Raises ConfigError."""
+    known = OmegaConf.load(planning.CONF_DIR / "tune.yaml")
+    try:
+        given = OmegaConf.from_dotlist(own)
+    except OmegaConfBaseException as e:
+        raise ConfigError(f"{' '.join(own)}: {e}") from e
+    for group, values in given.items():
+        if not OmegaConf.is_config(values):
+            raise ConfigError(f"{group}={values} is no setting; allowed: {group}.{{{', '.join(known[group])}}}")
+        for key in values:
+            check_choice("", f"{group}.{key}", (f"{group}.{name}" for name in known[group]))
+    return OmegaConf.to_container(OmegaConf.merge(known, given))
+
+
+def composed(args: argparse.Namespace, more: list[str]) -> planning.Plan:
+    """The plan of a run with the command line's settings and some more; those of its method are for that alone."""
+    other = any(o.startswith("method=") and o not in args.overrides for o in more)
+    given = [o for o in args.overrides if not (other and o.lstrip("+").startswith("method."))]
+    search = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"] if args.config_dir else []
+    with initialize_config_dir(str(planning.CONF_DIR), version_base="1.3"):
+        cfg = overrides.compose_with(search, [*given, *more], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    names = {group: str(cfg.hydra.runtime.choices[group]) for group in planning.GROUPS}
+    del cfg.hydra
+    return planning.plan(cfg, names)
+
+
+def make_study(args: argparse.Namespace, plan: planning.Plan, settings: dict[str, dict[str, Any]]) -> Any:
+    """The study, checked. Raises ConfigError."""
+    from ssd_bench.tune.space import read_space
+    from ssd_bench.tune.study import Budget, Objective, Study, Validation
+
+    method, own = plan.names["method"], settings["study"]
+    spaces = nodes("search", *([Path(args.config_dir)] if args.config_dir else []))
+    if method not in spaces:
+        have = ", ".join(sorted(spaces))
+        raise ConfigError(f"method={method} has no search space: write search/{method}.yaml; there are those of {have}")
+    name = own["name"] or "-".join(plan.names[group] for group in ("method", "data", "model", "scenario"))
+    return Study(
+        name=name,
+        method=method,
+        folder=Path(plan.settings.out) / "tuning" / name,
+        space=read_space(method, type(plan.method), spaces[method]),
+        plan_of=lambda more: composed(args, more),
+        budget=build(settings["budget"], "budget", Budget),
+        validation=build(settings["validation"], "validation", Validation),
+        objective=build(settings["objective"], "objective", Objective),
+        seed=own["seed"],
+        startup=own["startup"],
+    )
+
+
+def dry(args: argparse.Namespace, plan: planning.Plan, settings: dict[str, dict[str, Any]]) -> list[str]:
+    """What the study would cost: what its trials share, and a trial."""
+    from ssd_bench.run import pipeline
+    from ssd_bench.run.estimate import Grid
+
+    study = make_study(args, plan, settings)
+    shared, trial = Grid(), Grid()
+    for task in study.tasks:
+        for method in ("original", "retrain", study.method):
+            bench = pipeline.prepare(composed(args, [*study.base, *task, f"method={method}"]))
+            (trial if method == study.method else shared).add(bench)
+    own = {path: work for path, work in trial.work.items() if path not in shared.work}
+    each = sum(seconds for _, seconds in own.values())
+    once = sum(seconds for _, seconds in shared.work.values())
+    return [
+        f"{len(study.tasks)} validation tasks: {'; '.join(' '.join(task) for task in study.tasks)}",
+        f"made once: originals and retrained models, about {clock(once)} of forward and backward passes",
+        f"a trial: at most about {clock(each)}; {study.budget.trials} of them: {clock(each * study.budget.trials)}",
+    ]
+
+
+def write_result(study: Any, ended: Any, plan: planning.Plan, official: planning.Plan, command: str) -> list[Path]:
+    """Files beside the journal: the best settings in the form of conf/tuned/, what is known of them, and the trials."""
+    from ssd_bench.run.environment import commit
+
+    done = sorted((t for t in ended.get_trials() if t.value is not None), key=lambda t: t.value)
+    best, first = done[0], next((t for t in done if t.number == 0), None)
+    about = {"command": command, "commit": commit(), "trials": len(ended.trials), "floors": ended.user_attrs["floors"]}
+    about |= {"seed": study.seed, "tasks": study.tasks, "objective": best.value, "published": first and first.value}
+    about |= {"settings": best.params, "cost_s": best.user_attrs["cost_s"]}
+    about |= {"runner_up": {"objective": done[1].value, "settings": done[1].params} if len(done) > 1 else None}
+    known = {f.name: getattr(official.method, f.name) for f in fields(official.method)}
+    lines = ["# @package _global_", f"# {command}", f"# {len(ended.trials)} trials, commit {about['commit']}"]
+    lines.append(f"# objective {best.value:.3g}" + (f"; without a study {first.value:.3g}" if first else ""))
+    lines.append("method:")
+    for name, value in best.params.items():
+        lines.append(f"  {name}: ${{by_fidelity:{json.dumps(value)},{json.dumps(known[name])}}}")
+    paths = [study.folder / name for name in ("tuned.yaml", "result.json", "trials.csv")]
+    paths[0].write_text("\n".join(lines) + "\n")
+    paths[1].write_text(json.dumps(about, indent=1) + "\n")
+    ended.trials_dataframe(attrs=("number", "state", "value", "params", "user_attrs")).to_csv(paths[2], index=False)
+    return paths

@@ -1,0 +1,271 @@
+"""A study: trials of a method's settings on validation requests, against models retrained for them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import optuna
+import torch
+from filelock import FileLock
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import TrialState
+
+from ssd_bench.core.console import clock
+from ssd_bench.core.errors import ConfigError, check_choice
+from ssd_bench.core.seeds import derive_seed, generator
+from ssd_bench.run import pipeline
+from ssd_bench.run.plan import Plan
+from ssd_bench.scenarios.sub_class import SubClass
+from ssd_bench.store.address import address, digest
+from ssd_bench.store.locks import take
+from ssd_bench.store.rows import read_row
+from ssd_bench.tune.space import Parameter
+
+log = logging.getLogger(__name__)
+
+REPORTED_SEEDS = 100  # training seeds below this are for tables; studies take others
+WORST = 1000.0  # the score of a model that diverged, and the highest of all
+OVER = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When a study is over: after this many trials, or as many hours of all its processes together."""
+
+    trials: int = 20
+    hours: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.trials < 1 or (self.hours is not None and not self.hours > 0):
+            raise ValueError(f"trials must be at least 1 and hours positive, got {self.trials} and {self.hours}")
+
+
+@dataclass(frozen=True)
+class Validation:
+    """On what settings are tried: `requests` targets that are not reported, drawn by the study's seed, each with every
+    training seed; `holdout` of each class's training images stand in for the test images, which nobody looks at."""
+
+    targets: list[str] | None = None
+    requests: int = 2
+    seeds: list[int] = field(default_factory=lambda: [100, 101])
+    holdout: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.requests < 1:
+            raise ValueError(f"requests must be at least 1, got {self.requests}")
+        if len(set(self.seeds)) < 2 or min(self.seeds) < REPORTED_SEEDS:
+            raise ValueError(f"seeds must be at least two, from {REPORTED_SEEDS} on, got {list(self.seeds)}")
+        if not 0 < self.holdout < 1:
+            raise ValueError(f"holdout must be between 0 and 1, got {self.holdout}")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The mean over `terms` of |difference to the retrained model| / floor, where the floor of a term is its mean
+    difference between retrained models of two training seeds, and at least `least` (points, or 1 / 100 of a fraction).
+
+    unseen_acc is the accuracy on D'_r in the class scenarios and on D' in the random one.
+    """
+
+    terms: list[str] = field(
+        default_factory=lambda: ["forget_train_acc", "retain_train_acc", "unseen_acc", "population_auc"]
+    )
+    least: float = 0.5
+
+    def values(self, metrics: dict[str, Any], scenario: str) -> dict[str, float]:
+        """The terms of one row, in points. Raises ConfigError for one that it does not have."""
+        metrics = {**metrics, "unseen_acc": metrics["test_acc" if scenario == "random" else "retain_acc"]}
+        for term in self.terms:
+            check_choice("objective.terms", term, [name for name, value in metrics.items() if value is not None])
+        return {term: metrics[term] * (100 if term.endswith("_auc") else 1) for term in self.terms}
+
+
+@dataclass
+class Study:
+    """One method on one kind of request."""
+
+    name: str
+    method: str
+    folder: Path  # of the study; runs of all studies lie beside it
+    space: dict[str, Parameter]
+    plan_of: Callable[[list[str]], Plan]  # overrides beside those of the command line -> a plan
+    budget: Budget
+    validation: Validation
+    objective: Objective
+    seed: int = 0
+    startup: int = 8  # trials at random before the sampler learns from them
+
+    def __post_init__(self) -> None:
+        self.base = [f"out={self.folder.parent / 'runs'}", f"data.holdout={self.validation.holdout}"]
+        self.tasks = list(self._tasks())
+
+    def _tasks(self) -> Iterator[list[str]]:
+        """The overrides of each validation task: every target with every training seed."""
+        plan = self.plan_of(self.base)
+        if not hasattr(plan.scenario, "target"):
+            for request in range(self.validation.requests):
+                for seed in self.validation.seeds:
+                    yield [f"seed={seed}", f"seed_forget={REPORTED_SEEDS + request}"]
+            return
+        for target in self._targets(plan):
+            for seed in self.validation.seeds:
+                yield [f"seed={seed}", f"scenario.target={json.dumps(target, ensure_ascii=False)}"]
+
+    def _targets(self, plan: Plan) -> list[str]:
+        """Those asked for, or drawn; never one of the reported ones. Raises ConfigError."""
+        dataset = plan.data.load()
+        names = dataset.names("fine" if isinstance(plan.scenario, SubClass) else dataset.labels)
+        reported = {str(t) for t in plan.data.targets.get(plan.names["scenario"], [])} | {str(plan.scenario.target)}
+        reported |= {names[int(t)] for t in reported if t not in names and t.isdecimal() and int(t) < len(names)}
+        for target in self.validation.targets or ():
+            check_choice("validation.targets", target, [name for name in names if name not in reported])
+        free = [name for name in names if name not in reported]
+        if len(free) < self.validation.requests:
+            asked = self.validation.requests
+            raise ConfigError(f"validation.requests={asked}: only {len(free)} targets are not reported")
+        drawn = torch.randperm(len(free), generator=generator(self.seed, "tune", "targets")).tolist()
+        return list(self.validation.targets or [free[i] for i in drawn[: self.validation.requests]])
+
+    @property
+    def key(self) -> str:
+        """Of all that decides on what trials mean."""
+        what = [{name: asdict(p) for name, p in self.space.items()}, asdict(self.validation), asdict(self.objective)]
+        return digest([what, self.seed, self.startup, address(self.plan_of(self.base).method), self.tasks])
+
+    def open(self) -> optuna.Study:
+        """The study as it stands. Raises ConfigError for one of another space or version under this name."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = str(self.folder / "journal.log")
+        storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+        pruner = optuna.pruners.MedianPruner()
+        study = optuna.create_study(storage=storage, study_name=self.name, pruner=pruner, load_if_exists=True)
+        if study.user_attrs.setdefault("key", self.key) != self.key:
+            raise ConfigError(f"{self.folder} holds a study of another space, protocol or version; give study.name=...")
+        with FileLock(self.folder / "begin.lock"):
+            if "key" not in study.user_attrs or not study.get_trials(deepcopy=False):
+                study.set_user_attr("key", self.key)
+                for params in self.first():
+                    study.enqueue_trial(params, skip_if_exists=True)
+        return study
+
+    def first(self) -> list[dict[str, Any]]:
+        """What is tried first, as far as it lies in the space: the settings that a run has without a study."""
+        settings = asdict(self.plan_of(self.base).method)
+        return [{name: settings[name] for name, p in self.space.items() if p.holds(settings[name])}]
+
+    def references(self) -> tuple[list[dict[str, float]], dict[str, float]]:
+        """The terms of the retrained model of each task, and the floor of each term."""
+        values = [self._terms(self._row(task, ["method=retrain"])) for task in self.tasks]
+        apart: dict[str, list[float]] = {term: [] for term in self.objective.terms}
+        n = len(self.validation.seeds)
+        for start in range(0, len(values), n):
+            for one, other in combinations(values[start : start + n], 2):
+                for term in apart:
+                    apart[term].append(abs(one[term] - other[term]))
+        return values, {term: max(self.objective.least, sum(d) / len(d)) for term, d in apart.items()}
+
+    def run(self, told: Callable[[optuna.Study, optuna.trial.FrozenTrial], None]) -> optuna.Study:
+        """Trials until the budget is spent; told: called after each."""
+        study = self.open()
+        references, floors = self.references()
+        study.set_user_attr("floors", floors)
+        while not self.over(study):
+            self._take_up(study)
+            seed = derive_seed(self.seed, "tune", len(study.get_trials(deepcopy=False))) % 2**32
+            study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup)
+            trial = study.ask()
+            with self._held(trial.number):
+                told(study, self._one(study, trial, references, floors))
+        return study
+
+    def over(self, study: optuna.Study) -> bool:
+        """Whether the budget is spent."""
+        done = [t for t in study.get_trials(deepcopy=False) if t.state in OVER]
+        spent = sum(t.user_attrs.get("seconds", 0.0) for t in done)
+        hours = self.budget.hours
+        return len(done) >= self.budget.trials or (hours is not None and spent >= 3600 * hours)
+
+    def _one(
+        self, study: optuna.Study, trial: optuna.Trial, references: list[dict[str, float]], floors: dict[str, float]
+    ) -> optuna.trial.FrozenTrial:
+        """Score the settings of this trial on one task after the other, until they are hopeless."""
+        start, settings, scores, cost = time.monotonic(), self._settings(trial), [], []
+        state = TrialState.COMPLETE
+        for i, (task, reference) in enumerate(zip(self.tasks, references, strict=True)):
+            row = self._row(task, [f"method={self.method}", "save_model=false", *settings])
+            scores.append(self._score(row, reference, floors))
+            cost.append((row["times"]["online_s"] or 0.0) + sum((row["times"]["shared_s"] or {}).values()))
+            trial.report(sum(scores) / len(scores), i)
+            if i + 1 < len(self.tasks) and trial.should_prune():
+                state = TrialState.PRUNED
+                break
+        told = {"seconds": time.monotonic() - start, "scores": scores, "cost_s": sum(cost) / len(cost)}
+        for name, value in told.items():
+            trial.set_user_attr(name, value)
+        return study.tell(trial, sum(scores) / len(scores) if state == TrialState.COMPLETE else None, state)
+
+    def _settings(self, trial: optuna.Trial) -> list[str]:
+        drawn = {name: parameter.suggest(trial, name) for name, parameter in self.space.items()}
+        return [f"++method.{name}={json.dumps(value)}" for name, value in drawn.items()]
+
+    def _row(self, task: list[str], overrides: list[str]) -> dict[str, Any]:
+        return read_row(pipeline.run(self.plan_of([*self.base, *task, *overrides])))
+
+    def _terms(self, row: dict[str, Any]) -> dict[str, float]:
+        if row["status"] != "done":
+            raise ConfigError(f"method={row['method']} is {row['status']} ({row['reason']}); it cannot be tuned here")
+        return self.objective.values(row["metrics"], row["task"]["scenario"])
+
+    def _score(self, row: dict[str, Any], reference: dict[str, float], floors: dict[str, float]) -> float:
+        if row["status"] == "diverged":
+            return WORST
+        values = self._terms(row)
+        score = sum(abs(values[t] - reference[t]) / floors[t] for t in floors) / len(floors)
+        return min(score, WORST) if math.isfinite(score) else WORST
+
+    @contextmanager
+    def _held(self, number: int) -> Iterator[None]:
+        """The lock that shows that somebody is at work on a trial."""
+        with FileLock(self._lock(number)):
+            yield
+
+    def _lock(self, number: int) -> Path:
+        return self.folder / f"trial-{number}.lock"
+
+    def _take_up(self, study: optuna.Study) -> None:
+        """Trials of processes that are gone are told so, and their settings tried again."""
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if lock := take(self._lock(trial.number)):
+                lock.release()
+                if time.time() - trial.datetime_start.timestamp() > 10 or self._lock(trial.number).exists():
+                    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                    study.enqueue_trial(trial.params, skip_if_exists=False)
+                    log.info("trial %d of a process that is gone is taken up again", trial.number)
+
+
+def progress(study: optuna.Study, budget: Budget, trial: optuna.trial.FrozenTrial) -> str:
+    """How far the study is, the best so far, and the time left."""
+    trials = [t for t in study.get_trials(deepcopy=False) if t.state in OVER]
+    value = "pruned" if trial.state == TrialState.PRUNED else f"{trial.value:.3g}"
+    best = study.best_trial if any(t.state == TrialState.COMPLETE for t in trials) else None
+    so_far = f"; best {best.value:.3g} in trial {best.number}: {shown(best.params)}" if best else ""
+    mean = sum(t.user_attrs.get("seconds", 0.0) for t in trials) / len(trials)
+    left = clock(mean * max(0, budget.trials - len(trials)))
+    return f"trial {trial.number}: {value} ({len(trials)} of {budget.trials}){so_far}; about {left} left"
+
+
+def shown(params: dict[str, Any]) -> str:
+    """Settings in a line for people."""
+    said = ((name, f"{value:.3g}" if isinstance(value, float) else str(value)) for name, value in params.items())
+    return ", ".join("=".join(pair) for pair in said)

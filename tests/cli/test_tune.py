@@ -1,0 +1,189 @@
+"""ssd-bench-tune: what a study may look at, that it repeats itself and goes on, and what it says to wrong input."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ssd_bench.cli import tune
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.methods.finetune import Finetune
+from ssd_bench.methods.ssd import SSD
+from ssd_bench.run import pipeline
+from ssd_bench.run.plan import CONF_DIR
+from ssd_bench.store.rows import read_rows
+
+optuna = pytest.importorskip("optuna")
+from ssd_bench.tune.space import read_space  # noqa: E402
+
+SHORT = (
+    "train.epochs=1", "model.width=4", "data.train_per_class=20", "metric.population.n_bootstrap=20", "threads=1",
+    "method=ssd", "budget.trials=3", "validation.requests=1",
+)  # fmt: skip
+
+
+def study(out, *more):
+    tune.main([*SHORT, f"out={out}", *more])
+    return out / "tuning/ssd-digits-resnet18_slim-full_class"
+
+
+def wrong(capfd, *arguments):
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        tune.main(list(arguments))
+    assert ended.value.code == 2
+    return capfd.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_study_touches_nothing_that_is_reported(tmp_path, monkeypatch):
+    seen, prepare = [], pipeline.prepare
+
+    def watch(plan, *more, **how):
+        bench = prepare(plan, *more, **how)
+        seen.append((plan.data, bench))
+        return bench
+
+    monkeypatch.setattr(pipeline, "prepare", watch)
+    folder = study(tmp_path)
+    rows = read_rows(tmp_path / "tuning/runs")
+    assert {row["method"] for row in rows} == {"retrain", "ssd"}
+    assert not {row["task"]["target"] for row in rows} & {"8", "3", "5"}
+    assert {row["task"]["seed"] for row in rows} == {100, 101}
+    data = seen[0][0]
+    whole = data.load_all()
+    for _, bench in seen:
+        tested = bench.images["test"].pixels.flatten(1)
+        trained = {bytes(t.numpy()) for t in whole.train.pixels.flatten(1)}
+        assert all(bytes(t.numpy()) in trained for t in tested[:50])
+        assert not {bytes(t.numpy()) for t in bench.images["train"].pixels.flatten(1)} & {
+            bytes(t.numpy()) for t in tested
+        }
+    assert json.loads((folder / "result.json").read_text())["trials"] == 3
+
+
+def test_a_study_repeats_itself_wherever_it_was_interrupted(tmp_path, monkeypatch):
+    def told(folder):
+        found = json.loads((folder / "result.json").read_text())
+        return found["settings"], found["objective"], found["floors"]
+
+    whole = told(study(tmp_path / "whole"))
+    calls = []
+
+    def interrupt(*_):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return ""
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ssd_bench.tune.study.progress", interrupt)
+        with pytest.raises(SystemExit) as ended:
+            study(tmp_path / "parts")
+    assert ended.value.code == 130
+    assert told(study(tmp_path / "parts")) == whole
+
+
+def test_the_first_trial_is_what_a_run_has_without_a_study_and_the_result_is_a_file_for_conf_tuned(tmp_path):
+    folder = study(tmp_path, "method.importance=per_sample")
+    trials = (folder / "trials.csv").read_text().splitlines()
+    assert ",8.0,per_sample,1.0," in trials[1]
+    assert len(trials) == 4
+    text = (folder / "tuned.yaml").read_text()
+    assert text.startswith("# @package _global_\n# ssd-bench-tune ")
+    assert yaml.safe_load(text)["method"]["alpha"].endswith(",8.0}")
+
+
+def test_a_trial_of_a_process_that_is_gone_is_taken_up_again(tmp_path):
+    folder = study(tmp_path, "budget.trials=1")
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    dead = optuna.load_study(study_name=folder.name, storage=storage)
+    trial = dead.ask({"alpha": optuna.distributions.FloatDistribution(1.0, 100.0, log=True)})
+    (folder / f"trial-{trial.number}.lock").touch()
+    study(tmp_path)
+    states = [t.state.name for t in dead.get_trials()]
+    assert states.count("FAIL") == 1
+    assert states.count("COMPLETE") + states.count("PRUNED") == 3
+    assert "RUNNING" not in states
+
+
+def test_another_space_or_protocol_is_never_mixed_into_a_study(tmp_path, capfd):
+    study(tmp_path, "budget.trials=1")
+    said = wrong(capfd, *SHORT, f"out={tmp_path}", "validation.holdout=0.3")
+    assert "holds a study of another space, protocol or version; give study.name" in said
+    study(tmp_path, "budget.trials=2")  # more trials are the same study
+
+
+def test_what_a_study_would_cost(tmp_path, capfd):
+    tune.main([*SHORT, f"out={tmp_path}", "dry_run=true"])
+    said = capfd.readouterr().out
+    assert "2 validation tasks" in said
+    assert "3 of them" in said
+    assert not list(tmp_path.iterdir())
+
+
+WRONG = {
+    "budget.trials=0": "budget: trials must be at least 1",
+    "budget.trial=3": "did you mean 'budget.trials'",
+    "validation.seeds=[0,1]": "seeds must be at least two, from 100 on",
+    "validation.targets=[8]": "validation.targets=8 does not exist",
+    "validation.requests=8": "only 7 targets are not reported",
+    "objective.terms=[forget_ac]": "did you mean 'forget_acc'",
+    "method=original": "method=original has no search space",
+    "budget=3": "budget=3 is no setting",
+    "methd=ssd": "did you mean 'method'",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_wrong_input_is_one_line(override, tmp_path, capfd):
+    assert WRONG[override] in wrong(capfd, *SHORT, f"out={tmp_path}", override)
+
+
+def test_a_method_of_one_s_own_is_tuned_with_one_yaml(tmp_path):
+    (tmp_path / "conf/method").mkdir(parents=True)
+    (tmp_path / "conf/search").mkdir()
+    (tmp_path / "conf/method/mine.yaml").write_text("_target_: ssd_bench.methods.finetune.Finetune\nepochs: 1\n")
+    (tmp_path / "conf/search/mine.yaml").write_text("lr: {low: 0.001, high: 0.1, log: true}\n")
+    own = ["method=mine", "budget.trials=1", f"out={tmp_path / 'runs'}", "--config-dir", str(tmp_path / "conf")]
+    tune.main([*SHORT, *own])
+    assert (tmp_path / "runs/tuning/mine-digits-resnet18_slim-full_class/tuned.yaml").exists()
+
+
+SPACES = {
+    "unknown": ({"alpa": {"low": 1.0, "high": 2.0}}, "did you mean 'alpha'"),
+    "empty": ({"alpha": {"low": 2.0, "high": 2.0}}, "alpha has an empty range"),
+    "logarithm of nothing": ({"alpha": {"low": 0.0, "high": 2.0, "log": True}}, "alpha has an empty range"),
+    "half": ({"alpha": {"low": 1.0}}, "alpha needs low and high, or choices"),
+    "no range": ({"alpha": 3.0}, "alpha must be"),
+    "nothing": ({}, "names no setting"),
+}
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_spaces_that_are_wrong_are_one_line(space):
+    given, said = SPACES[space]
+    with pytest.raises(ConfigError, match=said):
+        read_space("ssd", SSD, given)
+
+
+def test_whole_numbers_stay_whole():
+    space = read_space("finetune", Finetune, {"epochs": {"low": 1, "high": 5}, "lr": {"low": 1e-3, "high": 0.1}})
+    drawn = optuna.create_study().ask()
+    assert isinstance(space["epochs"].suggest(drawn, "epochs"), int)
+    assert isinstance(space["lr"].suggest(drawn, "lr"), float)
+
+
+def test_every_search_space_fits_its_method():
+    from ssd_bench import list_methods
+
+    for path in Path(CONF_DIR, "search").glob("*.yaml"):
+        cls = list_methods()[path.stem]
+        space = read_space(path.stem, cls, yaml.safe_load(path.read_text()))
+        for name, parameter in space.items():
+            ends = parameter.choices or (parameter.low, parameter.high)
+            for value in ends:
+                cls(**{name: value})  # raises for what the method does not take
