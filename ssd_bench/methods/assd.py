@@ -44,7 +44,9 @@ def percentile_of_ratios(
 
     Linear between order statistics; in float64 on the CPU, since `torch.quantile` takes 2^24 entries at most.
     """
-    top, bottom = (np.concatenate([t.double().cpu().numpy().ravel() for t in of.values()]) for of in (forget, full))
+    top, bottom = (  # name by name: what comes from the store is in another order
+        np.concatenate([of[name].double().cpu().numpy().ravel() for name in full]) for of in (forget, full)
+    )
     finite = bottom > 0
     ratios = top[finite] / bottom[finite]
     return float(np.percentile(ratios, percentile)), int((top[~finite] > 0).sum())

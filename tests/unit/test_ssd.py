@@ -9,6 +9,7 @@ import torch
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.task import Split
 from ssd_bench.importance import diagonal_fisher
+from ssd_bench.methods.assd import percentile_of_ratios
 from ssd_bench.methods.ssd import SSD, dampen
 
 
@@ -177,3 +178,10 @@ def test_warnings_name_what_went_wrong(split, caplog):
     caplog.clear()
     SSD()._warn(split, 3, 3, bound=10)
     assert not caplog.records
+
+
+def test_the_percentile_of_ratios_pairs_entries_by_name():
+    full = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([4.0, 0.0])}
+    forget = {"b": torch.tensor([2.0, 3.0]), "a": torch.tensor([0.2, 3.0])}  # ratios 0.2, 1.5, 0.5, and one of nothing
+    assert percentile_of_ratios(full, forget, 50.0) == (0.5, 1)
+    assert percentile_of_ratios(dict(reversed(full.items())), forget, 100.0) == (1.5, 1)
