@@ -20,6 +20,7 @@ FAST = {
     "finetune": ["method.epochs=1"],
     "neggrad": ["method.epochs=2", "method.stop_at=null"],  # a stop makes it cheaper than it says
     "neggrad_plus": ["method.epochs=1"],
+    "salun": ["method.epochs=1"],
     "scrub": ["method.epochs=1"],
 }
 
