@@ -17,7 +17,9 @@ from ssd_bench.run.plan import CONF_DIR
 METHODS = sorted(path.stem for path in (CONF_DIR / "method").glob("*.yaml"))
 SCENARIOS = ("full_class", "sub_class", "random")
 FAST = {
+    "delete": ["method.epochs=2"],
     "finetune": ["method.epochs=1"],
+    "l1_sparse": ["method.epochs=1"],
     "neggrad": ["method.epochs=2", "method.stop_at=null"],  # a stop makes it cheaper than it says
     "neggrad_plus": ["method.epochs=1"],
     "salun": ["method.epochs=1"],
