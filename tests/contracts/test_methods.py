@@ -19,6 +19,7 @@ SCENARIOS = ("full_class", "sub_class", "random")
 FAST = {
     "delete": ["method.epochs=2"],
     "finetune": ["method.epochs=1"],
+    "influence": ["method.iterations=3", "method.n_samples=50", "method.tolerance=0"],  # else it may end sooner
     "l1_sparse": ["method.epochs=1"],
     "neggrad": ["method.epochs=2", "method.stop_at=null"],  # a stop makes it cheaper than it says
     "neggrad_plus": ["method.epochs=1"],
