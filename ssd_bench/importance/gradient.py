@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -73,7 +74,8 @@ def _slopes(
     model: nn.Module, inputs: Tensor, labels: Tensor, direction: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, their errors p - y (the loss's gradient by the logits; both n x classes), and g_i . u."""
-    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), pass_clock():
+    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), pass_clock(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch's forward mode uses what PyTorch has deprecated
         moving = {name: forward_ad.make_dual(model.get_parameter(name), u) for name, u in direction.items()}
         logits, tangent = forward_ad.unpack_dual(functional_call(model, moving, (inputs,)))
         errors = logits.detach().softmax(1) - one_hot(labels, logits.shape[1])
