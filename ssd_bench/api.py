@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ssd_bench.core.build import build, class_of
 from ssd_bench.core.errors import Diverged, check_choice
-from ssd_bench.core.seeds import derive_seed, seeded
+from ssd_bench.core.seeds import derive_seed, initial_seed, seeded
 from ssd_bench.core.task import Context, Outputs, ask
 from ssd_bench.metrics.against import metrics_against, outputs_against, weights_against
 from ssd_bench.models.anew import anew, head_of
@@ -25,7 +25,7 @@ from ssd_bench.run.evaluate import Values, compute
 from ssd_bench.run.given import Data, Given, check_model, device_of, given
 from ssd_bench.run.identity import arithmetic
 from ssd_bench.run.plugins import nodes
-from ssd_bench.run.trained import initial_seed, train_from
+from ssd_bench.run.trained import train_from
 from ssd_bench.store.address import address, classes_of
 from ssd_bench.store.artefacts import NoStore, Store, checksum
 from ssd_bench.store.resume import Checkpoints, checkpoints

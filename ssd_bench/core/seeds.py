@@ -18,6 +18,11 @@ def derive_seed(seed: int, *names: object) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 
 
+def initial_seed(seed: int) -> int:
+    """Of the weights that a training with this seed starts from."""
+    return derive_seed(seed, "trained", "init")
+
+
 def generator(seed: int, *names: object) -> torch.Generator:
     """A CPU generator for one purpose. Draws are made on the CPU, so they are the same on every device."""
     return torch.Generator().manual_seed(derive_seed(seed, *names))

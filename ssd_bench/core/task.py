@@ -167,6 +167,11 @@ def ask(method: Any, name: str, *arguments: Any) -> Any:
     return getattr(type(method), name, getattr(Method, name))(method, *arguments)
 
 
+def row_hash(rows: Tensor) -> str:
+    """For the key of what a method keeps: of these rows (int64, on the CPU) in this order."""
+    return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()[:16]
+
+
 def seeds_of(method: Any) -> tuple[str, ...]:
     """The seeds that a method's result depends on."""
     return tuple(getattr(method, "seeds", Method.seeds))

@@ -1,5 +1,15 @@
 """How much each parameter matters to a set of samples: what several methods share."""
 
 from ssd_bench.importance.fisher import ESTIMATORS, LOSSES, VERSION, diagonal_fisher, sensitivity
+from ssd_bench.importance.gradient import fisher_product, loss_gradient, slopes
 
-__all__ = ["ESTIMATORS", "LOSSES", "VERSION", "diagonal_fisher", "sensitivity"]
+__all__ = [
+    "ESTIMATORS",
+    "LOSSES",
+    "VERSION",
+    "diagonal_fisher",
+    "fisher_product",
+    "loss_gradient",
+    "sensitivity",
+    "slopes",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from ssd_bench.core.about import About
 from ssd_bench.core.errors import check_choice
 from ssd_bench.core.seeds import generator
-from ssd_bench.core.task import Context, Cost, Images, Method, Split
+from ssd_bench.core.task import Context, Cost, Images, Method, Split, row_hash
 from ssd_bench.importance import ESTIMATORS, LOSSES, VERSION, sensitivity
 from ssd_bench.train.recipe import Recipe
 
@@ -140,7 +139,7 @@ class Dampening(Method):
         """What I_D depends on. Per sample, neither order nor batches change it, so they must not change its address."""
         batches = [torch.cat(full).sort().values] if self.importance == "per_sample" else full
         made = {"estimator": self.importance, "of": self.sensitivity, "version": VERSION}
-        return made | {"rows": [_row_hash(rows) for rows in batches]}
+        return made | {"rows": [row_hash(rows) for rows in batches]}
 
     def _warn(self, data: Split, selected: int, alpha: float, bound: float | None) -> None:
         if self.importance == "batch_mean" and self.order in ("mixed", "shuffled") and data.scenario != "random":
@@ -213,7 +212,3 @@ def _draw(images: Images, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tenso
     rows = torch.cat(batches).to(images.indexed_on)
     for part in rows.split([len(b) for b in batches]):
         yield images.batch(part)
-
-
-def _row_hash(rows: Tensor) -> str:
-    return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()[:16]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.core.seeds import derive_seed, generator, seeded
+from ssd_bench.core.seeds import generator, initial_seed, seeded
 from ssd_bench.core.task import Images
 from ssd_bench.run.bench import Bench
 from ssd_bench.run.identity import Trained
@@ -45,11 +45,6 @@ class BestTest:
 def initial(bench: Bench, seed: int) -> nn.Module:
     """The model that every training of this seed starts from: the original and the retrained one begin alike."""
     return bench.new_model(initial_seed(seed))
-
-
-def initial_seed(seed: int) -> int:
-    """Of the weights that a training with this seed starts from."""
-    return derive_seed(seed, "trained", "init")
 
 
 def train(bench: Bench, wanted: Trained, what: str, checkpoint: Checkpoint | None = None) -> nn.Module:

@@ -68,7 +68,8 @@ class AfterEpoch(Protocol):
 
     state: dict[str, Tensor]
 
-    def __call__(self, epoch: int) -> None: ...
+    def __call__(self, epoch: int) -> bool | None:
+        """True: that was the last epoch, whatever the recipe says."""
 
 
 def batch_ends(n: int, batch_size: int) -> list[int]:
@@ -214,9 +215,9 @@ class Training:
         if not math.isfinite(mean_loss):
             where = f"in epoch {self.epoch} (step {self.step}, lr {self.rate(self.batches - 1):g})"
             raise Diverged(f"{self.what}: the loss is {mean_loss} {where}")
-        if self.after_epoch is not None:
-            self.after_epoch(self.epoch)
-        self.epoch, self.batches, self.images_seen = self.epoch + 1, 0, 0
+        over = self.after_epoch is not None and self.after_epoch(self.epoch)
+        self.epoch = (self.recipe.epochs if over else self.epoch) + 1
+        self.batches, self.images_seen = 0, 0
         self.seen = torch.zeros_like(self.seen)
         if self.checkpoint:
             self._save(self.draws.get_state())

@@ -18,8 +18,15 @@ from ssd_bench.methods.ssd import SSD
 CLASSES = 3
 QUICK = {
     "amnesiac": {"epochs": 1},
+    "delete": {"epochs": 1},
     "finetune": {"epochs": 1, "lr": 0.001},
     "fisher": {"n_samples": 8},
+    "influence": {"iterations": 2},
+    "l1_sparse": {"epochs": 1},
+    "neggrad": {"epochs": 1},
+    "neggrad_plus": {"epochs": 1},
+    "salun": {"epochs": 1},
+    "scrub": {"epochs": 1},
     "unsir": {"noise_steps": 2, "noise_batch": 4, "noise_images": 4, "copies": 2},
 }
 METHODS = sorted(ssd_bench.list_methods())

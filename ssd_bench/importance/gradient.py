@@ -1,0 +1,82 @@
+"""Gradients of the loss over a set of samples, in eval mode: their sum, and each of them along a direction."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy, one_hot
+
+from ssd_bench.core.errors import check_choice
+from ssd_bench.train.passes import eval_mode, pass_clock
+
+
+def loss_gradient(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], reduction: str = "sum"
+) -> dict[str, Tensor]:
+    """The gradient of the cross-entropy, added up over `batches` of (inputs, labels), sign and all.
+
+    reduction: "sum" over the samples of a batch, so that batches do not matter, or their "mean". By name of each
+    parameter that takes a gradient, shaped and typed like it. The model is put in eval mode and left as it was found;
+    no `.grad` is touched. Raises ConfigError for an unknown reduction.
+    """
+    check_choice("reduction", reduction, ("sum", "mean"))
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    total = {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
+    with eval_mode(model), torch.enable_grad():
+        for inputs, labels in batches:
+            with pass_clock():
+                loss = cross_entropy(model(inputs), labels, reduction=reduction)
+            with pass_clock.backward():
+                gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            for sum_of, g in zip(total.values(), gradients, strict=True):
+                if g is not None:
+                    sum_of += g
+    return total
+
+
+def slopes(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], direction: Mapping[str, Tensor]) -> Tensor:
+    """The derivative of each sample's cross-entropy along `direction`, g_i . u: n.
+
+    direction: by name of the parameters that it changes. The model is put in eval mode and left as it was found.
+    """
+    with eval_mode(model), torch.enable_grad():  # without, PyTorch's encoder layers take a way that has no derivative
+        return torch.cat([_slopes(model, inputs, labels, direction)[2] for inputs, labels in batches])
+
+
+def fisher_product(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], direction: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The empirical Fisher matrix of the samples times `direction`, mean_i g_i (g_i . u), without any g_i in memory.
+
+    One forward pass with tangents and one backward pass a batch. Arguments as `slopes`; shaped like `direction`.
+    """
+    parameters = [model.get_parameter(name) for name in direction]
+    total, count = [torch.zeros_like(u) for u in direction.values()], 0
+    with eval_mode(model), torch.enable_grad():
+        for inputs, labels in batches:
+            logits, errors, along = _slopes(model, inputs, labels, direction)
+            with pass_clock.backward():
+                gradients = torch.autograd.grad(logits, parameters, along[:, None] * errors, allow_unused=True)
+            for sum_of, g in zip(total, gradients, strict=True):
+                if g is not None:
+                    sum_of += g
+            count += len(labels)
+    return {name: t / count for name, t in zip(direction, total, strict=True)}
+
+
+def _slopes(
+    model: nn.Module, inputs: Tensor, labels: Tensor, direction: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, their errors p - y (the loss's gradient by the logits; both n x classes), and g_i . u."""
+    with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), pass_clock(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PyTorch's forward mode uses what PyTorch has deprecated
+        moving = {name: forward_ad.make_dual(model.get_parameter(name), u) for name, u in direction.items()}
+        logits, tangent = forward_ad.unpack_dual(functional_call(model, moving, (inputs,)))
+        errors = logits.detach().softmax(1) - one_hot(labels, logits.shape[1])
+        return logits, errors, (errors * tangent.detach()).sum(1)

@@ -1,0 +1,136 @@
+"""Influence unlearning (Izzo et al. 2021; "IU" of Jia et al. 2023, arXiv 2304.04934): one Newton step away from D_f."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ssd_bench.core.errors import check_choice
+from ssd_bench.core.task import Context, Cost, Method, Split, row_hash
+from ssd_bench.importance import fisher_product, loss_gradient, slopes
+
+BATCH = 64
+RELEASED = 1000  # samples in the released recursion, up to two more
+KIND = "gradient_full"
+
+
+@dataclass(frozen=True)
+class Influence(Method):
+    """theta + step (F + damping)^-1 v, with v = N_f / N (mean gradient of D_f - that of D_r), F the empirical Fisher.
+
+    F is that of `n_samples` images of D_r, drawn at random: conjugate gradients invert it, without storing a gradient,
+    until the residual is `tolerance` of v or for so many `iterations`; the row has both. damping: above 0; at 1 hardly
+    more than a step along v. variant=official: the released recursion (WoodFisher), which inverts nothing: v plus a
+    multiple of the gradient of one retained image. In eval mode; the gradient of D is kept for all requests.
+    """
+
+    variant: str = "inverse"
+    step: float = 1.0
+    damping: float = 0.01
+    n_samples: int = 1000
+    iterations: int = 50
+    tolerance: float = 1e-3
+    needs: ClassVar[tuple[str, ...]] = ("retain",)
+    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
+
+    def __post_init__(self) -> None:
+        check_choice("variant", self.variant, ("inverse", "official"))
+        if not self.damping > 0:
+            raise ValueError(f"damping must be positive, got {self.damping}")
+        for name, least in (("n_samples", 1), ("iterations", 1), ("tolerance", 0)):
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    def cost(self, data: Split, recipe: Any) -> Cost:
+        """With as many iterations as there may be."""
+        shared = {KIND: (_key(data), Cost(backward=len(data.rows)))}
+        if self.variant == "official":
+            forward = 2 * (min(len(data.retain), RELEASED + 2) - 1)
+            return Cost(forward=forward, backward=len(data.forget) + 1, shared=shared)
+        samples = min(self.n_samples, len(data.retain))
+        return Cost(backward=len(data.forget) + self.iterations * samples, shared=shared)
+
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
+        v = direction(model, data, context)
+        moved = self.released(model, data, v) if self.variant == "official" else self.solved(model, data, v, context)
+        with torch.no_grad():
+            for name, d in moved.items():
+                model.get_parameter(name).add_(d, alpha=self.step)
+        return model
+
+    def solved(self, model: nn.Module, data: Split, v: dict[str, Tensor], context: Context) -> dict[str, Tensor]:
+        """(F + damping)^-1 v."""
+        drawn = torch.randperm(len(data.retain), generator=context.generator("samples"))[: self.n_samples]
+        rows = data.retain[drawn].sort().values
+
+        def product(u: Tensor) -> Tensor:
+            return _flat(fisher_product(model, _batches(data, rows), _like(u, v))) + self.damping * u
+
+        solution, steps, residual = conjugate_gradients(product, _flat(v), self.iterations, self.tolerance)
+        context.details.update(iterations=steps, residual=residual)
+        return _like(solution, v)
+
+    def released(self, model: nn.Module, data: Split, v: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The released recursion o <- o - (o.g / (N + o.g)) o, k <- k - (k.g / (N + o.g)) o over samples' gradients g.
+
+        o begins as the first one and only changes its length, so that k - v is a multiple of it, too.
+        """
+        first, *rest = data.retain[: RELEASED + 2].split([1, min(len(data.retain), RELEASED + 2) - 1])
+        g_0 = loss_gradient(model, _batches(data, first))
+        on_first, on_v = (slopes(model, _batches(data, rest[0]), u).tolist() for u in (g_0, v))
+        o, k = 1.0, 0.0  # in multiples of g_0
+        for by_first, by_v in zip(on_first, on_v, strict=True):
+            scale = RELEASED + o * by_first
+            o, k = o - o * by_first / scale * o, k - (by_v + k * by_first) / scale * o
+        return {name: t + k * g_0[name] for name, t in v.items()}
+
+
+def direction(model: nn.Module, data: Split, context: Context) -> dict[str, Tensor]:
+    """v, by name of each parameter that takes a gradient."""
+    full = context.cached(KIND, _key(data), lambda: loss_gradient(model, _batches(data, data.rows)))
+    forget = loss_gradient(model, _batches(data, data.forget))
+    n_forget, n_retain = len(data.forget), len(data.retain)
+    placebo = not torch.isin(data.forget[:1], data.rows).item()  # never part of D
+    share = n_forget / (n_forget + n_retain)
+    v = {}
+    for name, of_forget in forget.items():
+        of_full = full[name].to(of_forget.device)
+        of_retain = of_full if placebo else of_full - of_forget
+        v[name] = share * (of_forget / n_forget - of_retain / n_retain)
+    return v
+
+
+def conjugate_gradients(
+    product: Callable[[Tensor], Tensor], b: Tensor, iterations: int, tolerance: float
+) -> tuple[Tensor, int, float]:
+    """x with A x = b for a symmetric positive A, given as `product`: x, iterations, and |b - A x| / |b| as tracked."""
+    x, residual = torch.zeros_like(b), b.clone()
+    along, size, target = residual.clone(), residual.dot(residual), tolerance * b.norm()
+    for done in range(iterations):
+        if size.sqrt() <= target:
+            return x, done, (size.sqrt() / b.norm().clamp(min=torch.finfo(b.dtype).tiny)).item()
+        turned = product(along)
+        length = size / along.dot(turned)
+        x, residual = x + length * along, residual - length * turned
+        before, size = size, residual.dot(residual)
+        along = residual + size / before * along
+    return x, iterations, (size.sqrt() / b.norm()).item()
+
+
+def _key(data: Split) -> dict[str, str]:
+    return {"rows": row_hash(data.rows)}
+
+
+def _batches(data: Split, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return map(data.images.batch, rows.to(data.images.indexed_on).split(BATCH))
+
+
+def _flat(tensors: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([t.reshape(-1) for t in tensors.values()])
+
+
+def _like(flat: Tensor, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    parts = flat.split([t.numel() for t in tensors.values()])
+    return {name: part.view(t.shape) for (name, t), part in zip(tensors.items(), parts, strict=True)}

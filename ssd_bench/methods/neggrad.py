@@ -1,0 +1,60 @@
+"""Gradient ascent on D_f (Thudi et al. 2022, arXiv 2109.13398, and many others): unlearn by raising the loss."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ssd_bench.core.errors import check_choice
+from ssd_bench.core.task import Context, Cost, Method, Split
+from ssd_bench.methods.ascent import MODES, Clipped, Forgotten, check_stop
+from ssd_bench.train.loop import fit, mean_cross_entropy
+from ssd_bench.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class NegGrad(Method):
+    """At most `epochs` of SGD on minus the cross-entropy of D_f, which has no minimum: `lr` wants tuning.
+
+    mode: eval keeps BatchNorm's statistics; train, as released, lets D_f's replace them. clip: the longest gradient
+    that a step follows. stop_at: stop after an epoch in which at most this percentage of D_f was right; where what is
+    forgotten should still be recognised (scenario=random), give the original's accuracy on unseen images. None: no
+    limit, as released. Needs D_f alone.
+    """
+
+    epochs: int = 10
+    lr: float = 1e-4
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    batch_size: int = 64
+    mode: str = "eval"
+    clip: float | None = 1.0
+    stop_at: float | None = 5.0
+    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
+
+    def __post_init__(self) -> None:
+        check_choice("mode", self.mode, MODES)
+        check_stop(self.stop_at)
+        self.recipe()
+
+    def recipe(self) -> Recipe:
+        sgd = Clipped.constant("sgd", self.epochs, self.batch_size, self.lr, self.momentum, self.weight_decay)
+        return replace(sgd, clip=self.clip)
+
+    def cost(self, data: Split, recipe: Recipe) -> Cost:
+        """As long as nothing stops it."""
+        return Cost(backward=self.epochs * len(data.forget))
+
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
+        forgotten = Forgotten(len(data.forget), self.stop_at)
+
+        def objective(model: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            loss, logits = mean_cross_entropy(model, inputs, labels, rows)
+            forgotten.count(logits, labels)
+            return -loss, logits
+
+        draws, more = context.generator("batches"), {"checkpoint": context.checkpoint("neggrad")}
+        more |= {"objective": objective, "ready": getattr(nn.Module, self.mode), "after_epoch": forgotten}
+        fit(model, data.images, data.forget, self.recipe(), draws, "neggrad", **more)
+        context.details["epochs"] = int(forgotten.state["epochs"])
+        return model

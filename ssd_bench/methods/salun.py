@@ -1,0 +1,113 @@
+"""SalUn (Fan et al. 2024, arXiv 2310.12508): random labels for D_f, learnt by the most salient weights alone."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ssd_bench.core.errors import check_choice
+from ssd_bench.core.task import Context, Cost, Method, Split
+from ssd_bench.importance import loss_gradient
+from ssd_bench.methods.amnesiac import wrong_labels
+from ssd_bench.train.loop import Pass, fit
+from ssd_bench.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class SalUn(Method):
+    """In each of `epochs`, train on D_f with random labels, then on D_r; only a `share` of the weights may move.
+
+    They are those with the largest gradient of the loss on D_f in the original; the rest is put back after each step,
+    so that neither momentum nor weight decay moves it. share: 0 to 1; 1 is random labelling (RL). mask_from: sum of
+    the samples' gradients, which no order or batches change, or, as released, of the batches' means. labels: other
+    draws only classes that are not to be said; any, as released, draws the true one as well. redraw: new labels in each
+    epoch, or once. order: sequential, or mixed, as released for CIFAR-100 and TinyImageNet: D_f and D_r in one pass.
+    lr has to be tuned; the authors tried 1e-4 to 0.1. BatchNorm's statistics move with any share.
+    """
+
+    share: float = 0.5
+    epochs: int = 10
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    forget_batch_size: int = 256
+    retain_batch_size: int = 256
+    order: str = "sequential"
+    labels: str = "other"
+    redraw: str = "epoch"
+    mask_from: str = "sum"
+    needs: ClassVar[tuple[str, ...]] = ("retain",)
+    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
+
+    def __post_init__(self) -> None:
+        check_choice("order", self.order, ("sequential", "mixed"))
+        check_choice("labels", self.labels, ("other", "any"))
+        check_choice("redraw", self.redraw, ("epoch", "once"))
+        check_choice("mask_from", self.mask_from, ("sum", "batches"))
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"share must be between 0 and 1, got {self.share}")
+        if self.forget_batch_size < 1:
+            raise ValueError(f"forget_batch_size must be at least 1, got {self.forget_batch_size}")
+        self.recipe()
+
+    def recipe(self) -> Recipe:
+        return Recipe.constant("sgd", self.epochs, self.retain_batch_size, self.lr, self.momentum, self.weight_decay)
+
+    def cost(self, data: Split, recipe: Recipe) -> Cost:
+        of_mask = len(data.forget) if self.share < 1 else 0
+        return Cost(backward=of_mask + self.epochs * (len(data.forget) + len(data.retain)))
+
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
+        def passes(epoch: int) -> list[Pass]:
+            drawn = self.drawn(data, context.generator("labels", epoch if self.redraw == "epoch" else 1))
+            if self.order == "mixed":
+                return [Pass(torch.cat([data.forget, data.retain]), labels=drawn)]
+            return [Pass(data.forget, batch_size=self.forget_batch_size, labels=drawn), Pass(data.retain)]
+
+        put_back = putting_back(model, self.mask(model, data)) if self.share < 1 else None
+        draws, more = context.generator("batches"), {"checkpoint": context.checkpoint("salun")}
+        return fit(model, data.images, passes, self.recipe(), draws, "salun", after_step=put_back, **more)
+
+    def drawn(self, data: Split, draws: torch.Generator) -> Tensor:
+        """The labels of all images, those of D_f at random: N, int64."""
+        if self.labels == "other":
+            return wrong_labels(data, draws)
+        labels = data.images.labels.clone()
+        labels[data.forget.to(labels.device)] = torch.randint(
+            data.n_classes, (len(data.forget),), generator=draws
+        ).to(labels.device)  # fmt: skip
+        return labels
+
+    def mask(self, model: nn.Module, data: Split) -> dict[str, Tensor]:
+        """Which entries of each trainable parameter may change: bool. In all `share` of them, rounded down."""
+        of_samples = self.mask_from == "sum"
+        rows = data.forget.sort().values if of_samples else data.forget
+        parts = rows.to(data.images.indexed_on).split(self.forget_batch_size)
+        batches = map(data.images.batch, parts)
+        return largest(loss_gradient(model, batches, "sum" if of_samples else "mean"), self.share)
+
+
+def largest(tensors: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """A mask of the int(share n) entries of largest magnitude of all n together; the first of equal ones."""
+    flat = torch.cat([t.abs().reshape(-1) for t in tensors.values()])
+    mask = torch.zeros_like(flat, dtype=torch.bool)
+    mask[flat.argsort(descending=True, stable=True)[: int(share * len(flat))]] = True
+    parts = mask.split([t.numel() for t in tensors.values()])
+    return {name: part.view(t.shape) for (name, t), part in zip(tensors.items(), parts, strict=True)}
+
+
+def putting_back(model: nn.Module, masks: Mapping[str, Tensor]) -> Callable[[nn.Module, torch.optim.Optimizer], None]:
+    """An `after_step` that undoes what a step did outside the masks, to weights and to SGD's momentum."""
+    start = {name: p.detach().clone() for name, p in model.named_parameters() if name in masks}
+
+    @torch.no_grad()
+    def put_back(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        for name, p in model.named_parameters():
+            if name in masks:
+                p.copy_(torch.where(masks[name], p, start[name]))
+                if (velocity := optimizer.state[p].get("momentum_buffer")) is not None:
+                    velocity.mul_(masks[name])
+
+    return put_back

@@ -1,0 +1,121 @@
+"""SCRUB: the authors' numbers after every pass, and what follows from its definition."""
+
+import logging
+
+import pytest
+import torch
+from golden_data import Golden, by_hand, in_order, same
+from torch import nn
+
+from ssd_bench.methods.finetune import Finetune
+from ssd_bench.methods.scrub import Scrub, divergence
+
+
+@pytest.fixture
+def golden():
+    return Golden()
+
+
+def released(case):
+    """The method with the settings that the numbers of this case were made with."""
+    said = case["settings"]
+    return Scrub(
+        optimizer=said["optim"], gamma=said["gamma"], alpha=said["alpha"], temperature=said["kd_T"],
+        max_epochs=said["msteps"], epochs=said["sgda_epochs"], lr=said["sgda_learning_rate"],
+        decay_at=said["lr_decay_epochs"], weight_decay=said["sgda_weight_decay"], momentum=said["sgda_momentum"],
+        retain_batch_size=said["retain_bs"], forget_batch_size=said["forget_bs"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ["sgd", "adam"])
+def test_released_scrub_after_every_epoch(golden, monkeypatch, case):
+    """And so after every pass: each begins where the one before ended."""
+    import ssd_bench.methods.scrub as module
+
+    in_order(monkeypatch)
+    monkeypatch.setattr(module.FirstAscent, "__call__", lambda self, epoch: states.append(copy_of(model)))
+    model, states = golden.model, []
+    released(golden.expected["scrub"][case])(model, golden.data, golden.context())
+    numbers = golden.numbers("scrub")
+    assert len(states) == len(golden.expected["scrub"][case]["epochs"])
+    for epoch, state in enumerate(states, start=1):
+        expected = golden.under(f"{case}/e{epoch}/min", numbers)
+        torch.testing.assert_close(state, expected, rtol=0, atol=1e-5)
+
+
+def copy_of(model):
+    return {name: t.clone() for name, t in model.state_dict().items()}
+
+
+def test_divergence_by_hand(golden):
+    said = golden.expected["scrub"]["divergence"]
+    student, teacher = torch.tensor(said["student_logits"]), torch.tensor(said["teacher_logits"])
+    for temperature, value in said["value"].items():
+        assert divergence(student, teacher, float(temperature)).item() == pytest.approx(value, abs=1e-6)
+
+
+def test_without_ascent_and_teacher_it_is_fine_tuning(golden):
+    scrub = Scrub(epochs=2, max_epochs=0, gamma=1.0, alpha=0.0, lr=0.02, retain_batch_size=8)
+    made = scrub(golden.model, golden.data, golden.context())
+    same(made, Finetune(epochs=2, batch_size=8)(golden.model, golden.data, golden.context()).state_dict(), atol=0)
+
+
+def test_the_teacher_is_asked_once_for_all_requests(golden):
+    kept, made = {}, []
+
+    def cached(kind, key, make):
+        if (kind, str(key)) not in kept:
+            made.append(kind)
+            kept[kind, str(key)] = make()
+        return kept[kind, str(key)]
+
+    for _ in range(2):
+        Scrub(epochs=1)(golden.model, golden.data, golden.context(cached))
+    other = golden.data.__class__(**{**vars(golden.data), "retain": golden.forget, "forget": golden.retain})
+    Scrub(epochs=1)(golden.model, other, golden.context(cached))
+    assert made == ["original_logits"]
+    [logits] = [t["logits"] for t in kept.values()]
+    torch.testing.assert_close(logits, golden.given["logits_eval"][golden.data.rows], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("order", "warned"), [("max_first", True), ("min_first", False), ("auto", False)])
+def test_without_batchnorm_ascent_first_has_nothing_to_begin_from(caplog, order, warned):
+    model, data = by_hand()
+    before = model.weight.data.clone()
+    caplog.set_level(logging.WARNING)
+    method = Scrub(epochs=1, max_epochs=1, gamma=0.0, alpha=0.0, weight_decay=0.01, lr=0.1, order=order)
+    method(model, data, Golden().context())
+    assert ("nothing to begin from" in caplog.text) == warned
+    still = torch.allclose(model.weight.data, before * (1 - 0.001) * (1 - 0.0019), atol=1e-5)
+    assert still == warned  # then only weight decay moves it, with a momentum of 0.9
+
+
+def test_d_f_is_left_further_behind_than_d_r(golden):
+    made = Scrub(epochs=3, lr=0.01, alpha=0.5, forget_batch_size=4, retain_batch_size=8)(
+        golden.model, golden.data, golden.context()
+    ).eval()
+    now, before = made(golden.given["inputs"]), golden.given["logits_eval"]
+    on_forget, on_retain = (divergence(now[rows], before[rows], 1.0) for rows in (golden.forget, golden.retain))
+    assert on_forget > 2 * on_retain
+
+
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ({"temperature": 0.0}, "temperature must be positive, got 0"),
+        ({"max_epochs": -1}, "max_epochs must be at least 0"),
+        ({"alpha": float("nan")}, "alpha must be at least 0, got nan"),
+        ({"order": "max"}, "order=max does not exist"),
+        ({"optimizer": "sgdd"}, "did you mean 'sgd'"),
+    ],
+)
+def test_settings_out_of_range(setting, line):
+    with pytest.raises(ValueError, match=line):
+        Scrub(**setting)
+
+
+def test_batchnorm_is_what_auto_looks_for(golden, caplog):
+    caplog.set_level(logging.WARNING)
+    Scrub(epochs=1)(golden.model, golden.data, golden.context())
+    assert not caplog.text
+    assert any(isinstance(module, nn.BatchNorm2d) for module in golden.model)
