@@ -18,6 +18,7 @@ from ssd_bench.methods.ssd import SSD
 CLASSES = 3
 QUICK = {
     "amnesiac": {"epochs": 1},
+    "cf_k": {"epochs": 1},
     "finetune": {"epochs": 1, "lr": 0.001},
     "fisher": {"n_samples": 8},
     "unsir": {"noise_steps": 2, "noise_batch": 4, "noise_images": 4, "copies": 2},
