@@ -23,9 +23,10 @@ QUICK = {
     "cf_k": {"epochs": 1},
     "finetune": {"epochs": 1, "lr": 0.001},
     "fisher": {"n_samples": 8},
+    "jit": {"n_samples": 2},
     "unsir": {"noise_steps": 2, "noise_batch": 4, "noise_images": 4, "copies": 2},
 }
-MOVES_INPUTS = ("boundary_shrink", "unsir")
+MOVES_INPUTS = ("boundary_shrink", "jit", "unsir")
 METHODS = sorted(ssd_bench.list_methods())
 
 
