@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor, nn
 
 from ssd_bench.core.errors import check_choice
 from ssd_bench.core.task import Context, Cost, Method, Split
+from ssd_bench.methods.by_epoch import ByEpoch, warm_restarts
 from ssd_bench.methods.forward_order import LastPart, last_part
 from ssd_bench.train.loop import Objective, fit, mean_cross_entropy
 from ssd_bench.train.recipe import Recipe
@@ -57,7 +58,7 @@ class LastK(Method):
         plain = Recipe.constant("sgd", self.epochs, self.batch_size, self.lr, self.momentum, self.weight_decay)
         if self.schedule == "constant":
             return plain
-        return WarmRestarts(**{f.name: getattr(plain, f.name) for f in fields(plain)}, floor=self.lr_floor)
+        return ByEpoch.of(plain, warm_restarts(self.epochs, self.lr_floor / self.lr))
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         return Cost(forward=1, backward=self.recipe(recipe).epochs * len(data.retain))
@@ -92,24 +93,3 @@ class LastK(Method):
             return loss + self.penalty / 2 * sum((p - at).square().sum() for p, at in start), logits
 
         return objective
-
-
-@dataclass(frozen=True)
-class WarmRestarts(Recipe):
-    """Cosine cycles of 1, 2, 4, ... epochs from lr to `floor` (Loshchilov and Hutter 2017, arXiv 1608.03983).
-
-    The rate stays the same within an epoch, as Goel et al. step it.
-    """
-
-    floor: float = 0.0
-
-    def lr_trace(self, steps_per_epoch: int) -> list[float]:
-        rates: list[float] = []
-        length, at = 1, 0
-        for _ in range(self.epochs):
-            rate = self.floor + (self.lr - self.floor) / 2 * (1 + math.cos(math.pi * at / length))
-            rates += [rate] * steps_per_epoch
-            at += 1
-            if at == length:
-                length, at = 2 * length, 0
-        return rates

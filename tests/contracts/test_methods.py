@@ -16,7 +16,12 @@ from ssd_bench.run.plan import CONF_DIR
 
 METHODS = sorted(path.stem for path in (CONF_DIR / "method").glob("*.yaml"))
 SCENARIOS = ("full_class", "sub_class", "random")
-FAST = {"finetune": ["method.epochs=1"], "cf_k": ["method.epochs=1"]}
+FAST = {
+    "finetune": ["method.epochs=1"],
+    "cf_k": ["method.epochs=1"],
+    "ct": ["method.epochs=1"],
+    "msg": ["method.epochs=1"],
+}
 
 
 def forgotten(scenario):

@@ -13,7 +13,6 @@ from ssd_bench.methods.cf_k import CFk
 from ssd_bench.methods.eu_k import EUk
 from ssd_bench.methods.finetune import Finetune
 from ssd_bench.methods.forward_order import blocks, last_part
-from ssd_bench.methods.last_k import WarmRestarts
 from ssd_bench.models.resnet import SmallImageResNet
 from ssd_bench.train.loop import fit
 from ssd_bench.train.recipe import Recipe
@@ -48,7 +47,7 @@ def test_released_initialisation(golden, k):
 
 
 def test_released_rates(golden):
-    recipe = WarmRestarts(epochs=15, lr=0.01, floor=0.0005)
+    recipe = CFk(epochs=15, lr=0.01, lr_floor=0.0005, schedule="restarts").recipe(Recipe())
     assert recipe.lr_trace(3)[::3] == pytest.approx(golden.expected["goel_lr"])
     official = composed("method=cf_k", "fidelity=official").method
     assert (official.lr, official.lr_floor, official.schedule, official.epochs) == (0.1, 0.005, "restarts", 62)

@@ -23,7 +23,9 @@ QUICK = {
     "cf_k": {"epochs": 1},
     "finetune": {"epochs": 1, "lr": 0.001},
     "fisher": {"n_samples": 8},
+    "ct": {"epochs": 1},
     "jit": {"n_samples": 2},
+    "msg": {"epochs": 1},
     "unsir": {"noise_steps": 2, "noise_batch": 4, "noise_images": 4, "copies": 2},
 }
 MOVES_INPUTS = ("boundary_shrink", "jit", "unsir")
