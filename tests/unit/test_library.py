@@ -26,9 +26,10 @@ QUICK = {
     "ct": {"epochs": 1},
     "jit": {"n_samples": 2},
     "msg": {"epochs": 1},
+    "mu_mis": {"epochs": 1},
     "unsir": {"noise_steps": 2, "noise_batch": 4, "noise_images": 4, "copies": 2},
 }
-MOVES_INPUTS = ("boundary_shrink", "jit", "unsir")
+MOVES_INPUTS = ("boundary_shrink", "jit", "mu_mis", "unsir")
 METHODS = sorted(ssd_bench.list_methods())
 
 
