@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ssd_bench.core.errors import check_choice
 from ssd_bench.core.task import Context, Cost, Method, Split
 from ssd_bench.train.loop import fit
+from ssd_bench.train.passes import eval_mode, pass_clock
 from ssd_bench.train.recipe import Recipe
 
 
@@ -46,18 +47,30 @@ class MUMis(Method):
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         """Images that are looked at; each takes about the time of four, since gradients are differentiated again."""
-        return Cost(backward=self.epochs * len(data.forget))
+        return Cost(backward=1 + self.epochs * len(data.forget))
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
-        first, _ = data.images.batch(data.forget[:1])
-        if not first.is_floating_point():
-            raise ValueError(f"mu_mis needs inputs that are numbers to be differentiated by, not {first.dtype}")
         draws, checkpoint = context.generator("batches"), context.checkpoint("mu_mis")
+        self._check(model, data)
         with sdpa_kernel(SDPBackend.MATH):  # the fused kinds of attention cannot be differentiated twice
             return fit(
                 model, data.images, data.forget, self.recipe(), draws, "mu_mis", objective=self.objective,
                 ready=lambda trained: trained.train(self.mode == "train"), checkpoint=checkpoint,
             )  # fmt: skip
+
+    def _check(self, model: nn.Module, data: Split) -> None:
+        """Raise ValueError for inputs that are no numbers, and for a model that cannot be differentiated twice."""
+        inputs, labels = data.images.batch(data.forget[:1])
+        if not inputs.is_floating_point():
+            raise ValueError(f"mu_mis needs inputs that are numbers to be differentiated by, not {inputs.dtype}")
+        try:
+            with eval_mode(model), sdpa_kernel(SDPBackend.MATH), pass_clock():
+                loss, _ = self.objective(model, inputs, labels, labels)
+                torch.autograd.grad(loss, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+        except RuntimeError as e:
+            if "derivative" not in str(e):
+                raise
+            raise ValueError(f"mu_mis needs a model that can be differentiated twice ({e})") from e
 
     def objective(self, model: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The mean difference of squared sensitivities of a batch, and its logits."""
