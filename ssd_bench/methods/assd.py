@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssd_bench.core.about import About
 from ssd_bench.core.task import Context, Split
@@ -27,7 +27,12 @@ class ASSD(Dampening):
     }
 
     def threshold(
-        self, full: Mapping[str, Tensor], forget: Mapping[str, Tensor], data: Split, context: Context
+        self,
+        model: nn.Module,
+        full: Mapping[str, Tensor],
+        forget: Mapping[str, Tensor],
+        data: Split,
+        context: Context,
     ) -> float:
         """The alpha that suits the share of D_f."""
         share = len(data.forget) / len(data.rows)
@@ -42,11 +47,19 @@ def percentile_of_ratios(
 ) -> tuple[float, int]:
     """This percentile of I_f / I_ref over all entries where it is finite, and how many have I_ref = 0 < I_f.
 
-    Linear between order statistics; in float64 on the CPU, since `torch.quantile` takes 2^24 entries at most.
+    Linear between order statistics.
+    """
+    finite, beyond = ratios(full, forget)
+    return float(np.percentile(finite, percentile)), beyond
+
+
+def ratios(full: Mapping[str, Tensor], forget: Mapping[str, Tensor]) -> tuple[np.ndarray, int]:
+    """I_f / I_ref of all entries where it is finite, and how many have I_ref = 0 < I_f.
+
+    In float64 on the CPU, since `torch.quantile` takes 2^24 entries at most.
     """
     top, bottom = (  # name by name: what comes from the store is in another order
         np.concatenate([of[name].double().cpu().numpy().ravel() for name in full]) for of in (forget, full)
     )
     finite = bottom > 0
-    ratios = top[finite] / bottom[finite]
-    return float(np.percentile(ratios, percentile)), int((top[~finite] > 0).sum())
+    return top[finite] / bottom[finite], int((top[~finite] > 0).sum())

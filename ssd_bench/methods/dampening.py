@@ -74,7 +74,7 @@ class Dampening(Method):
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         full, forget = self.batches(data)
         full_of, forget_of = self.importances(model, data.images, full, forget, context)
-        alpha = self.threshold(full_of, forget_of, data, context)
+        alpha = self.threshold(model, full_of, forget_of, data, context)
         per_tensor = dampen(model, full_of, forget_of, alpha, self.lam)
         selected, total = sum(per_tensor.values()), sum(p.numel() for p in model.parameters())
         bound = self.bound(data, full, forget)
@@ -95,9 +95,14 @@ class Dampening(Method):
         return context.cached("importance_full", self._key(full), lambda: of(full)), of(forget)
 
     def threshold(
-        self, full: Mapping[str, Tensor], forget: Mapping[str, Tensor], data: Split, context: Context
+        self,
+        model: nn.Module,
+        full: Mapping[str, Tensor],
+        forget: Mapping[str, Tensor],
+        data: Split,
+        context: Context,
     ) -> float:
-        """From which ratio of the importances on an entry is dampened; each method has its own rule."""
+        """From which ratio of the importances on an entry is dampened, by each method's own rule; the model stays."""
         raise NotImplementedError
 
     def batches(self, data: Split) -> tuple[list[Tensor], list[Tensor]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssd_bench.core.task import Context, Split
 from ssd_bench.methods.dampening import ORDERS, Dampening, dampen
@@ -28,6 +28,11 @@ class SSD(Dampening):
             raise ValueError(f"alpha must be at least 0, got {self.alpha}")
 
     def threshold(
-        self, full: Mapping[str, Tensor], forget: Mapping[str, Tensor], data: Split, context: Context
+        self,
+        model: nn.Module,
+        full: Mapping[str, Tensor],
+        forget: Mapping[str, Tensor],
+        data: Split,
+        context: Context,
     ) -> float:
         return self.alpha

@@ -16,10 +16,13 @@ from ssd_bench.run.plan import CONF_DIR
 METHODS = sorted(path.stem for path in (CONF_DIR / "method").glob("*.yaml"))
 SCENARIOS = ("full_class", "sub_class", "random")
 FAST = {
+    "cf_k": ["method.epochs=1"],
+    "ct": ["method.epochs=1"],
     "delete": ["method.epochs=2"],
     "finetune": ["method.epochs=1"],
     "influence": ["method.iterations=3", "method.n_samples=50", "method.tolerance=0"],  # else it may end sooner
     "l1_sparse": ["method.epochs=1"],
+    "msg": ["method.epochs=1"],
     "neggrad": ["method.epochs=2", "method.stop_at=null"],  # a stop makes it cheaper than it says
     "neggrad_plus": ["method.epochs=1"],
     "salun": ["method.epochs=1"],
@@ -112,11 +115,12 @@ def test_a_method_cannot_reach_the_test_images():
 
 
 @pytest.mark.parametrize("scenario", ["full_class", "random"])
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("original", "fisher")])
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("original", "fisher", "potion")])
 def test_a_method_costs_what_it_says(command, tmp_path, monkeypatch, method, scenario):
     """Images that go through the first convolution while the method runs, against `cost`.
 
-    Not of Fisher forgetting, where one forward pass serves the backward passes of all labels.
+    Not of Fisher forgetting, where one forward pass serves the backward passes of all labels, and of Potion, whose
+    search takes as many tries as it needs.
     """
     from ssd_bench.run import estimate, pipeline, unlearn
 

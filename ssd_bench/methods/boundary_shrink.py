@@ -1,0 +1,88 @@
+"""Boundary shrink: give D_f to the classes that lie nearest (Chen et al., CVPR 2023, arXiv 2303.11570)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ssd_bench.core.errors import check_choice
+from ssd_bench.core.task import Context, Cost, Images, Split
+from ssd_bench.methods.boundary import Boundary
+from ssd_bench.train.passes import eval_mode, pass_clock
+from ssd_bench.train.recipe import Recipe
+
+BATCH = 128  # images that are attacked at once; in eval mode no image's result depends on the others
+RELEASED = ((0.4914, 0.4822, 0.2265), (0.2023, 0.1994, 0.201))  # mean and std of the released attack
+
+
+@dataclass(frozen=True)
+class BoundaryShrink(Boundary):
+    """Each image of D_f gets the class that the original sees after one step against it, and is trained on that.
+
+    bound: of the step (FGSM), as a share of the range of a pixel; where images are no pixels, of the range of D_f's
+    inputs. attack_norm: data, steps of that size inside that range; released, the attack's own mean and std, whose step
+    on data normalised with 0.5 is 2.5 times as large. exclude_own: the nearest other class; without, as released, an
+    image that the step does not move across a boundary keeps its own label, which is then reinforced.
+    """
+
+    bound: float = 0.1
+    exclude_own: bool = True
+    attack_norm: str = "data"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("attack_norm", self.attack_norm, ("data", "released"))
+        if not 0 < self.bound < math.inf:
+            raise ValueError(f"bound must be positive, got {self.bound}")
+
+    def cost(self, data: Split, recipe: Recipe) -> Cost:
+        trained = super().cost(data, recipe)
+        return replace(trained, forward=len(data.forget), backward=trained.backward + len(data.forget))
+
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
+        labels = data.images.labels.clone()
+        forget = data.forget.to(labels.device)
+        labels[forget], crossed = self.nearest(model, data)
+        context.details["crossed_pct"] = 100 * crossed / len(forget)
+        return self.train(model, data.images.with_labels(labels), data, context, "boundary_shrink")
+
+    def nearest(self, model: nn.Module, data: Split) -> tuple[Tensor, int]:
+        """The class of each image of D_f beyond the nearest boundary, and how many the step took across it."""
+        mean, std = self._units(data.images, data.forget)
+        labels, crossed = [], 0
+        for rows in data.forget.split(BATCH):
+            inputs, own = data.images.batch(rows)
+            with eval_mode(model), pass_clock(), torch.no_grad():
+                logits = model(fgsm(model, inputs, own, self.bound, mean, std))
+            crossed += int((logits.argmax(1) != own).sum())
+            if self.exclude_own:
+                logits[torch.arange(len(own)), own] = -math.inf
+            labels.append(logits.argmax(1))
+        return torch.cat(labels), crossed
+
+    def _units(self, images: Images, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and std that take inputs to pixels from 0 to 1, as the attack sees them: channels x 1 x 1, or single."""
+        first, _ = images.batch(rows[:1])
+        if not first.is_floating_point():
+            raise ValueError(f"boundary_shrink needs inputs that are numbers to be moved, not {first.dtype}")
+        if self.attack_norm == "released":
+            mean, std = (torch.tensor(of[: first.shape[1]]).to(first)[:, None, None] for of in RELEASED)
+            return mean, std
+        if images.mean is not None:
+            return images.mean[:, None, None], images.std[:, None, None]
+        ends = [torch.stack(images.batch(part)[0].aminmax()) for part in rows.split(BATCH)]
+        low, high = torch.stack(ends)[:, 0].min(), torch.stack(ends)[:, 1].max()
+        return -low / (high - low), 1 / (high - low)
+
+
+def fgsm(model: nn.Module, inputs: Tensor, labels: Tensor, bound: float, mean: Tensor, std: Tensor) -> Tensor:
+    """Inputs one step up the loss: each pixel, inputs x std + mean, by `bound`, and kept between 0 and 1."""
+    moved = inputs.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        loss = cross_entropy(model(moved), labels, reduction="sum")
+    gradient = torch.autograd.grad(loss, moved)[0]
+    return ((inputs * std + mean + bound * gradient.sign()).clamp(0, 1) - mean) / std

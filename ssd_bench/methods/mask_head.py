@@ -1,0 +1,47 @@
+"""A control: make the forgotten class unsayable in the last layer, and forget nothing."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from ssd_bench.core.task import Context, Cost, Method, Request, Split
+from ssd_bench.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class MaskHead(Method):
+    """The last layer's weights of the class become 0 and its bias `bias`, far below any logit and finite.
+
+    All features are the original's, and so are the odds of the other classes: what judges outputs alone sees the class
+    gone, what looks at features must see nothing gone. Only of a class of the model's labels that is forgotten whole.
+    """
+
+    bias: float = -1e4
+    seeds: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.bias < 0:
+            raise ValueError(f"bias must be negative and finite, got {self.bias}")
+
+    def skip(self, request: Request) -> str | None:
+        label = request.forget_label
+        if label is None:
+            return f"mask_head needs one class to forget; scenario={request.scenario} has none"
+        if (request.train_labels[request.retain] == label).any():
+            return f"mask_head needs a class that is forgotten whole; some of {request.classes[label]} is to be kept"
+        return None
+
+    def cost(self, data: Split, recipe: Recipe) -> Cost:
+        return Cost()
+
+    def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
+        head = model.get_submodule(context.head) if context.head else None
+        if getattr(head, "bias", None) is None:
+            raise ValueError(f"mask_head needs a last layer with a bias and a row for each class, not {head}")
+        with torch.no_grad():
+            head.weight[data.forget_label] = 0
+            head.bias[data.forget_label] = self.bias
+        return model

@@ -1,0 +1,77 @@
+"""Methods that train and are killed in the middle of an epoch end with the bytes of one that was not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from golden_data import FOLDER, Golden
+
+from ssd_bench.methods.boundary_expand import BoundaryExpand
+from ssd_bench.methods.boundary_shrink import BoundaryShrink
+from ssd_bench.methods.cf_k import CFk
+from ssd_bench.methods.ct import CT
+from ssd_bench.methods.eu_k import EUk
+from ssd_bench.methods.jit import JiT
+from ssd_bench.methods.msg import MSG
+from ssd_bench.methods.mu_mis import MUMis
+from ssd_bench.train.recipe import Recipe
+
+METHODS = {
+    "cf_k": CFk(k=1, epochs=2, batch_size=6, penalty=0.1),
+    "eu_k": EUk(k=1),
+    "boundary_shrink": BoundaryShrink(lr=0.01, epochs=3, batch_size=3),
+    "boundary_expand": BoundaryExpand(lr=0.01, epochs=3, batch_size=3, mode="train"),
+    "jit": JiT(n_samples=2, epochs=3, batch_size=3, accumulate=True),
+    "msg": MSG(epochs=2, batch_size=6, score_mode="train"),
+    "ct": CT(epochs=2, batch_size=6),
+    "mu_mis": MUMis(epochs=3, batch_size=3),
+}
+
+
+class Killed(Exception):
+    """The process is gone."""
+
+
+class Kept:
+    """Keeps what is saved after the third step, and then the process is killed."""
+
+    def __init__(self):
+        self.saved, self.asked = None, 0
+
+    def due(self):
+        self.asked += 1
+        return self.saved is None and self.asked == 3
+
+    def save(self, tensors, state):
+        if self.asked >= 3:
+            self.saved = {name: t.clone() for name, t in tensors.items()}, state
+            raise Killed
+
+    def restore(self):
+        return self.saved
+
+
+class Uninterrupted(Kept):
+    def due(self):
+        return False
+
+    def save(self, tensors, state):
+        pass
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_that_was_killed_ends_with_the_same_bytes(name):
+    golden, method = Golden(FOLDER / "ssd_family"), METHODS[name]
+
+    def run(kept):
+        torch.manual_seed(0)  # as whoever calls a method does
+        context = replace(golden.context(), checkpoint=lambda phase: kept, recipe=Recipe(epochs=2, batch_size=6))
+        return method(golden.model, golden.data, context).state_dict()
+
+    expected, kept = run(Uninterrupted()), Kept()
+    with pytest.raises(Killed):
+        run(kept)
+    resumed = Uninterrupted()
+    resumed.saved = kept.saved
+    assert kept.saved[1]["batches"] > 0 or kept.saved[1]["epoch"] > 1
+    assert all(torch.equal(t, expected[key]) for key, t in run(resumed).items())
