@@ -20,6 +20,7 @@ from ssd_bench.core.build import build, class_of
 from ssd_bench.core.images import Images
 from ssd_bench.core.task import Cost, Method, Split, ask, seeds_of
 from ssd_bench.run.plan import CONF_DIR, FIDELITIES
+from ssd_bench.run.plugins import nodes
 
 FOLDER = CONF_DIR.parent / "docs" / "methods"
 EXAMPLE = ("data=cifar20", "model=resnet18", "scenario=sub_class")
@@ -65,6 +66,15 @@ def story(cls: type) -> str:
     return "\n\n".join(text for text in texts if text)
 
 
+def searched(about: dict[str, Any] | None) -> str:
+    """Where conf/search looks for a setting."""
+    if not about:
+        return ""
+    if choices := about.get("choices"):
+        return ", ".join(map(str, choices))
+    return f"{about['low']:g} to {about['high']:g}" + ", by logarithm" * bool(about.get("log"))
+
+
 def passes(cost: Cost) -> float:
     """In forward and backward passes of an image."""
     return cost.backward + cost.forward / 3
@@ -81,11 +91,12 @@ def page(name: str) -> tuple[str, list[str]]:
     shared = sum(passes(of_kind) for _, of_kind in cost.shared.values())
     whole, retrained = passes(cost) + shared, recipe.epochs * len(data.retain)
     lines = [f"# {name}", "", story(cls), "", "## Settings", ""]
-    lines += ["| setting | corrected | official | |", "|---|---|---|---|"]
+    lines += ["| setting | corrected | official | searched | |", "|---|---|---|---|---|"]
+    ranges = nodes("search").get(name, {})
     for key, value in settings.items():
         differs = "" if official.get(key) == value else f"`{official.get(key)}`"
         note = re.sub(r"\$\{.*?\}", "", notes.get(key, "")).strip()
-        lines.append(f"| `method.{key}` | `{value}` | {differs} | {note} |")
+        lines.append(f"| `method.{key}` | `{value}` | {differs} | {searched(ranges.get(key))} | {note} |")
     needed = ", ".join(NEEDS.get(need, need) for need in needs) or "D_f alone"
     seeds = ", ".join(f"`{seed}`" for seed in seeds_of(method)) or "none: it draws nothing"
     lines += ["", f"Needs: {needed}. Seeds: {seeds}.", ""]

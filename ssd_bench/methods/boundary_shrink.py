@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Images, Split
+from ssd_bench.core.task import Context, Cost, Images, Split, row_hash
 from ssd_bench.methods.boundary import Boundary
 from ssd_bench.train.passes import eval_mode, pass_clock
 from ssd_bench.train.recipe import Recipe
 
+KIND = "nearest_labels"  # in the original, of D_f
 BATCH = 128  # images that are attacked at once; in eval mode no image's result depends on the others
 RELEASED = ((0.4914, 0.4822, 0.2265), (0.2023, 0.1994, 0.201))  # mean and std of the released attack
 
@@ -40,18 +42,24 @@ class BoundaryShrink(Boundary):
             raise ValueError(f"bound must be positive, got {self.bound}")
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
-        trained = super().cost(data, recipe)
-        return replace(trained, forward=len(data.forget), backward=trained.backward + len(data.forget))
+        attack = Cost(forward=len(data.forget), backward=len(data.forget))
+        return replace(super().cost(data, recipe), shared={KIND: (self._key(data), attack)})
+
+    def _key(self, data: Split) -> dict[str, Any]:
+        """What the labels depend on beside the original: other settings share them."""
+        settings = {"bound": self.bound, "exclude_own": self.exclude_own, "attack_norm": self.attack_norm}
+        return settings | {"rows": row_hash(data.forget)}
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         labels = data.images.labels.clone()
         forget = data.forget.to(labels.device)
-        labels[forget], crossed = self.nearest(model, data)
-        context.details["crossed_pct"] = 100 * crossed / len(forget)
+        made = context.cached(KIND, self._key(data), lambda: self.nearest(model, data))
+        labels[forget] = made["labels"].to(labels.device)
+        context.details["crossed_pct"] = 100 * made["crossed"].item() / len(forget)
         return self.train(model, data.images.with_labels(labels), data, context, "boundary_shrink")
 
-    def nearest(self, model: nn.Module, data: Split) -> tuple[Tensor, int]:
-        """The class of each image of D_f beyond the nearest boundary, and how many the step took across it."""
+    def nearest(self, model: nn.Module, data: Split) -> dict[str, Tensor]:
+        """`labels`: the class of each image of D_f beyond the nearest boundary; `crossed`: how many the step took."""
         mean, std = self._units(data.images, data.forget)
         labels, crossed = [], 0
         for rows in data.forget.split(BATCH):
@@ -62,7 +70,7 @@ class BoundaryShrink(Boundary):
             if self.exclude_own:
                 logits[torch.arange(len(own)), own] = -math.inf
             labels.append(logits.argmax(1))
-        return torch.cat(labels), crossed
+        return {"labels": torch.cat(labels), "crossed": torch.tensor(crossed)}
 
     def _units(self, images: Images, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and std that take inputs to pixels from 0 to 1, as the attack sees them: channels x 1 x 1, or single."""

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Method, Split
+from ssd_bench.core.task import Context, Cost, Method, Split, row_hash
 from ssd_bench.importance import loss_gradient
 from ssd_bench.methods.amnesiac import wrong_labels
 from ssd_bench.train.loop import Pass, fit
 from ssd_bench.train.recipe import Recipe
+
+KIND = "forget_gradient"  # in the original
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,14 @@ class SalUn(Method):
         return Recipe.constant("sgd", self.epochs, self.retain_batch_size, self.lr, self.momentum, self.weight_decay)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
-        of_mask = len(data.forget) if self.share < 1 else 0
-        return Cost(backward=of_mask + self.epochs * (len(data.forget) + len(data.retain)))
+        of_mask = {KIND: (self._key(data), Cost(backward=len(data.forget)))} if self.share < 1 else {}
+        return Cost(backward=self.epochs * (len(data.forget) + len(data.retain)), shared=of_mask)
+
+    def _key(self, data: Split) -> dict[str, Any]:
+        """What the gradient on D_f depends on beside the original: every `share` has it."""
+        if self.mask_from == "sum":
+            return {"rows": row_hash(data.forget.sort().values)}
+        return {"rows": row_hash(data.forget), "batches": self.forget_batch_size}
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         def passes(epoch: int) -> list[Pass]:
@@ -66,7 +74,11 @@ class SalUn(Method):
                 return [Pass(torch.cat([data.forget, data.retain]), labels=drawn)]
             return [Pass(data.forget, batch_size=self.forget_batch_size, labels=drawn), Pass(data.retain)]
 
-        put_back = putting_back(model, self.mask(model, data)) if self.share < 1 else None
+        put_back = None
+        if self.share < 1:
+            kept = context.cached(KIND, self._key(data), lambda: self.saliency(model, data))
+            ordered = {name: kept[name].to(p.device) for name, p in model.named_parameters() if name in kept}
+            put_back = putting_back(model, largest(ordered, self.share))
         draws, more = context.generator("batches"), {"checkpoint": context.checkpoint("salun")}
         return fit(model, data.images, passes, self.recipe(), draws, "salun", after_step=put_back, **more)
 
@@ -80,13 +92,13 @@ class SalUn(Method):
         ).to(labels.device)  # fmt: skip
         return labels
 
-    def mask(self, model: nn.Module, data: Split) -> dict[str, Tensor]:
-        """Which entries of each trainable parameter may change: bool. In all `share` of them, rounded down."""
+    def saliency(self, model: nn.Module, data: Split) -> dict[str, Tensor]:
+        """The gradient of the loss on D_f by each trainable parameter."""
         of_samples = self.mask_from == "sum"
         rows = data.forget.sort().values if of_samples else data.forget
         parts = rows.to(data.images.indexed_on).split(self.forget_batch_size)
         batches = map(data.images.batch, parts)
-        return largest(loss_gradient(model, batches, "sum" if of_samples else "mean"), self.share)
+        return loss_gradient(model, batches, "sum" if of_samples else "mean")
 
 
 def largest(tensors: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:

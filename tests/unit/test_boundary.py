@@ -33,7 +33,7 @@ def released(golden):
 def test_released_shrink(golden, released, monkeypatch):
     in_order(monkeypatch)
     method = BoundaryShrink(lr=1e-5, batch_size=4, mode="train", exclude_own=False, attack_norm="released")
-    assert torch.equal(method.nearest(golden.model, golden.data)[0], released["shrink/official/label"])
+    assert torch.equal(method.nearest(golden.model, golden.data)["labels"], released["shrink/official/label"])
     inputs, labels = golden.data.images.batch(golden.forget)
     units = method._units(golden.data.images, golden.forget)
     attacked = fgsm(golden.model.eval(), inputs, labels, 0.1, *units)
@@ -49,7 +49,7 @@ def test_released_shrink(golden, released, monkeypatch):
 def test_released_shrink_in_pixel_space(golden, released, monkeypatch):
     in_order(monkeypatch)
     method, context = BoundaryShrink(**SECOND, exclude_own=False), golden.context()
-    assert torch.equal(method.nearest(golden.model, golden.data)[0], released["shrink/pixel_space/label"])
+    assert torch.equal(method.nearest(golden.model, golden.data)["labels"], released["shrink/pixel_space/label"])
     inputs, labels = golden.data.images.batch(golden.forget)
     half = torch.tensor(0.5)
     attacked = fgsm(golden.model.eval(), inputs, labels, 0.1, half, half) * 0.5 + 0.5
@@ -80,7 +80,7 @@ def test_an_attack_by_hand(bound, moved, logits, label):
     torch.testing.assert_close(model(attacked).detach(), torch.tensor([logits]))
     data = replace(by_hand()[1], images=Images(torch.cat([x, torch.tensor([[0.0, 1.0]])]), torch.tensor([0, 1])))
     data = replace(data, forget=torch.tensor([0, 1]))  # the second spans the range from 0 to 1
-    nearest = [BoundaryShrink(bound=bound, exclude_own=own).nearest(model, data)[0][0] for own in (False, True)]
+    nearest = [BoundaryShrink(bound=bound, exclude_own=own).nearest(model, data)["labels"][0] for own in (False, True)]
     assert nearest == [label, 1]
 
 

@@ -23,7 +23,7 @@ def golden():
 
 @pytest.mark.parametrize("share", ["0.1", "0.5", "1.0"])
 def test_released_masks(golden, share):
-    mask = SalUn(share=float(share), **RELEASED).mask(golden.model, golden.data)
+    mask = largest(SalUn(**RELEASED).saliency(golden.model, golden.data), float(share))
     expected = golden.under(f"mask_{share}", golden.numbers("salun"))
     assert {name: t.tolist() for name, t in mask.items()} == {name: t.bool().tolist() for name, t in expected.items()}
     assert sum(int(t.sum()) for t in mask.values()) == golden.expected["salun"]["masked_in"][share]
@@ -55,7 +55,7 @@ def test_a_mask_that_lets_all_through_is_random_labelling_to_the_bit(golden, mon
 @pytest.mark.parametrize("order", ["sequential", "mixed"])
 def test_what_is_masked_stays_to_the_bit_whatever_the_weight_decay(golden, order):
     method = SalUn(share=0.3, epochs=2, lr=0.05, weight_decay=0.1, order=order, retain_batch_size=8)
-    mask, model = method.mask(golden.model, golden.data), golden.model
+    mask, model = largest(method.saliency(golden.model, golden.data), method.share), golden.model
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     method(model, golden.data, golden.context())
     moved = {name: p != before[name] for name, p in model.named_parameters()}
@@ -67,7 +67,7 @@ def test_no_order_of_d_f_changes_the_mask(golden):
     turned = replace(golden.data, forget=golden.forget.flip(0))
     for mask_from, alike in (("sum", True), ("batches", False)):
         method = SalUn(share=0.5, mask_from=mask_from, forget_batch_size=5)
-        masks = [method.mask(golden.model, data) for data in (golden.data, turned)]
+        masks = [largest(method.saliency(golden.model, data), method.share) for data in (golden.data, turned)]
         assert all(torch.equal(t, masks[1][name]) for name, t in masks[0].items()) == alike
 
 
