@@ -170,7 +170,8 @@ def test_dry_run_leaves_nothing(command, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_dry_sweep_counts_what_is_shared_once_and_leaves_nothing(command, tmp_path):
+def test_a_dry_sweep_counts_what_is_shared_once_and_leaves_nothing(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("ssd_bench.run.estimate.MEASURED_S", 0.05)
     sweep = ("-m", *SHORT, f"out={tmp_path / 'runs'}", "method=ssd,finetune", "method.lr=1")  # what exists is checked
     assert command(*sweep, "dry_run=true").code != 0
     sweep = ("-m", *SHORT, f"out={tmp_path / 'runs'}", "seed=0,1", "method=original,ssd,finetune")

@@ -25,6 +25,7 @@ FAST = {
     "msg": ["method.epochs=1"],
     "neggrad": ["method.epochs=2", "method.stop_at=null"],  # a stop makes it cheaper than it says
     "neggrad_plus": ["method.epochs=1"],
+    "potion": ["method.max_tries=20"],
     "salun": ["method.epochs=1"],
     "scrub": ["method.epochs=1"],
 }
