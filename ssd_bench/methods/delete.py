@@ -28,7 +28,7 @@ class Delete(Method):
     """
 
     epochs: int = 10
-    lr: float = 0.01
+    lr: float = 1e-4
     momentum: float = 0.9
     weight_decay: float = 0.0
     batch_size: int = 64
