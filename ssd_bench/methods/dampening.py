@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ ORDERS = ("class_pure", "mixed", "request", "shuffled")
 
 
 @dataclass(frozen=True)
-class Dampening(Method):
+class Dampening(Method, ABC):
     """Dampen the parameters that matter more than `threshold` times as much to D_f as to D.
 
     sensitivity: what says how much they matter. loss: squared gradients of the cross-entropy. output_sq, output:
@@ -94,6 +95,7 @@ class Dampening(Method):
 
         return context.cached("importance_full", self._key(full), lambda: of(full)), of(forget)
 
+    @abstractmethod
     def threshold(
         self,
         model: nn.Module,
@@ -103,7 +105,6 @@ class Dampening(Method):
         context: Context,
     ) -> float:
         """From which ratio of the importances on an entry is dampened, by each method's own rule; the model stays."""
-        raise NotImplementedError
 
     def batches(self, data: Split) -> tuple[list[Tensor], list[Tensor]]:
         """The rows of each batch of D and of D_f."""
