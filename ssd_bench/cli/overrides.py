@@ -119,7 +119,7 @@ def _parse(text: str) -> Override:
     except (OverrideParseException, HydraException) as e:
         raise ConfigError(
             f"'{text}' is not of the form key=value (such as method=ssd or method.alpha=5; other letters and signs in "
-            f"quotes of their own: \"data.root='/home/Zoë, new'\"): {str(e).splitlines()[0]}"
+            f"quotes of their own: \"data.root='Zoë, new'\"): {str(e).splitlines()[0]}"
         ) from e
 
 

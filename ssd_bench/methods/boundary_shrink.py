@@ -61,16 +61,16 @@ class BoundaryShrink(Boundary):
     def nearest(self, model: nn.Module, data: Split) -> dict[str, Tensor]:
         """`labels`: the class of each image of D_f beyond the nearest boundary; `crossed`: how many the step took."""
         mean, std = self._units(data.images, data.forget)
-        labels, crossed = [], 0
+        labels, crossed = [], torch.zeros((), dtype=torch.int64, device=data.images.device)
         for rows in data.forget.split(BATCH):
             inputs, own = data.images.batch(rows)
             with eval_mode(model), pass_clock(), torch.no_grad():
                 logits = model(fgsm(model, inputs, own, self.bound, mean, std))
-            crossed += int((logits.argmax(1) != own).sum())
+            crossed += (logits.argmax(1) != own).sum()
             if self.exclude_own:
                 logits[torch.arange(len(own)), own] = -math.inf
             labels.append(logits.argmax(1))
-        return {"labels": torch.cat(labels), "crossed": torch.tensor(crossed)}
+        return {"labels": torch.cat(labels), "crossed": crossed}
 
     def _units(self, images: Images, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and std that take inputs to pixels from 0 to 1, as the attack sees them: channels x 1 x 1, or single."""

@@ -7,7 +7,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -181,13 +180,21 @@ class Study:
         references, floors = self.references()
         study.set_user_attr("floors", floors)
         while not self.over(study):
+            trial, lock = self._begin(study)
+            try:
+                told(study, self._one(study, trial, references, floors))
+            finally:
+                lock.release()
+        return study
+
+    def _begin(self, study: optuna.Study) -> tuple[optuna.Trial, FileLock]:
+        """The next trial, and the lock that shows that somebody is at work on it. One process at a time begins one."""
+        with FileLock(self.folder / "begin.lock"):
             self._take_up(study)
             seed = derive_seed(self.seed, "tune", len(study.get_trials(deepcopy=False))) % 2**32
             study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup)
             trial = study.ask()
-            with self._held(trial.number):
-                told(study, self._one(study, trial, references, floors))
-        return study
+            return trial, FileLock(self._lock(trial.number)).acquire().lock
 
     def over(self, study: optuna.Study) -> bool:
         """Whether the budget is spent."""
@@ -234,24 +241,17 @@ class Study:
         score = sum(abs(values[t] - reference[t]) / floors[t] for t in floors) / len(floors)
         return min(score, WORST) if math.isfinite(score) else WORST
 
-    @contextmanager
-    def _held(self, number: int) -> Iterator[None]:
-        """The lock that shows that somebody is at work on a trial."""
-        with FileLock(self._lock(number)):
-            yield
-
     def _lock(self, number: int) -> Path:
         return self.folder / f"trial-{number}.lock"
 
     def _take_up(self, study: optuna.Study) -> None:
-        """Trials of processes that are gone are told so, and their settings tried again."""
+        """Trials that nobody is at work on are told so, and their settings tried again. For the one who begins."""
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if lock := take(self._lock(trial.number)):
                 lock.release()
-                if time.time() - trial.datetime_start.timestamp() > 10 or self._lock(trial.number).exists():
-                    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-                    study.enqueue_trial(trial.params, skip_if_exists=False)
-                    log.info("trial %d of a process that is gone is taken up again", trial.number)
+                study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                study.enqueue_trial(trial.params, skip_if_exists=False)
+                log.info("trial %d of a process that is gone is taken up again", trial.number)
 
 
 def progress(study: optuna.Study, budget: Budget, trial: optuna.trial.FrozenTrial) -> str:

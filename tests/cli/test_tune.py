@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from ssd_bench.cli import tune
 from ssd_bench.core.errors import ConfigError
@@ -102,12 +103,14 @@ def test_a_trial_of_a_process_that_is_gone_is_taken_up_again(tmp_path):
     storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     dead = optuna.load_study(study_name=folder.name, storage=storage)
     trial = dead.ask({"alpha": optuna.distributions.FloatDistribution(1.0, 100.0, log=True)})
-    (folder / f"trial-{trial.number}.lock").touch()
-    study(tmp_path)
+    alive = dead.ask({"alpha": optuna.distributions.FloatDistribution(1.0, 100.0, log=True)})
+    with FileLock(folder / f"trial-{alive.number}.lock"):  # somebody is at work on this one
+        study(tmp_path)
     states = [t.state.name for t in dead.get_trials()]
     assert states.count("FAIL") == 1
     assert states.count("COMPLETE") + states.count("PRUNED") == 3
-    assert "RUNNING" not in states
+    assert [t.number for t in dead.get_trials() if t.state.name == "RUNNING"] == [alive.number]
+    assert dead.trials[trial.number].state.name == "FAIL"
 
 
 def test_another_space_or_protocol_is_never_mixed_into_a_study(tmp_path, capfd):
