@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ssd_bench.cli import overrides
 from ssd_bench.cli.run import find_modules
 from ssd_bench.core.build import build
-from ssd_bench.core.console import clock, log_handler
+from ssd_bench.core.console import clock, log_handler, quiet
 from ssd_bench.core.errors import ConfigError, check_choice, check_installed
 from ssd_bench.run import plan as planning
 from ssd_bench.run.plugins import nodes
@@ -61,9 +61,9 @@ def tune(args: argparse.Namespace) -> None:
         return
     from ssd_bench.tune.study import progress
 
-    logging.getLogger("ssd_bench.methods").setLevel(logging.ERROR)  # trials may well be senseless
     study = make_study(args, plan, settings)
-    ended = study.run(lambda found, trial: log.info("%s", progress(found, study.budget, trial)))
+    with quiet("ssd_bench.methods", logging.ERROR):  # trials may well be senseless
+        ended = study.run(lambda found, trial: log.info("%s", progress(found, study.budget, trial)))
     command = f"ssd-bench-tune {shlex.join([*args.overrides, *own])}"
     for path in write_result(study, ended, plan, composed(args, ["fidelity=official"]), command):
         print(path)
@@ -146,13 +146,14 @@ def dry(args: argparse.Namespace, plan: planning.Plan, settings: dict[str, dict[
 def write_result(study: Any, ended: Any, plan: planning.Plan, official: planning.Plan, command: str) -> list[Path]:
     """Files beside the journal: the best settings in the form of conf/tuned/, what is known of them, and the trials."""
     from ssd_bench.run.environment import commit
+    from ssd_bench.tune.study import choose
 
-    done = sorted((t for t in ended.get_trials() if t.value is not None), key=lambda t: t.value)
-    best, first = done[0], next((t for t in done if t.number == 0), None)
+    best, second = choose(ended, study.objective.slack)
+    first = next((t for t in ended.get_trials() if t.number == 0 and t.value is not None), None)
     about = {"command": command, "commit": commit(), "trials": len(ended.trials), "floors": ended.user_attrs["floors"]}
     about |= {"seed": study.seed, "tasks": study.tasks, "objective": best.value, "published": first and first.value}
-    about |= {"settings": best.params, "cost_s": best.user_attrs["cost_s"]}
-    about |= {"runner_up": {"objective": done[1].value, "settings": done[1].params} if len(done) > 1 else None}
+    about |= {"settings": best.params, **{name: best.user_attrs[name] for name in ("passes", "cost_s")}}
+    about |= {"runner_up": second and {"objective": second.value, "settings": second.params}}
     known = {f.name: getattr(official.method, f.name) for f in fields(official.method)}
     lines = ["# @package _global_", f"# {command}", f"# {len(ended.trials)} trials, commit {about['commit']}"]
     lines.append(f"# objective {best.value:.3g}" + (f"; without a study {first.value:.3g}" if first else ""))

@@ -32,6 +32,18 @@ def log_handler() -> logging.Handler:
     return handler
 
 
+@contextmanager
+def quiet(name: str, level: int) -> Iterator[None]:
+    """Nothing below this level from this logger and those under it, for a while."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def stdout() -> Console:
     """For tables. A file or a pipe has no width, so nothing is wrapped there."""
     console = Console(file=sys.stdout, highlight=False)

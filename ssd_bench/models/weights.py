@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from ssd_bench.core.console import quiet
 from ssd_bench.core.errors import ConfigError
 
 
@@ -14,15 +15,11 @@ def pretrained(architecture: str, **shape: Any) -> nn.Module:
     """timm's model of that name with its published weights. Raises ConfigError where they cannot be had."""
     import timm
 
-    hub = logging.getLogger("huggingface_hub")
-    level = hub.level
-    hub.setLevel(logging.CRITICAL)  # without a network it reports each of its attempts; one line is enough
     try:
-        return timm.create_model(architecture, pretrained=True, **shape)
+        with quiet("huggingface_hub", logging.CRITICAL):  # without a network it reports each of its attempts
+            return timm.create_model(architecture, pretrained=True, **shape)
     except (OSError, RuntimeError, ValueError) as e:
         raise ConfigError(
             f"model.pretrained=true: the weights of {architecture} cannot be had ({type(e).__name__}: is "
             "there a network?); go on without them with model.pretrained=false, or give model.checkpoint=FILE"
         ) from e
-    finally:
-        hub.setLevel(level)

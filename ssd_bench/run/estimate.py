@@ -149,6 +149,17 @@ def _cost(bench: Bench) -> Cost | None:
     return ask(bench.plan.method, "cost", bench.split(), bench.plan.train)
 
 
+def passes(bench: Bench) -> int | None:
+    """Images sent through the network by a call of the method, what it shares included; one with a backward pass counts
+    as three. None: the method does not say."""
+
+    def of(cost: Cost) -> int:
+        return cost.forward + 3 * cost.backward + sum(of(shared) for _, shared in cost.shared.values())
+
+    cost = _cost(bench)
+    return cost and of(cost)
+
+
 def throughput(bench: Bench) -> tuple[float, float]:
     """Images a second through the model on this device: forward alone, and forward and backward."""
     images, rows = bench.images["train"], bench.request.train[:BATCH]

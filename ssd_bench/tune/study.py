@@ -23,7 +23,8 @@ from ssd_bench.core.console import clock
 from ssd_bench.core.errors import ConfigError, check_choice
 from ssd_bench.core.seeds import derive_seed, generator
 from ssd_bench.run import pipeline
-from ssd_bench.run.plan import Plan
+from ssd_bench.run.estimate import passes
+from ssd_bench.run.plan import GROUPS, Plan
 from ssd_bench.scenarios.sub_class import SubClass
 from ssd_bench.store.address import address, digest
 from ssd_bench.store.locks import take
@@ -73,13 +74,20 @@ class Objective:
     """The mean over `terms` of |difference to the retrained model| / floor, where the floor of a term is its mean
     difference between retrained models of two training seeds, and at least `least` (points, or 1 / 100 of a fraction).
 
-    unseen_acc is the accuracy on D'_r in the class scenarios and on D' in the random one.
+    unseen_acc is the accuracy on D'_r in the class scenarios and on D' in the random one. Cost is the second objective:
+    of the trials that are at most `slack` floors behind the best one, the one with the fewest image passes is taken.
     """
 
     terms: list[str] = field(
         default_factory=lambda: ["forget_train_acc", "retain_train_acc", "unseen_acc", "population_auc"]
     )
     least: float = 0.5
+    slack: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.terms or not self.least > 0 or not self.slack >= 0:
+            terms, least, slack = list(self.terms), self.least, self.slack
+            raise ValueError(f"terms, a least above 0 and a slack from 0 on are needed, got {terms}, {least}, {slack}")
 
     def values(self, metrics: dict[str, Any], scenario: str) -> dict[str, float]:
         """The terms of one row, in points. Raises ConfigError for one that it does not have."""
@@ -127,6 +135,8 @@ class Study:
         reported = {str(t) for t in plan.data.targets.get(plan.names["scenario"], [])} | {str(plan.scenario.target)}
         reported |= {names[int(t)] for t in reported if t not in names and t.isdecimal() and int(t) < len(names)}
         for target in self.validation.targets or ():
+            if target in reported:
+                raise ConfigError(f"validation.targets={target} is a reported request; take others")
             check_choice("validation.targets", target, [name for name in names if name not in reported])
         free = [name for name in names if name not in reported]
         if len(free) < self.validation.requests:
@@ -138,8 +148,10 @@ class Study:
     @property
     def key(self) -> str:
         """Of all that decides on what trials mean."""
+        plan = self.plan_of(self.base)
         what = [{name: asdict(p) for name, p in self.space.items()}, asdict(self.validation), asdict(self.objective)]
-        return digest([what, self.seed, self.startup, address(self.plan_of(self.base).method), self.tasks])
+        what += [getattr(plan, group) for group in GROUPS] + [plan.evaluate, plan.metrics, plan.settings.precision]
+        return digest(address([*what, self.seed, self.startup, self.tasks]))
 
     def open(self) -> optuna.Study:
         """The study as it stands. Raises ConfigError for one of another space or version under this name."""
@@ -210,7 +222,8 @@ class Study:
         start, settings, scores, cost = time.monotonic(), self._settings(trial), [], []
         state = TrialState.COMPLETE
         for i, (task, reference) in enumerate(zip(self.tasks, references, strict=True)):
-            row = self._row(task, [f"method={self.method}", "save_model=false", *settings])
+            plan = self.plan_of([*self.base, *task, f"method={self.method}", "save_model=false", *settings])
+            row = read_row(pipeline.run(plan))
             scores.append(self._score(row, reference, floors))
             cost.append((row["times"]["online_s"] or 0.0) + sum((row["times"]["shared_s"] or {}).values()))
             trial.report(sum(scores) / len(scores), i)
@@ -218,6 +231,7 @@ class Study:
                 state = TrialState.PRUNED
                 break
         told = {"seconds": time.monotonic() - start, "scores": scores, "cost_s": sum(cost) / len(cost)}
+        told["passes"] = passes(pipeline.prepare(plan))
         for name, value in told.items():
             trial.set_user_attr(name, value)
         return study.tell(trial, sum(scores) / len(scores) if state == TrialState.COMPLETE else None, state)
@@ -252,6 +266,15 @@ class Study:
                 study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
                 study.enqueue_trial(trial.params, skip_if_exists=False)
                 log.info("trial %d of a process that is gone is taken up again", trial.number)
+
+
+def choose(study: optuna.Study, slack: float) -> tuple[optuna.trial.FrozenTrial, optuna.trial.FrozenTrial | None]:
+    """The trial whose settings are taken, and the best of the others: nearest to the retrained model, or cheaper and as
+    good as that (`Objective`)."""
+    done = sorted(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), key=lambda t: (t.value, t.number))
+    near = [t for t in done if t.value <= done[0].value + slack]
+    best = min(near, key=lambda t: (t.user_attrs["passes"] or 0, t.value, t.number))
+    return best, next((t for t in done if t.params != best.params), None)
 
 
 def progress(study: optuna.Study, budget: Budget, trial: optuna.trial.FrozenTrial) -> str:
