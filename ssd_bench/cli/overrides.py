@@ -6,7 +6,7 @@ import argparse
 import itertools
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
@@ -15,12 +15,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ssd_bench.core.errors import ConfigError, check_choice
+from ssd_bench.run.cases import SEPARATOR, setting
 from ssd_bench.run.plan import CONF_DIR
 from ssd_bench.run.plugins import config_folders
 from ssd_bench.store.files import writable
@@ -37,9 +39,44 @@ class InstalledPlugins(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for name, folder in config_folders().items():
             search_path.append(name, f"file://{folder}")
+        search_path.append("cases", "tuned://")
+
+
+class Cases(ConfigSource):
+    """`tuned/METHOD+DATA+MODEL+SCENARIO`: what the cases of tuned/METHOD.yaml set for this combination.
+
+    The package's come first, then those of installed plug-ins and of --config-dir: the later win.
+    """
+
+    own: ClassVar[Path | None] = None  # --config-dir of this command
+
+    def __init__(self, provider: str, path: str) -> None:
+        super().__init__(provider, path)
+        self.folders = [CONF_DIR, *config_folders().values(), *([Cases.own] if Cases.own else [])]
+
+    @staticmethod
+    def scheme() -> str:
+        return "tuned"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        found = setting(self.folders, config_path.removesuffix(".yaml").removeprefix("tuned/"))
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(found), {"package": "_global_"})
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        return False
+
+    def is_config(self, config_path: str) -> bool:
+        return config_path.startswith("tuned/") and SEPARATOR in config_path
+
+    def list(self, config_path: str, results_filter: Any) -> list[str]:
+        return []
 
 
 Plugins.instance().register(InstalledPlugins)
+Plugins.instance().register(Cases)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -276,7 +276,11 @@ def _flags(args: argparse.Namespace) -> list[str]:
 
 
 def find_modules(config_dir: str | None) -> None:
-    """Let a `_target_` name a module of the user's: in the working directory, in --config-dir or beside it."""
+    """Let a `_target_` name a module of the user's: in the working directory, in --config-dir or beside it.
+
+    And let the cases of its tuned/ count.
+    """
+    overrides.Cases.own = Path(config_dir).absolute() if config_dir else None
     folders = [
         Path.cwd(),
         *([Path(config_dir).absolute(), Path(config_dir).absolute().parent] if config_dir else []),

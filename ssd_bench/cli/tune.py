@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import shlex
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,13 @@ from ssd_bench.core.build import build
 from ssd_bench.core.console import clock, log_handler, quiet
 from ssd_bench.core.errors import ConfigError, check_choice, check_installed
 from ssd_bench.run import plan as planning
+from ssd_bench.run.cases import CHOICES
 from ssd_bench.run.plugins import nodes
 
 log = logging.getLogger(__name__)
 
 OWN = ("budget", "validation", "objective", "study")
+APART = ("data.root", "data.download", "data.test_per_class", "scenario.target")  # what settings do not hang on
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -64,9 +64,8 @@ def tune(args: argparse.Namespace) -> None:
     study = make_study(args, plan, settings)
     with quiet("ssd_bench.methods", logging.ERROR):  # trials may well be senseless
         ended = study.run(lambda found, trial: log.info("%s", progress(found, study.budget, trial)))
-    command = f"ssd-bench-tune {shlex.join([*args.overrides, *own])}"
-    for path in write_result(study, ended, plan, composed(args, ["fidelity=official"]), command):
-        print(path)
+    paths = leave(args, study, ended, f"ssd-bench-tune {shlex.join([*args.overrides, *own])}")
+    print(*paths, f"settings from this study: ssd-bench --config-dir {paths[0].parents[1]} ...", sep="\n")
 
 
 def _settings(own: list[str]) -> dict[str, dict[str, Any]]:
@@ -143,25 +142,28 @@ def dry(args: argparse.Namespace, plan: planning.Plan, settings: dict[str, dict[
     ]
 
 
-def write_result(study: Any, ended: Any, plan: planning.Plan, official: planning.Plan, command: str) -> list[Path]:
-    """Files beside the journal: the best settings in the form of conf/tuned/, what is known of them, and the trials."""
-    from ssd_bench.run.environment import commit
-    from ssd_bench.tune.study import choose
+def leave(args: argparse.Namespace, study: Any, ended: Any, command: str) -> list[Path]:
+    """Write what the study found; the paths. Raises ConfigError."""
+    from ssd_bench.report.page import page_of_figures
+    from ssd_bench.tune import result
 
-    best, second = choose(ended, study.objective.slack)
-    first = next((t for t in ended.get_trials() if t.number == 0 and t.value is not None), None)
-    about = {"command": command, "commit": commit(), "trials": len(ended.trials), "floors": ended.user_attrs["floors"]}
-    about |= {"seed": study.seed, "tasks": study.tasks, "objective": best.value, "published": first and first.value}
-    about |= {"settings": best.params, **{name: best.user_attrs[name] for name in ("passes", "cost_s")}}
-    about |= {"runner_up": second and {"objective": second.value, "settings": second.params}}
-    known = {f.name: getattr(official.method, f.name) for f in fields(official.method)}
-    lines = ["# @package _global_", f"# {command}", f"# {len(ended.trials)} trials, commit {about['commit']}"]
-    lines.append(f"# objective {best.value:.3g}" + (f"; without a study {first.value:.3g}" if first else ""))
-    lines.append("method:")
-    for name, value in best.params.items():
-        lines.append(f"  {name}: ${{by_fidelity:{json.dumps(value)},{json.dumps(known[name])}}}")
-    paths = [study.folder / name for name in ("tuned.yaml", "result.json", "trials.csv")]
-    paths[0].write_text("\n".join(lines) + "\n")
-    paths[1].write_text(json.dumps(about, indent=1) + "\n")
-    ended.trials_dataframe(attrs=("number", "state", "value", "params", "user_attrs")).to_csv(paths[2], index=False)
-    return paths
+    base = [*study.base, *study.tasks[0]]
+    plan, official = composed(args, base), composed(args, [*base, "fidelity=official"])
+    about = result.describe(study, ended, command)
+    found = result.case(about, conditions(args, plan), plan.method, official.method)
+    paths = result.write(study, ended, about, found)
+    said = [f"{name}: {about[name]}" for name in ("command", "commit", "budget", "objective", "untuned", "settings")]
+    page = study.folder / "page.html"
+    page.write_text(page_of_figures(f"Study {study.name}", said, list(result.pictures(ended))))
+    return [*paths, page]
+
+
+def conditions(args: argparse.Namespace, plan: planning.Plan) -> dict[str, Any]:
+    """When the result holds: for these options, on this data and recipe as far as the command line set them."""
+    when = {group: plan.names[group] for group in CHOICES[1:]}
+    keys = sorted(o.partition("=")[0].lstrip("+") for o in args.overrides)
+    for key in keys:
+        group, dot, _ = key.partition(".")
+        if dot and group in ("data", "model", "scenario", "train") and key not in APART:
+            when[key] = OmegaConf.select(OmegaConf.create(plan.config), key)
+    return when

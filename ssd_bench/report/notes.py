@@ -14,7 +14,8 @@ def main_notes(summary: Summary, names: list[str]) -> list[str]:
     """What the columns of the main table are measured on."""
     task, seeds = summary.task, len(summary.seeds)
     spread = f"mean ± standard deviation over {seeds} training seeds" if seeds > 1 else "one seed, so no error bar"
-    notes = [
+    notes = [summary.tuning] if summary.methods else []
+    notes += [
         f"{task['n_train']} training images, {task['n_forget']} to forget, {task['n_test']} test images; {spread}. "
         "D': test images, D: training images; r: retained, f: to forget."
     ]

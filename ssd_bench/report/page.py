@@ -52,6 +52,14 @@ def page(summaries: list[Summary]) -> str:
     return "\n".join(parts)
 
 
+def page_of_figures(title: str, lines: list[str], figures: list[go.Figure]) -> str:
+    """A page of plotly's figures, under what is said about them."""
+    parts = [HEAD.format(title=escape(title), plotly=get_plotlyjs()), f"<h1>{escape(title)}</h1>"]
+    parts.append(f'<p class="notes">{"<br>".join(map(escape, lines))}</p>')
+    parts += [f'<div class="plot">{_embed(figure, f"plot{i}")}</div>' for i, figure in enumerate(figures)]
+    return "\n".join([*parts, "</body></html>\n"])
+
+
 def drawn(summary: Summary, plot: Plot) -> go.Figure:
     """A plot as plotly draws it."""
     figure, title = go.Figure(), plot.title

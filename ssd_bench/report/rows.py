@@ -14,6 +14,7 @@ TASK_KEYS = (
     "evaluation",
 )  # fmt: skip  # "original" is a hash of the data, the recipe and the training seed
 
+TUNED = "tuned"  # stands for the settings of a method, where the only ones that differ were found by a study
 ADDRESSES = ("recipe", "original", "reference", "evaluation")  # hashes of all that determines each
 OF_SEEDS = ("original", "reference", "seed", "seed_forget", "seed_unlearn")  # what differs between a task's seeds
 
@@ -99,16 +100,22 @@ def _trained_on(row: Row) -> str:
 
 
 def varying_settings(rows: list[Row]) -> dict[str, set[str]]:
-    """Per method: the settings in which its rows differ."""
+    """Per method: the settings in which its rows differ; "tuned", if that alone tells them apart."""
     seen: dict[str, dict[str, set[str]]] = {}
+    whole: dict[str, set[tuple[bool, str]]] = {}
     for row in rows:
+        whole.setdefault(row["method"], set()).add((bool(row.get("tuned")), json.dumps(row["settings"])))
         for key, value in row["settings"].items():
             seen.setdefault(row["method"], {}).setdefault(key, set()).add(json.dumps(value))
-    return {m: {k for k, values in settings.items() if len(values) > 1} for m, settings in seen.items()}
+    varying = {m: {k for k, values in settings.items() if len(values) > 1} for m, settings in seen.items()}
+    twice = {m for m, found in whole.items() if len(found) == 2 and len(dict(found)) == 2}
+    return varying | {method: {TUNED} for method in twice}
 
 
 def label(row: Row, varying: dict[str, set[str]]) -> str:
     """The method, and those of its settings in which its rows differ."""
+    if varying.get(row["method"]) == {TUNED}:
+        return f"{row['method']} ({'tuned' if row.get('tuned') else 'untuned'})"
     chosen = [f"{key}={row['settings'].get(key)}" for key in sorted(varying.get(row["method"], ()))]
     return f"{row['method']} {' '.join(chosen)}".strip()
 
@@ -142,6 +149,7 @@ def _flat(row: Row, derived: dict[str, dict[str, float | None]]) -> dict[str, An
         **{key: task[key] for key in ("data", "model", "scenario", "target", "placebo", "seed")},
         **{key: task.get(key) for key in ("seed_unlearn", "seed_forget", "fidelity", *ADDRESSES)},
         "method": row["method"],
+        "tuned": row.get("tuned") and f"{row['tuned']['study']}, {row['tuned']['budget']}",
         "status": row["status"],
         "reason": row["reason"],
         **row["metrics"],

@@ -76,6 +76,12 @@ class Line:
         return found
 
     @property
+    def budget(self) -> str | None:
+        """Of the study that found its settings; None where there was none."""
+        found = {row["tuned"]["budget"] if row.get("tuned") else None for row in self.rows}
+        return None if None in found else ", ".join(sorted(found))
+
+    @property
     def beside_others(self) -> bool:
         """Whether one of its times was measured while other jobs ran."""
         return any(row["env"].get("parallel") for row in self.rows)
@@ -109,6 +115,21 @@ class Summary:
     def methods(self) -> list[Line]:
         """What competes: every line with numbers but the original, the retrained models and their floor."""
         return [line for line in self.lines if line.values and line.method not in (ORIGINAL, FLOOR, "retrain")]
+
+    @property
+    def tuning(self) -> str:
+        """Who was tuned with what; and where that differs, that the lines are no ranking."""
+        budgets: dict[str | None, list[str]] = {}
+        for line in self.methods:
+            budgets.setdefault(line.budget, []).append(line.label)
+        untuned = budgets.pop(None, [])
+        if not budgets:
+            return "No method was tuned: these are published settings."
+        told = "; ".join(f"tuned ({budget}): {', '.join(labels)}" for budget, labels in sorted(budgets.items()))
+        if not untuned and len(budgets) == 1:
+            return f"Every method was tuned alike ({next(iter(budgets))} each, on other requests, seeds and images)."
+        rest = f"; not tuned: {', '.join(untuned)}" if untuned else ""
+        return f"No ranking, for methods were not tuned alike: {told}{rest}."
 
     @property
     def title(self) -> str:

@@ -25,6 +25,8 @@ def verdict(summary: Summary) -> str:
         ]
     else:
         sentences = [_nearest(summary, ranked[0], before), *_certainty(summary, ranked, original)]
+    if any(line.budget for line in summary.methods) and len({line.budget for line in summary.methods}) > 1:
+        sentences.insert(0, "Methods were not tuned alike, so that this is no ranking of them")
     if len(summary.seeds) < 2:
         sentences.append("One training seed: nothing can be said about how certain this is")
     sentences += [*_floor(summary, ranked, before), *_attack(original)]

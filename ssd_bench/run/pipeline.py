@@ -20,6 +20,7 @@ from ssd_bench.methods.original import Original
 from ssd_bench.models.checkpoint import fit_checkpoint
 from ssd_bench.models.fresh import fresh
 from ssd_bench.run.bench import Bench
+from ssd_bench.run.cases import tuned_by
 from ssd_bench.run.environment import environment
 from ssd_bench.run.evaluate import chosen_sets, evaluate
 from ssd_bench.run.identity import identify, row_path
@@ -119,7 +120,12 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
     plan = bench.plan
     row = {"schema": SCHEMA, "layout": LAYOUT, "status": "done", "reason": None}
     row |= {"task": bench.identity.task, "method": plan.names["method"]}
-    row |= {"settings": asdict(plan.method), "config": plan.config, "metrics": dict.fromkeys(METRICS)}
+    row |= {
+        "settings": asdict(plan.method),
+        "tuned": tuned_by(plan.config),
+        "config": plan.config,
+        "metrics": dict.fromkeys(METRICS),
+    }
     row["about"] = describe(plan.metrics)
     row["columns"] = {key: asdict(about) for key, about in getattr(plan.method, "columns", {}).items()}
     row["classes"] = list(bench.request.classes)

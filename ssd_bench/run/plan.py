@@ -17,8 +17,10 @@ from ssd_bench.core.errors import ConfigError, check_choice
 PACKAGE = Path(__file__).resolve().parents[1]
 CONF_DIR = next((p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir()), PACKAGE / "conf")
 GROUPS = ("data", "model", "scenario", "method", "train")
+APART = ("metric", "evaluate", "experiment", "tuned")  # further keys that are no settings of a run as a whole
 SETS = ("retain", "forget", "test", "retain_train", "forget_train")
 FIDELITIES = ("corrected", "official")
+PROTOCOLS = ("tuned", "published")
 
 
 def _by_fidelity(corrected: Any, official: Any, *, _root_: DictConfig) -> Any:
@@ -59,6 +61,7 @@ class Settings:
     """The keys that belong to no group."""
 
     fidelity: str = "corrected"
+    protocol: str = "tuned"
     seed: int = 0
     seed_unlearn: int | None = None
     seed_forget: int | None = None
@@ -74,6 +77,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_choice("fidelity", self.fidelity, FIDELITIES)
+        check_choice("protocol", self.protocol, PROTOCOLS)
         for name in ("seed", "seed_unlearn", "seed_forget"):
             value = getattr(self, name)
             if value is not None and value < 0:
@@ -129,7 +133,7 @@ def plan(cfg: DictConfig, names: dict[str, str]) -> Plan:
         config = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as e:
         raise ConfigError(explain(e, "")) from e
-    loose = {key: value for key, value in config.items() if key not in (*GROUPS, "metric", "evaluate", "experiment")}
+    loose = {key: value for key, value in config.items() if key not in (*GROUPS, *APART)}
     settings = build({k: str(v) if k == "threads" else v for k, v in loose.items()}, "", Settings)
     for group in GROUPS:
         if not isinstance(config[group], dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 from ssd_bench.core.errors import ConfigError
+from ssd_bench.run.cases import as_list, cases
 from ssd_bench.run.plan import CONF_DIR
 
 GROUP = "ssd_bench.plugins"
@@ -32,7 +34,7 @@ def config_folders() -> dict[str, Path]:
         folder = next((place / "conf" for place in places if (place / "conf").is_dir()), None)
         if folder is None:
             raise ConfigError(f"{about}: its package has no {places[0] / 'conf'}; it has to hold method/, metric/, ...")
-        _check_names(about, _options(folder), taken)
+        _check_names(about, folder, taken)
         taken |= dict.fromkeys(_options(folder), f"the plug-in {point.name}")
         folders[point.name] = folder
     return folders
@@ -49,14 +51,20 @@ def _options(folder: Path) -> set[tuple[str, str]]:
     return {(path.parent.relative_to(folder).as_posix(), path.stem) for path in folder.rglob("*.yaml")}
 
 
-def _check_names(about: str, brought: set[tuple[str, str]], taken: dict[tuple[str, str], str]) -> None:
+def _check_names(about: str, folder: Path, taken: Mapping[tuple[str, str], str]) -> None:
     """Raise ConfigError for a name that somebody has, and for a tuned default of what is not the plug-in's own."""
-    own = {name for group, name in brought if not group.startswith("tuned/")}
+    brought = _options(folder)
+    own = {name for group, name in brought if group != "tuned"}
     for group, name in sorted(brought):
-        if (group, name) in taken:
+        if group == "tuned":
+            for case in cases([folder], name):
+                named = [name, *(each for value in case["when"].values() for each in as_list(value))]
+                if not own & set(named):
+                    raise ConfigError(
+                        f"{about} brings tuned={name} for {case['when']}: it may tune only what it brings"
+                    )
+        elif (group, name) in taken:
             raise ConfigError(f"{about} brings {group}={name}, which {taken[group, name]} has already; rename it there")
-        if group.startswith("tuned/") and not any(mine in name for mine in own):
-            raise ConfigError(f"{about} brings {group}={name}: it may tune only what it brings itself")
 
 
 def _folders_of(package: str) -> list[Path]:

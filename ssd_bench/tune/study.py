@@ -114,6 +114,7 @@ class Study:
 
     def __post_init__(self) -> None:
         self.base = [f"out={self.folder.parent / 'runs'}", f"data.holdout={self.validation.holdout}"]
+        self.base.append("protocol=published")
         self.tasks = list(self._tasks())
 
     def _tasks(self) -> Iterator[list[str]]:
@@ -171,26 +172,31 @@ class Study:
         return study
 
     def first(self) -> list[dict[str, Any]]:
-        """What is tried first, as far as it lies in the space: the settings that a run has without a study."""
+        """What is tried first, as far as it lies in the space: the published settings, those without any study."""
         settings = asdict(self.plan_of(self.base).method)
         return [{name: settings[name] for name, p in self.space.items() if p.holds(settings[name])}]
 
-    def references(self) -> tuple[list[dict[str, float]], dict[str, float]]:
-        """The terms of the retrained model of each task, and the floor of each term."""
-        values = [self._terms(self._row(task, ["method=retrain"])) for task in self.tasks]
+    def references(self) -> tuple[list[dict[str, float]], dict[str, float], float]:
+        """The terms of the retrained model of each task, the floor of each term, and what all that is shared took in
+        seconds when it was made: originals and retrained models."""
+        rows = [self._row(task, ["method=retrain"]) for task in self.tasks]
+        values = [self._terms(row) for row in rows]
+        originals = {row["artefacts"]["original"]: row["times"]["train_original_s"] or 0.0 for row in rows}
+        seconds = sum(originals.values()) + sum(row["times"]["method_s"] for row in rows)
         apart: dict[str, list[float]] = {term: [] for term in self.objective.terms}
         n = len(self.validation.seeds)
         for start in range(0, len(values), n):
             for one, other in combinations(values[start : start + n], 2):
                 for term in apart:
                     apart[term].append(abs(one[term] - other[term]))
-        return values, {term: max(self.objective.least, sum(d) / len(d)) for term, d in apart.items()}
+        return values, {term: max(self.objective.least, sum(d) / len(d)) for term, d in apart.items()}, seconds
 
     def run(self, told: Callable[[optuna.Study, optuna.trial.FrozenTrial], None]) -> optuna.Study:
         """Trials until the budget is spent; told: called after each."""
         study = self.open()
-        references, floors = self.references()
+        references, floors, seconds = self.references()
         study.set_user_attr("floors", floors)
+        study.set_user_attr("references_s", seconds)
         while not self.over(study):
             trial, lock = self._begin(study)
             try:
@@ -266,15 +272,6 @@ class Study:
                 study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
                 study.enqueue_trial(trial.params, skip_if_exists=False)
                 log.info("trial %d of a process that is gone is taken up again", trial.number)
-
-
-def choose(study: optuna.Study, slack: float) -> tuple[optuna.trial.FrozenTrial, optuna.trial.FrozenTrial | None]:
-    """The trial whose settings are taken, and the best of the others: nearest to the retrained model, or cheaper and as
-    good as that (`Objective`)."""
-    done = sorted(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), key=lambda t: (t.value, t.number))
-    near = [t for t in done if t.value <= done[0].value + slack]
-    best = min(near, key=lambda t: (t.user_attrs["passes"] or 0, t.value, t.number))
-    return best, next((t for t in done if t.params != best.params), None)
 
 
 def progress(study: optuna.Study, budget: Budget, trial: optuna.trial.FrozenTrial) -> str:

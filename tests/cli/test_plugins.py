@@ -170,18 +170,20 @@ def test_a_plug_in_whose_code_cannot_be_imported_is_one_line(theirs, command, tm
     assert not (tmp_path / "runs").exists()
 
 
+CASE = "- {when: {data: digits}, method: {strength: 7.0}}\n"
+
+
 @pytest.mark.parametrize(
     ("file", "said"),
     [
         ("method/ssd.yaml", "brings method=ssd, which ssd-bench has already"),
         ("hydra/help/ssd_bench.yaml", "brings hydra/help=ssd_bench, which ssd-bench has already"),
-        ("tuned/data/ssd_digits_full_class.yaml", "tuned/data=ssd_digits_full_class"),
-        ("tuned/architecture/ssd_vit_tiny.yaml", "may tune only what it brings itself"),
+        ("tuned/ssd.yaml", "brings tuned=ssd for {'data': 'digits'}: it may tune only what it brings"),
         ("method/theirs.yaml", "brings method=theirs, which the plug-in theirs has already"),
     ],
 )
 def test_a_name_that_is_taken_is_refused_and_not_shadowed(theirs, command, capfd, tmp_path, file, said):
-    distribution(theirs, "zz", "zz", {"zz/__init__.py": "", f"zz/conf/{file}": "{}\n"})
+    distribution(theirs, "zz", "zz", {"zz/__init__.py": "", f"zz/conf/{file}": CASE if "tuned" in file else "{}\n"})
     line = refused(command, "method=ssd")
     assert "the plug-in zz (distribution zz-bench 1.0)" in line
     assert said in line
@@ -190,8 +192,8 @@ def test_a_name_that_is_taken_is_refused_and_not_shadowed(theirs, command, capfd
 
 
 def test_a_plug_in_tunes_what_it_brings(theirs, command):
-    tuned = theirs / "theirs/bench/conf/tuned/data/theirs_digits_full_class.yaml"
+    tuned = theirs / "theirs/bench/conf/tuned/theirs.yaml"
     tuned.parent.mkdir(parents=True)
-    tuned.write_text("# @package method\nstrength: 7.0\n")
+    tuned.write_text(CASE)
     ended = command("method=theirs", "--cfg", "job", "--package", "method")
     assert "strength: 7.0" in ended.out, ended.out + ended.err

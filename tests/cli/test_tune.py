@@ -6,14 +6,18 @@ from pathlib import Path
 import pytest
 import yaml
 from filelock import FileLock
+from omegaconf import OmegaConf
 
 from ssd_bench.cli import tune
+from ssd_bench.cli.overrides import Cases
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.methods.finetune import Finetune
 from ssd_bench.methods.ssd import SSD
 from ssd_bench.run import pipeline
+from ssd_bench.run.cases import tuned_by
 from ssd_bench.run.plan import CONF_DIR
 from ssd_bench.store.rows import read_rows
+from tests.conftest import composed
 
 optuna = pytest.importorskip("optuna")
 from ssd_bench.tune.space import read_space  # noqa: E402
@@ -60,7 +64,7 @@ def test_a_study_touches_nothing_that_is_reported(tmp_path, monkeypatch):
         assert not {bytes(t.numpy()) for t in bench.images["train"].pixels.flatten(1)} & {
             bytes(t.numpy()) for t in tested
         }
-    assert json.loads((folder / "result.json").read_text())["trials"] == 3
+    assert json.loads((folder / "result.json").read_text())["budget"] == "3 trials"
 
 
 def test_a_study_repeats_itself_wherever_it_was_interrupted(tmp_path, monkeypatch):
@@ -85,14 +89,29 @@ def test_a_study_repeats_itself_wherever_it_was_interrupted(tmp_path, monkeypatc
     assert told(study(tmp_path / "parts")) == whole
 
 
-def test_the_first_trial_is_what_a_run_has_without_a_study_and_the_result_is_a_file_for_conf_tuned(tmp_path):
+def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_runs_take(tmp_path, monkeypatch):
     folder = study(tmp_path, "method.importance=per_sample")
     trials = (folder / "trials.csv").read_text().splitlines()
-    assert ",8.0,per_sample,1.0," in trials[1]
+    published = composed("protocol=published").method.alpha
+    assert f",{published},per_sample,1.0," in trials[1]
     assert len(trials) == 4
-    text = (folder / "tuned.yaml").read_text()
-    assert text.startswith("# @package _global_\n# ssd-bench-tune ")
-    assert yaml.safe_load(text)["method"]["alpha"].endswith(",8.0}")
+    assert (folder / "page.html").read_text().count("plotly-graph-div") >= 2
+    [found] = yaml.safe_load((tmp_path / "tuning/conf/tuned/ssd.yaml").read_text())
+    assert found["when"]["data.train_per_class"] == 20
+    assert found["when"]["train.epochs"] == 1
+    assert found["published"] == {"alpha": published, "importance": "per_sample", "lam": 1.0}
+    monkeypatch.setattr(Cases, "own", tmp_path / "tuning/conf")
+    here = [o for o in SHORT if not o.startswith(("budget", "validation"))]
+    for given, alpha, study_of_row in (
+        (here, found["method"]["alpha"], {"study": folder.name, "budget": "3 trials"}),
+        ([*here, "protocol=published"], published, None),
+        ([*here, "fidelity=official"], published, None),
+        ([*here, "train.epochs=2"], published, None),  # another recipe than the study's
+        ([*here, "method.alpha=3"], 3.0, None),
+    ):
+        cfg = composed(*given)
+        assert cfg.method.alpha == alpha, given
+        assert tuned_by(OmegaConf.to_container(cfg, resolve=True)) == study_of_row, given
 
 
 def test_a_trial_of_a_process_that_is_gone_is_taken_up_again(tmp_path):
@@ -154,7 +173,7 @@ def test_a_method_of_one_s_own_is_tuned_with_one_yaml(tmp_path):
     (tmp_path / "conf/search/mine.yaml").write_text("lr: {low: 0.001, high: 0.1, log: true}\n")
     own = ["method=mine", "budget.trials=1", f"out={tmp_path / 'runs'}", "--config-dir", str(tmp_path / "conf")]
     tune.main([*SHORT, *own])
-    assert (tmp_path / "runs/tuning/mine-digits-resnet18_slim-full_class/tuned.yaml").exists()
+    assert (tmp_path / "runs/tuning/conf/tuned/mine.yaml").exists()
 
 
 SPACES = {

@@ -1,6 +1,5 @@
 """Every config composes and builds: each option once, each tuned and experiment file, and the plan it makes."""
 
-import itertools
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from omegaconf import OmegaConf
 
 from ssd_bench.cli import overrides
 from ssd_bench.core.errors import ConfigError
+from ssd_bench.run.cases import as_list, cases, setting, tuned_by
 from ssd_bench.run.plan import CONF_DIR, Plan, plan
 
 GROUPS = ("data", "model", "scenario", "method", "train", "metric")
@@ -55,39 +55,59 @@ def test_every_recipe_builds(data, model):
     assert max(made.train.milestone_epochs()) < made.train.epochs or made.train.schedule == "cosine"
 
 
-TUNED = sorted((CONF_DIR / "tuned").rglob("*.yaml"))
-NAMED_BY = {
-    "architecture": "method_model",
-    "scenario": "method_scenario",
-    "model": "method_model_scenario",
-    "data": "method_data_scenario",
-}
+TUNED = [
+    pytest.param(path.stem, case, id=f"{path.stem} {case['when']}")
+    for path in sorted((CONF_DIR / "tuned").glob("*.yaml"))
+    for case in cases([CONF_DIR], path.stem)
+]
 
 
-def named(path: Path) -> dict[str, str]:
-    """The options that the name of a tuned file is made of, such as ssd_digits_full_class."""
-    groups = NAMED_BY.get(path.parent.name, "method_data_model_scenario").split("_")
-    [match] = (
-        dict(zip(groups, each, strict=True))
-        for each in itertools.product(*map(options, groups))
-        if "_".join(each) == path.stem
-    )
-    return match
-
-
-@pytest.mark.parametrize("path", TUNED, ids=[str(p.relative_to(CONF_DIR)) for p in TUNED])
-def test_tuned_files_apply_where_their_name_says_and_leave_the_fidelity_switches_alone(path: Path):
-    chosen = {"data": "cifar20"} | named(path)  # digits has tuned files of its own
-    cfg = composed(*(f"{group}={option}" for group, option in chosen.items()))
-    default = yaml.safe_load((CONF_DIR / "method" / f"{chosen['method']}.yaml").read_text())
-    for key, value in yaml.safe_load(path.read_text())["method"].items():
+@pytest.mark.parametrize(("method", "case"), TUNED)
+def test_cases_apply_when_they_say_and_leave_the_fidelity_switches_alone(method: str, case: dict):
+    chosen = {"data": "cifar20"} | {key: as_list(value)[0] for key, value in case["when"].items()}
+    chosen = [f"method={method}", *(f"{key}={value}" for key, value in chosen.items())]
+    cfg, official = composed(*chosen), composed("fidelity=official", *chosen)
+    default = yaml.safe_load((CONF_DIR / "method" / f"{method}.yaml").read_text())
+    if "study" in case:
+        assert tuned_by(OmegaConf.to_container(cfg, resolve=True))["study"] == case["study"]["name"]
+        assert {key: cfg.method[key] for key in case["method"]} == case["method"]
+        return
+    for key, value in case["method"].items():
         if "by_fidelity" in str(default[key]):
-            assert "by_fidelity" in value, f"{path}: {key} would hide fidelity=official"
+            assert "by_fidelity" in value, f"{key} would hide fidelity=official"
         elif "by_fidelity" in str(value):  # the released setting is the default, and stays under fidelity=official
-            official = composed("fidelity=official", *(f"{group}={option}" for group, option in chosen.items()))
             assert official.method[key] == default[key] != cfg.method[key]
         else:
             assert cfg.method[key] == value
+
+
+def written(folder: Path, text: str) -> list[Path]:
+    (folder / "tuned").mkdir()
+    (folder / "tuned/ssd.yaml").write_text(text)
+    return [folder]
+
+
+def test_the_later_case_wins_and_several_options_make_one_condition(tmp_path):
+    folders = written(
+        tmp_path,
+        "- {when: {scenario: random}, method: {alpha: 1.0, lam: 0.5}}\n"
+        "- {when: {data: [digits, cifar10]}, method: {alpha: 2.0}}\n",
+    )
+    assert setting(folders, "ssd+digits+resnet18+random") == {"method": {"alpha": 2.0, "lam": 0.5}, "tuned": []}
+    assert setting(folders, "ssd+cifar20+resnet18+random")["method"] == {"alpha": 1.0, "lam": 0.5}
+    assert setting(folders, "ssd+cifar20+resnet18+full_class")["method"] == {}
+    assert setting(folders, "retrain+digits+resnet18+random")["method"] == {}
+
+
+@pytest.mark.parametrize("text", ["- {when: {data: digits}}", "alpha: 3", "- 3"])
+def test_a_case_without_a_condition_or_a_method_is_one_line(tmp_path, text):
+    with pytest.raises(ConfigError, match="each case is a mapping with when"):
+        setting(written(tmp_path, text), "ssd+digits+resnet18+random")
+
+
+def test_a_key_that_no_case_has_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'published'"):
+        setting(written(tmp_path, "- {when: {}, method: {}, publishd: {}}"), "ssd+digits+resnet18+random")
 
 
 SWITCHES = {  # METHODS: what fidelity=official changes -> corrected, official

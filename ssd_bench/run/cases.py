@@ -1,0 +1,91 @@
+"""Settings for a case, as one method on one data set: conf/tuned/METHOD.yaml, from the general to the particular.
+
+A case says `when` it holds and what it sets under `method`. One that a study found carries the `study`, the `published`
+settings (those without it) and, where they differ, the `official` ones (fidelity=official): what it sets holds under
+protocol=tuned, on the data and recipe that `when` names key by key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from ssd_bench.core.errors import ConfigError, check_choice
+
+CHOICES = ("method", "data", "model", "scenario")  # in the name under which Hydra asks for them
+ALLOWED = ("when", "method", "why", "study", "published", "official")
+SEPARATOR = "+"
+
+
+def cases(folders: Iterable[Path], method: str) -> list[dict[str, Any]]:
+    """What tuned/METHOD.yaml says in each of these folders, one after the other. Raises ConfigError."""
+    found = []
+    for path in (folder / "tuned" / f"{method}.yaml" for folder in folders):
+        if not path.is_file():
+            continue
+        listed = yaml.safe_load(path.read_text()) or []
+        for case in listed if isinstance(listed, list) else [listed]:
+            if not isinstance(case, dict) or not all(isinstance(case.get(key), dict) for key in ("when", "method")):
+                raise ConfigError(f"{path}: each case is a mapping with when: {{...}} and method: {{...}}, got {case}")
+            for key in case:
+                check_choice("", key, ALLOWED, where=f"{path}: ")
+            found.append(case)
+    return found
+
+
+def as_list(value: Any) -> list[Any]:
+    """What a condition allows: one value or several."""
+    return value if isinstance(value, list) else [value]
+
+
+def setting(folders: Iterable[Path], name: str) -> dict[str, Any]:
+    """What a config gets for this combination, such as `ssd+digits+resnet18_slim+full_class`."""
+    chosen = dict(zip(CHOICES, name.split(SEPARATOR), strict=True))
+    method, studies = {}, []
+    for case in cases(folders, chosen["method"]):
+        asked = {key: value for key, value in case["when"].items() if key in chosen}
+        if not all(chosen[key] in as_list(value) for key, value in asked.items()):
+            continue
+        if "study" in case:
+            method |= {key: f"${{by_study:{key}}}" for key in case["method"]}
+            below = {key: case["when"][key] for key in case["when"].keys() - asked.keys()}
+            studies.append({**{key: case[key] for key in case.keys() - {"when", "why"}}, "when": below})
+        else:
+            method |= case["method"]
+    return {"method": method, "tuned": studies}
+
+
+def holding(config: Any) -> Mapping[str, Any] | None:
+    """The study whose settings a config takes: the last of those whose conditions hold, under protocol=tuned."""
+    if config["fidelity"] == "official" or config["protocol"] != "tuned":
+        return None
+    for study in reversed(config["tuned"] or ()):
+        if all(OmegaConf.select(OmegaConf.create(config), key) == value for key, value in study["when"].items()):
+            return study
+    return None
+
+
+def tuned_by(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """For a row: the study that found the settings of this resolved config, unless one was set to something else."""
+    study = holding(config)
+    if study is None or any(config["method"][key] != value for key, value in study["method"].items()):
+        return None
+    return {"study": study["study"]["name"], "budget": study["study"]["budget"]}
+
+
+def _by_study(name: str, *, _root_: DictConfig) -> Any:
+    if _root_.fidelity == "official":
+        official = [case.official[name] for case in _root_.tuned if name in (case.get("official") or {})]
+        if official:
+            return official[-1]
+    study = holding(_root_)
+    if study and name in study["method"]:
+        return study["method"][name]
+    return [case.published[name] for case in _root_.tuned if name in case.published][-1]
+
+
+OmegaConf.register_new_resolver("by_study", _by_study, replace=True)

@@ -1,0 +1,88 @@
+"""What a study leaves: a case for conf/tuned/, what is known of it, its trials, and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from filelock import FileLock
+from optuna.trial import FrozenTrial, TrialState
+from optuna.visualization import plot_optimization_history, plot_param_importances, plot_slice
+
+from ssd_bench.run.environment import commit
+from ssd_bench.store.files import write_atomically
+from ssd_bench.tune.study import Study
+
+ENOUGH = 4  # trials, below which nothing is said about which setting matters
+
+
+def choose(ended: optuna.Study, slack: float) -> tuple[FrozenTrial, FrozenTrial | None]:
+    """The trial whose settings are taken, nearest to the retrained model or cheaper and as near (`Objective`), and the
+    best of the others."""
+    done = sorted(ended.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), key=lambda t: (t.value, t.number))
+    near = [t for t in done if t.value <= done[0].value + slack]
+    best = min(near, key=lambda t: (t.user_attrs["passes"] or 0, t.value, t.number))
+    return best, next((t for t in done if t.params != best.params), None)
+
+
+def describe(study: Study, ended: optuna.Study, command: str) -> dict[str, Any]:
+    """What is known of a study: how it was made, what it found, and what it cost in seconds."""
+    trials, (best, second) = ended.get_trials(deepcopy=False), choose(ended, study.objective.slack)
+    over = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    first = next((t for t in over if t.number == 0), None)
+    hours = study.budget.hours
+    return {
+        "name": study.name,
+        "command": command,
+        "commit": commit(),
+        "budget": f"{len(over)} trials" + (f", {hours:g} h" if hours is not None else ""),
+        "pruned": sum(t.state == TrialState.PRUNED for t in over),
+        "seed": study.seed,
+        "tasks": study.tasks,
+        "floors": ended.user_attrs["floors"],
+        "objective": best.value,
+        "untuned": first and first.value,
+        "settings": best.params,
+        **{name: best.user_attrs[name] for name in ("passes", "cost_s")},
+        "runner_up": second and {"objective": second.value, "settings": second.params},
+        "trials_s": sum(t.user_attrs["seconds"] for t in over),
+        "references_s": ended.user_attrs["references_s"],
+    }
+
+
+def case(about: Mapping[str, Any], when: dict[str, Any], published: Any, official: Any) -> dict[str, Any]:
+    """The result in the form of conf/tuned/. published, official: the method without the study, by fidelity."""
+    known = {"method": about["settings"], "published": {name: getattr(published, name) for name in about["settings"]}}
+    official = {name: getattr(official, name) for name in about["settings"]}
+    if official != known["published"]:
+        known["official"] = official
+    told = ("name", "budget", "objective", "untuned", "command", "commit", "runner_up")
+    return {"when": when, **known, "study": {name: about[name] for name in told}}
+
+
+def write(study: Study, ended: optuna.Study, about: Mapping[str, Any], found: dict[str, Any]) -> list[Path]:
+    """The case beside those of other studies, where `--config-dir` finds it; what is known of it; the trials as csv."""
+    cases = study.folder.parent / "conf" / "tuned" / f"{study.method}.yaml"
+    cases.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{cases}.lock"):
+        others = yaml.safe_load(cases.read_text()) if cases.exists() else []
+        kept = [each for each in others if each["study"]["name"] != study.name]
+        text = yaml.safe_dump([*kept, found], sort_keys=False, width=110, allow_unicode=True)
+        write_atomically(cases, lambda path: path.write_text(text))
+    paths = [study.folder / name for name in ("result.json", "trials.csv")]
+    paths[0].write_text(json.dumps(about, indent=1) + "\n")
+    ended.trials_dataframe(attrs=("number", "state", "value", "params", "user_attrs")).to_csv(paths[1], index=False)
+    return [cases, *paths]
+
+
+def pictures(ended: optuna.Study) -> Iterator[Any]:
+    """plotly figures: the objective over trials, over each setting, and which setting matters."""
+    yield plot_optimization_history(ended, target_name="floors from the retrained model")
+    yield plot_slice(ended, target_name="floors from the retrained model")
+    done = ended.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(done) >= ENOUGH and len({t.value for t in done}) > 1:
+        yield plot_param_importances(ended, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
