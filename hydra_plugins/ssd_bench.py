@@ -2,7 +2,10 @@
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
+from ssd_bench.cli.overrides import Cases, InstalledPlugins
 from ssd_bench.cli.sweeper import WithAgenda
+
+__all__ = ["Cases", "InstalledPlugins", "Sweeper"]
 
 
 class Sweeper(WithAgenda, BasicSweeper):

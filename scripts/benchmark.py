@@ -10,6 +10,7 @@ beat is in usual_way.py. Times of training an original are in none of the ratios
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
 import logging
@@ -33,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from usual_way import Usual
 
+from ssd_bench.cli import tune
 from ssd_bench.core.dataset import Dataset, Part, fingerprint
 from ssd_bench.core.images import HostPixels
 from ssd_bench.core.task import Images
@@ -52,6 +54,10 @@ from ssd_bench.train.recipe import Recipe
 
 METHODS = ("original", "ssd", "teacher", "unsir", "amnesiac", "finetune")
 REPEATS = 3
+BASE = (
+    "data=cifar20", "data._target_=__main__.Synthetic", "model=resnet18_slim", "data.train_per_class=10",
+    "data.test_per_class=2", "train.epochs=1",
+)  # fmt: skip
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # in a state dict, but no parameters
 
 
@@ -79,11 +85,7 @@ def _make(name: str, train_per_class: int, test_per_class: int) -> Dataset:
 
 def plan(out: Path, *overrides: str) -> config.Plan:
     """The plan of one run of ssd-bench in this process."""
-    base = [
-        "data=cifar20", "data._target_=__main__.Synthetic", "model=resnet18_slim", f"model.width={ARGS.width}",
-        "data.train_per_class=10", "data.test_per_class=2", "train.epochs=1", f"device={ARGS.device}",
-        f"threads={ARGS.threads}", f"out={out}",
-    ]  # fmt: skip
+    base = [*BASE, f"model.width={ARGS.width}", f"device={ARGS.device}", f"threads={ARGS.threads}", f"out={out}"]
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
         cfg = compose("config", overrides=[*base, *overrides], return_hydra_config=True)
     names = {group: str(cfg.hydra.runtime.choices[group]) for group in config.GROUPS}
@@ -279,6 +281,23 @@ def sharing(table: Table, folder: Path) -> None:
         table.line(what, together, apart, f"{apart / together:.1f}")
 
 
+def tuning(table: Table, folder: Path) -> None:
+    """Trials of a study an hour, originals and retrained models included, against each trial in a folder of its own."""
+    table.section("Tuning", "method", "trials", "shared, trials/h", "apart, trials/h", "ratio", "goal", "met")
+    machine = (f"model.width={ARGS.width}", f"device={ARGS.device}", f"threads={ARGS.threads}")
+    for method, n in (("ssd", 8), ("teacher", 4)):
+        given = [*BASE, *machine, "data.train_per_class=5", f"method={method}"]
+
+        def study(name: str, trials: int, given: list[str] = given) -> None:
+            with contextlib.redirect_stdout(None):
+                tune.main([*given, f"out={folder / name}", f"budget.trials={trials}"])
+
+        together = seconds(partial(study, f"{method}-shared", n))
+        apart = n * seconds(partial(study, f"{method}-apart", 1))
+        rates = (3600 * n / together, 3600 * n / apart)
+        table.line(method, n, *rates, f"{apart / together:.2f}", ">= 4", "yes" if apart >= 4 * together else "no")
+
+
 def start_up(table: Table, folder: Path) -> None:
     table.section("Start-up", "command", "seconds", "goal", "met")
     base = ["threads=1", "train.epochs=1", f"out={folder / 'start'}"]
@@ -411,6 +430,7 @@ def main() -> None:
             "streaming": lambda: streaming(table, folder, copy.deepcopy(model), images["train"]),
             "requests": lambda: requests(table, folder, copy.deepcopy(model), images),
             "sharing": lambda: sharing(table, folder),
+            "tuning": lambda: tuning(table, folder),
             "start_up": lambda: start_up(table, folder),
             "memory": lambda: memory(table),
             "growth": lambda: growth(table, folder),
@@ -432,7 +452,7 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--width", type=int, default=16, help="channels of the ResNet18's stem")
     parser.add_argument("--output", type=Path, help="write the tables to this file too")
-    parser.add_argument("--only", help="some of: loops,streaming,requests,sharing,start_up,memory,growth")
+    parser.add_argument("--only", help="some of: loops,streaming,requests,sharing,tuning,start_up,memory,growth")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     ARGS = parser.parse_args()
     main()

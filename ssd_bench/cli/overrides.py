@@ -13,7 +13,6 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, OverrideParseException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -73,10 +72,6 @@ class Cases(ConfigSource):
 
     def list(self, config_path: str, results_filter: Any) -> list[str]:
         return []
-
-
-Plugins.instance().register(InstalledPlugins)
-Plugins.instance().register(Cases)
 
 
 def check(args: argparse.Namespace) -> None:
