@@ -26,6 +26,7 @@ from ssd_bench.run.plugins import nodes
 log = logging.getLogger(__name__)
 
 OWN = ("budget", "validation", "objective", "study")
+HERE = ("out=", "data.root=")  # where things lie on this machine, which is no part of the command that is kept
 APART = ("data.root", "data.download", "data.test_per_class", "scenario.target")  # what settings do not hang on
 
 
@@ -64,7 +65,8 @@ def tune(args: argparse.Namespace) -> None:
     study = make_study(args, plan, settings)
     with quiet("ssd_bench.methods", logging.ERROR):  # trials may well be senseless
         ended = study.run(lambda found, trial: log.info("%s", progress(found, study.budget, trial)))
-    paths = leave(args, study, ended, f"ssd-bench-tune {shlex.join([*args.overrides, *own])}")
+    said = [o for o in [*args.overrides, *own] if not o.startswith(HERE)]
+    paths = leave(args, study, ended, f"ssd-bench-tune {shlex.join(said)}")
     print(*paths, f"settings from this study: ssd-bench --config-dir {paths[0].parents[1]} ...", sep="\n")
 
 

@@ -61,7 +61,7 @@ def test_whatever_is_typed_ends_in_a_result_or_in_one_line(tmp_path, capfd, monk
     codes = {}
 
     @settings(
-        max_examples=trials(60, 3000), deadline=None, database=None, derandomize=True,
+        max_examples=trials(40, 3000), deadline=None, database=None, derandomize=True,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(st.lists(OVERRIDE, min_size=1, max_size=3), FLAGS)

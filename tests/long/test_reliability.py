@@ -203,7 +203,7 @@ def test_an_output_folder_that_cannot_be_one(command, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-SHARING = ["assd", "boundary_shrink", "influence", "salun", "ssd"]
+SHARING = ["assd", "influence", "salun", "ssd"]
 
 
 def test_every_run_is_the_same_alone_in_a_sweep_and_in_another_order(command, tmp_path, trials):
@@ -296,7 +296,7 @@ def test_a_long_sweep_in_one_process_does_not_grow(command, tmp_path, monkeypatc
         note(row, code)
 
     monkeypatch.setattr(cli, "_note", noted)
-    n = trials(40, 400)
+    n = trials(20, 400)
     alphas = f"method.alpha=range(1,{n // 20 + 1})"
     assert command("-m", *SHORT, "seed=0,1", "scenario.target=range(0,10)", alphas, f"out={tmp_path}").code == 0
     assert len(figures) == n
