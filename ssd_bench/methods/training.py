@@ -1,0 +1,42 @@
+"""What methods share that train the original further: a recipe from their settings, the mode, and the training loop."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ssd_bench.core.errors import check_choice
+from ssd_bench.core.task import Context, Images, Method
+from ssd_bench.train.loop import Passes, fit
+from ssd_bench.train.recipe import Recipe
+
+
+class FurtherTraining(Method):
+    """The original is trained further, without augmentation, and at a constant learning rate if nothing else is said."""
+
+    # a method names `epochs`, `lr` and `batch_size` among its settings, and what else of these it leaves to its user
+    optimizer: ClassVar[str] = "sgd"
+    momentum: ClassVar[float] = 0.9
+    weight_decay: ClassVar[float] = 0.0
+    mode: ClassVar[str] = "train"  # eval: running statistics stay as they are
+    needs: ClassVar[tuple[str, ...]] = ("retain",)
+    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a setting out of range."""
+        check_choice("mode", self.mode, ("eval", "train"))
+        self.recipe()
+
+    def recipe(self) -> Recipe:
+        return Recipe.constant(
+            self.optimizer, self.epochs, self.batch_size, self.lr, self.momentum, self.weight_decay
+        )  # fmt: skip
+
+    def train(
+        self, model: nn.Module, images: Images, rows: Tensor | Passes, context: Context, name: str, **how: Any
+    ) -> nn.Module:
+        """The model, trained on these rows of `images`, or by these passes; how: what else `fit` takes."""
+        draws, checkpoint = context.generator("batches"), context.checkpoint(name)
+        how |= {"ready": lambda trained: trained.train(self.mode == "train"), "checkpoint": checkpoint}
+        return fit(model, images, rows, self.recipe(), draws, name, **how)
