@@ -13,7 +13,7 @@ from ssd_bench.train.recipe import Recipe
 
 
 class FurtherTraining(Method):
-    """The original is trained further, without augmentation, and at a constant learning rate if nothing else is said."""
+    """The original is trained further, without augmentation, at a constant learning rate if nothing else is said."""
 
     # a method names `epochs`, `lr` and `batch_size` among its settings, and what else of these it leaves to its user
     optimizer: ClassVar[str] = "sgd"
