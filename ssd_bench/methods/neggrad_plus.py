@@ -42,10 +42,6 @@ class NegGradPlus(FurtherTraining):
     def recipe(self) -> Recipe:
         return Clipped.of(super().recipe(), clip=self.clip)
 
-    @property
-    def batch_size(self) -> int:
-        return self.retain_batch_size
-
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         ends = batch_ends(len(data.forget), self.forget_batch_size)
         rounds, more = divmod(len(batch_ends(len(data.retain), self.retain_batch_size)), len(ends))

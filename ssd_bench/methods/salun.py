@@ -51,10 +51,6 @@ class SalUn(FurtherTraining):
         check_range("share", self.share, 0, 1)
         check_range("forget_batch_size", self.forget_batch_size, 1)
 
-    @property
-    def batch_size(self) -> int:
-        return self.retain_batch_size
-
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         of_mask = {KIND: (self._key(data), Cost(backward=len(data.forget)))} if self.share < 1 else {}
         return Cost(backward=self.epochs * (len(data.forget) + len(data.retain)), shared=of_mask)

@@ -59,10 +59,6 @@ class Scrub(FurtherTraining):
         milestones = [(epoch + 1) / self.epochs for epoch in self.decay_at if epoch < self.epochs]
         return replace(super().recipe(), schedule="multistep", milestones=milestones, gamma=0.1)
 
-    @property
-    def batch_size(self) -> int:
-        return self.retain_batch_size
-
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         ascended = min(self.max_epochs, self.epochs) * len(data.forget)
         return Cost(backward=ascended + self.epochs * len(data.retain), shared=teaching.cost(KIND, taught(data)))

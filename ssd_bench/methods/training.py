@@ -15,7 +15,7 @@ from ssd_bench.train.recipe import Recipe
 class FurtherTraining(Method):
     """The original is trained further, without augmentation, at a constant learning rate if nothing else is said."""
 
-    # a method names `epochs`, `lr` and `batch_size` among its settings, and what else of these it leaves to its user
+    # a method names `epochs`, `lr` and `batch_size` among its settings, and what of these it leaves to its user
     optimizer: ClassVar[str] = "sgd"
     momentum: ClassVar[float] = 0.9
     weight_decay: ClassVar[float] = 0.0
@@ -24,14 +24,18 @@ class FurtherTraining(Method):
     seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a setting out of range."""
         check_choice("mode", self.mode, ("eval", "train"))
         self.recipe()
 
+    @property
+    def batch_size(self) -> int:
+        """Of a method without a setting of this name: it has two, for D_f and for D_r."""
+        return self.retain_batch_size
+
     def recipe(self) -> Recipe:
-        return Recipe.constant(
-            self.optimizer, self.epochs, self.batch_size, self.lr, self.momentum, self.weight_decay
-        )  # fmt: skip
+        """Raises ValueError for a setting out of range."""
+        settings = self.optimizer, self.epochs, self.batch_size, self.lr, self.momentum, self.weight_decay
+        return Recipe.constant(*settings)
 
     def train(
         self, model: nn.Module, images: Images, rows: Tensor | Passes, context: Context, name: str, **how: Any
