@@ -39,4 +39,5 @@ def wrong_labels(data: Split, draws_from: torch.Generator) -> Tensor:
     """
     own = data.images.labels[data.forget.to(data.images.device)]
     steps = torch.randint(1, data.n_classes, own.shape, generator=draws_from).to(own.device)
-    return data.relabelled(((own if data.forget_label is None else data.forget_label) + steps) % data.n_classes)
+    excluded = own if data.forget_label is None else data.forget_label
+    return data.relabelled((excluded + steps) % data.n_classes)

@@ -45,6 +45,7 @@ class NtkHead(Method):
         head = linear_head(model, context.head, "ntk_head")
         full = context.cached(KIND, _key(data), lambda: moments(model, head, data, data.rows))
         forget = moments(model, head, data, data.forget)
+        # a placebo was never part of D: what is left is D itself
         retained = full if data.placebo else {name: full[name] - forget[name] for name in full}
         every = {name: retained[name] + forget[name] for name in full}
         without, before = (self.solved(sums) for sums in (retained, every))
