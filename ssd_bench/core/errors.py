@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from importlib.util import find_spec
 
@@ -42,6 +43,32 @@ def check_choice(what: str, value: object, allowed: Iterable[object], where: str
     listed = ", ".join(names) if len(names) <= 25 else ", ".join(names[:25]) + ", ..."
     given = f"{what}={value}" if what else str(value)
     raise ConfigError(f"{where}{given} does not exist; {hint}allowed: {listed}")
+
+
+def check_range(
+    what: str,
+    value: float | None,
+    least: float = -math.inf,
+    most: float = math.inf,
+    *,
+    above: float = -math.inf,
+    below: float = math.inf,
+    null: bool = False,
+) -> None:
+    """Raise ValueError unless `value` is a finite number from `least` to `most`, more than `above`, less than `below`.
+
+    what: the name of the setting, with which the line begins. null: None is a value, too.
+    """
+    if (null and value is None) or (least <= value <= most and above < value < below):
+        return
+    if math.isfinite(least) and math.isfinite(most):
+        said = f"between {least} and {most}"
+    elif above == 0:
+        said = "positive"
+    else:
+        bounds = {"at least": least, "at most": most, "more than": above, "below": below}
+        said = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if math.isfinite(bound))
+    raise ValueError(f"{what} must be {'null or ' if null else ''}{said}, got {value}")
 
 
 def check_installed(module: str, extra: str, what: str) -> None:

@@ -70,6 +70,17 @@ class Split:
     forget_label: int | None  # the model's label of what is forgotten; None in the random scenario
     n_classes: int
 
+    @property
+    def placebo(self) -> bool:
+        """Whether D_f was never part of D."""
+        return not torch.isin(self.forget[:1], self.rows).item()
+
+    def relabelled(self, forget: Tensor | int) -> Tensor:
+        """The labels of all images, with these in place of D_f's: N, int64, on the images' device."""
+        labels = self.images.labels.clone()
+        labels[self.forget.to(labels.device)] = torch.as_tensor(forget, device=labels.device)
+        return labels
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -137,6 +148,7 @@ class Method:
 
     version: ClassVar[int] = 1  # of what the package ships: raised when the weights that come out change
     seeds: ClassVar[tuple[str, ...]] = ("seed", "seed_unlearn")  # what the result depends on beside the original
+    needs: ClassVar[tuple[str, ...]] = ()  # what it cannot do without: "retain", "recipe", "forget_label"
     columns: ClassVar[Mapping[str, Any]] = {}
 
     def skip(self, request: Request) -> str | None:

@@ -5,40 +5,30 @@ updates of the batches that held D_f.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.core.task import Context, Cost, Method, Split
-from ssd_bench.train.loop import fit
+from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.methods.training import FurtherTraining
 from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Amnesiac(Method):
+class Amnesiac(FurtherTraining):
     """Train on D_f with wrong labels, drawn once, and on D_r with its own: Adam, without augmentation."""
 
     epochs: int = 3
     lr: float = 1e-4
     batch_size: int = 128
-    needs: ClassVar[tuple[str, ...]] = ("retain",)
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
-
-    def __post_init__(self) -> None:
-        self.recipe()
-
-    def recipe(self) -> Recipe:
-        return Recipe.constant("adam", self.epochs, self.batch_size, self.lr)
+    optimizer = "adam"
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         return Cost(backward=self.epochs * (len(data.forget) + len(data.retain)))
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         images = data.images.with_labels(wrong_labels(data, context.generator("labels")))
-        rows, batches = torch.cat([data.forget, data.retain]), context.generator("batches")
-        checkpoint = context.checkpoint("amnesiac")
-        return fit(model, images, rows, self.recipe(), batches, "amnesiac", checkpoint=checkpoint)
+        return self.train(model, images, torch.cat([data.forget, data.retain]), context, "amnesiac")
 
 
 def wrong_labels(data: Split, draws_from: torch.Generator) -> Tensor:
@@ -47,9 +37,7 @@ def wrong_labels(data: Split, draws_from: torch.Generator) -> Tensor:
     That is every class but the forgotten one (the superclass of a sub-class); in the random scenario, but the image's
     own. int64, on the images' device.
     """
-    labels = data.images.labels.clone()
-    forget = data.forget.to(labels.device)
-    steps = torch.randint(1, data.n_classes, (len(forget),), generator=draws_from).to(labels.device)
-    excluded = labels[forget] if data.forget_label is None else data.forget_label
-    labels[forget] = (excluded + steps) % data.n_classes
-    return labels
+    own = data.images.labels[data.forget.to(data.images.device)]
+    steps = torch.randint(1, data.n_classes, own.shape, generator=draws_from).to(own.device)
+    excluded = own if data.forget_label is None else data.forget_label
+    return data.relabelled((excluded + steps) % data.n_classes)

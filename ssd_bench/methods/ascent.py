@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ssd_bench.core.errors import check_range
 from ssd_bench.train.recipe import Recipe
-
-MODES = ("train", "eval")
 
 
 @dataclass(frozen=True)
@@ -22,8 +20,7 @@ class Clipped(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.clip is not None and not 0 < self.clip < math.inf:
-            raise ValueError(f"clip must be positive, got {self.clip}")
+        check_range("clip", self.clip, above=0, null=True)
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         optimizer = super().make_optimizer(model)
@@ -55,9 +52,3 @@ class Forgotten:
         share = 100 * self.state["right"].item() / self.n
         self.state.update(right=torch.tensor(0), epochs=torch.tensor(epoch))
         return self.stop_at is not None and share <= self.stop_at
-
-
-def check_stop(stop_at: float | None) -> None:
-    """Raise ValueError unless it is a percentage, or None."""
-    if stop_at is not None and not 0 <= stop_at <= 100:
-        raise ValueError(f"stop_at must be between 0 and 100 (percent of D_f), got {stop_at}")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from ssd_bench.core.about import About
 from ssd_bench.core.task import Context, Split
-from ssd_bench.methods.dampening import Dampening
+from ssd_bench.methods.dampening import Dampening, Tensors
 
 
 @dataclass(frozen=True)
@@ -26,14 +25,7 @@ class ASSD(Dampening):
         "alpha": About(heading="alpha", decimals=2, table="none"),
     }
 
-    def threshold(
-        self,
-        model: nn.Module,
-        full: Mapping[str, Tensor],
-        forget: Mapping[str, Tensor],
-        data: Split,
-        context: Context,
-    ) -> float:
+    def threshold(self, model: nn.Module, full: Tensors, forget: Tensors, data: Split, context: Context) -> float:
         """The alpha that suits the share of D_f."""
         share = len(data.forget) / len(data.rows)
         percentile = 100 - np.log1p(100 * share)
@@ -42,9 +34,7 @@ class ASSD(Dampening):
         return alpha
 
 
-def percentile_of_ratios(
-    full: Mapping[str, Tensor], forget: Mapping[str, Tensor], percentile: float
-) -> tuple[float, int]:
+def percentile_of_ratios(full: Tensors, forget: Tensors, percentile: float) -> tuple[float, int]:
     """This percentile of I_f / I_ref over all entries where it is finite, and how many have I_ref = 0 < I_f.
 
     Linear between order statistics.
@@ -53,7 +43,7 @@ def percentile_of_ratios(
     return float(np.percentile(finite, percentile)), beyond
 
 
-def ratios(full: Mapping[str, Tensor], forget: Mapping[str, Tensor]) -> tuple[np.ndarray, int]:
+def ratios(full: Tensors, forget: Tensors) -> tuple[np.ndarray, int]:
     """I_f / I_ref of all entries where it is finite, and how many have I_ref = 0 < I_f.
 
     In float64 on the CPU, since `torch.quantile` takes 2^24 entries at most.

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Images, Method, Split
-from ssd_bench.train.loop import fit
+from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.methods.training import FurtherTraining
 from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Boundary(Method):
+class Boundary(FurtherTraining):
     """Move the boundary of a class: SGD on D_f under labels that say something else; D_r is never read.
 
     The paper forgets classes; single samples run too, which the row's details say (`outside_paper`). mode: eval keeps
@@ -27,24 +25,13 @@ class Boundary(Method):
     weight_decay: float = 0.0
     batch_size: int = 64
     mode: str = "eval"
-    needs: ClassVar[tuple[str, ...]] = ()
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
-
-    def __post_init__(self) -> None:
-        check_choice("mode", self.mode, ("eval", "train"))
-        self.recipe()
-
-    def recipe(self) -> Recipe:
-        return Recipe.constant("sgd", self.epochs, self.batch_size, self.lr, self.momentum, self.weight_decay)
+    needs = ()
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         return Cost(backward=self.epochs * len(data.forget))
 
-    def train(self, model: nn.Module, images: Images, data: Split, context: Context, name: str) -> nn.Module:
-        """Train the model on D_f with the labels that `images` have."""
+    def train_as(self, classes: Tensor | int, model: nn.Module, data: Split, context: Context, name: str) -> nn.Module:
+        """The model, trained on D_f as if its images were of these classes."""
         context.details["outside_paper"] = data.forget_label is None
-        draws, checkpoint = context.generator("batches"), context.checkpoint(name)
-        return fit(
-            model, images, data.forget, self.recipe(), draws, name,
-            ready=lambda trained: trained.train(self.mode == "train"), checkpoint=checkpoint,
-        )  # fmt: skip
+        images = data.images.with_labels(data.relabelled(classes))
+        return self.train(model, images, data.forget, context, name)

@@ -1,7 +1,5 @@
 """Boundary expand: give D_f to a class of its own, and take that away (Chen et al., CVPR 2023, arXiv 2303.11570)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +8,7 @@ from torch import Tensor, nn
 from ssd_bench.core.errors import check_choice
 from ssd_bench.core.task import Context, Split
 from ssd_bench.methods.boundary import Boundary
+from ssd_bench.methods.head import linear_head, put
 
 
 @dataclass(frozen=True)
@@ -27,15 +26,11 @@ class BoundaryExpand(Boundary):
         check_choice("row_init", self.row_init, ("xavier", "uniform"))
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
-        head = model.get_submodule(context.head) if context.head else None
-        if not isinstance(head, nn.Linear) or head is model:
-            raise ValueError(f"boundary_expand needs a last layer that is a Linear inside the model, not {head}")
+        head = linear_head(model, context.head, "boundary_expand")
         wide = widened(head, *self.new_row(head, context.generator("row")))
-        labels = data.images.labels.clone()
-        labels[data.forget.to(labels.device)] = head.out_features
-        _put(model, context.head, wide)
-        self.train(model, data.images.with_labels(labels), data, context, "boundary_expand")
-        _put(model, context.head, head)
+        put(model, context.head, wide)
+        self.train_as(head.out_features, model, data, context, "boundary_expand")
+        put(model, context.head, head)
         with torch.no_grad():
             for p, of_wide in zip(head.parameters(), wide.parameters(), strict=True):
                 p.copy_(of_wide[:-1])
@@ -58,8 +53,3 @@ def widened(head: nn.Linear, row: Tensor, bias: Tensor) -> nn.Linear:
         for p, own, more in zip(wide.parameters(), head.parameters(), (row, bias)[: 1 + has_bias], strict=True):
             p.copy_(torch.cat([own, more.to(own)])).requires_grad_(own.requires_grad)
     return wide
-
-
-def _put(model: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, layer)

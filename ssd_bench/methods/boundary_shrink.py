@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Images, Split, row_hash
+from ssd_bench.core.errors import check_choice, check_range
+from ssd_bench.core.task import Context, Cost, Split, row_hash
 from ssd_bench.methods.boundary import Boundary
+from ssd_bench.methods.inputs import extremes, first_input
 from ssd_bench.train.passes import eval_mode, pass_clock
 from ssd_bench.train.recipe import Recipe
 
@@ -38,8 +39,7 @@ class BoundaryShrink(Boundary):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("attack_norm", self.attack_norm, ("data", "released"))
-        if not 0 < self.bound < math.inf:
-            raise ValueError(f"bound must be positive, got {self.bound}")
+        check_range("bound", self.bound, above=0)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         attack = Cost(forward=len(data.forget), backward=len(data.forget))
@@ -51,16 +51,13 @@ class BoundaryShrink(Boundary):
         return settings | {"rows": row_hash(data.forget)}
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
-        labels = data.images.labels.clone()
-        forget = data.forget.to(labels.device)
         made = context.cached(KIND, self._key(data), lambda: self.nearest(model, data))
-        labels[forget] = made["labels"].to(labels.device)
-        context.details["crossed_pct"] = 100 * made["crossed"].item() / len(forget)
-        return self.train(model, data.images.with_labels(labels), data, context, "boundary_shrink")
+        context.details["crossed_pct"] = 100 * made["crossed"].item() / len(data.forget)
+        return self.train_as(made["labels"], model, data, context, "boundary_shrink")
 
     def nearest(self, model: nn.Module, data: Split) -> dict[str, Tensor]:
         """`labels`: the class of each image of D_f beyond the nearest boundary; `crossed`: how many the step took."""
-        mean, std = self._units(data.images, data.forget)
+        mean, std = self._units(data)
         labels, crossed = [], torch.zeros((), dtype=torch.int64, device=data.images.device)
         for rows in data.forget.split(BATCH):
             inputs, own = data.images.batch(rows)
@@ -72,18 +69,15 @@ class BoundaryShrink(Boundary):
             labels.append(logits.argmax(1))
         return {"labels": torch.cat(labels), "crossed": crossed}
 
-    def _units(self, images: Images, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _units(self, data: Split) -> tuple[Tensor, Tensor]:
         """Mean and std that take inputs to pixels from 0 to 1, as the attack sees them: channels x 1 x 1, or single."""
-        first, _ = images.batch(rows[:1])
-        if not first.is_floating_point():
-            raise ValueError(f"boundary_shrink needs inputs that are numbers to be moved, not {first.dtype}")
+        first, images = first_input(data, "boundary_shrink", "moved"), data.images
         if self.attack_norm == "released":
             mean, std = (torch.tensor(of[: first.shape[1]]).to(first)[:, None, None] for of in RELEASED)
             return mean, std
         if images.mean is not None:
             return images.mean[:, None, None], images.std[:, None, None]
-        ends = [torch.stack(images.batch(part)[0].aminmax()) for part in rows.split(BATCH)]
-        low, high = torch.stack(ends)[:, 0].min(), torch.stack(ends)[:, 1].max()
+        low, high = extremes(images, data.forget, BATCH)
         return -low / (high - low), 1 / (high - low)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ssd_bench.train.recipe import Recipe
 
@@ -12,11 +13,7 @@ from ssd_bench.train.recipe import Recipe
 class ByEpoch(Recipe):
     """A recipe whose rate in epoch e is lr x factors[e]."""
 
-    factors: tuple[float, ...] = ()
-
-    @classmethod
-    def of(cls, recipe: Recipe, factors: list[float]) -> ByEpoch:
-        return cls(**{f.name: getattr(recipe, f.name) for f in fields(Recipe)}, factors=tuple(factors))
+    factors: Sequence[float] = ()
 
     def lr_trace(self, steps_per_epoch: int) -> list[float]:
         return [self.lr * factor for factor in self.factors for _ in range(steps_per_epoch)]

@@ -1,7 +1,6 @@
 """CF-k: fine-tune the last layers alone, and let them forget catastrophically (Goel et al. 2022, arXiv 2201.06640)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
@@ -13,8 +12,8 @@ from ssd_bench.methods.last_k import LastK
 class CFk(LastK):
     """Fine-tune the last part of the original on D_r. What earlier layers hold of D_f stays; settings as in LastK."""
 
-    needs: ClassVar[tuple[str, ...]] = ("retain",)
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
+    needs = ("retain",)
+    seeds = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

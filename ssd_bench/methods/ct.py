@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import nn
 
-from ssd_bench.core.task import Context, Cost, Method, Split
+from ssd_bench.core.task import Context, Cost, Split
 from ssd_bench.methods.by_epoch import ByEpoch, cosine
-from ssd_bench.train.loop import fit
+from ssd_bench.methods.training import FurtherTraining
 from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class CT(Method):
+class CT(FurtherTraining):
     """Swap the two spatial axes of each Conv2d's kernels, then SGD on D_r, its rate falling as a cosine by epoch.
 
     D_f decides on nothing. Kernels of 1x1 and frozen ones stay as they are, and so do those that are not square; what
@@ -27,23 +26,16 @@ class CT(Method):
     momentum: float = 0.9
     weight_decay: float = 5e-4
     batch_size: int = 64
-    needs: ClassVar[tuple[str, ...]] = ("retain",)
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
-
-    def __post_init__(self) -> None:
-        self.recipe()
 
     def recipe(self) -> Recipe:
-        plain = Recipe.constant("sgd", self.epochs, self.batch_size, self.lr, self.momentum, self.weight_decay)
-        return ByEpoch.of(plain, cosine(self.epochs))
+        return ByEpoch.of(super().recipe(), factors=cosine(self.epochs))
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         return Cost(backward=self.epochs * len(data.retain))
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         context.details["transposed"] = transpose_kernels(model)
-        draws, checkpoint = context.generator("batches"), context.checkpoint("ct")
-        return fit(model, data.images, data.retain, self.recipe(), draws, "ct", checkpoint=checkpoint)
+        return self.train(model, data.images, data.retain, context, "ct")
 
 
 def transpose_kernels(model: nn.Module) -> int:

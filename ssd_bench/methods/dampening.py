@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_bench.core.about import About
-from ssd_bench.core.errors import check_choice
+from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.seeds import generator
 from ssd_bench.core.task import Context, Cost, Images, Method, Split, row_hash
 from ssd_bench.importance import ESTIMATORS, LOSSES, VERSION, sensitivity
@@ -21,6 +21,7 @@ from ssd_bench.train.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
+Tensors = Mapping[str, Tensor]  # by name of a parameter, and of its shape
 ORDERS = ("class_pure", "mixed", "request", "shuffled")
 
 
@@ -50,18 +51,16 @@ class Dampening(Method, ABC):
         "selected": About("parameters", decimals=0, table="none"),
         "selected_pct": About("percent", heading="selected %", decimals=2, table="none"),
     }
-    needs: ClassVar[tuple[str, ...]] = ("retain",)
-    seeds: ClassVar[tuple[str, ...]] = ()
+    needs = ("retain",)
+    seeds = ()
 
     def __post_init__(self) -> None:
         check_choice("importance", self.importance, ESTIMATORS)
         check_choice("order", self.order, ORDERS)
         check_choice("sensitivity", self.sensitivity, LOSSES)
         check_choice("reference", self.reference, ("full", "retain"))
-        if not self.lam >= 0:
-            raise ValueError(f"lam must be at least 0, got {self.lam}")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        check_range("lam", self.lam, 0)
+        check_range("batch_size", self.batch_size, 1)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         full, forget = self.batches(data)
@@ -87,7 +86,7 @@ class Dampening(Method, ABC):
 
     def importances(
         self, model: nn.Module, images: Images, full: list[Tensor], forget: list[Tensor], context: Context
-    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    ) -> tuple[Tensors, Tensors]:
         """Those of the reference set and of D_f; the former are made once for all requests that share their batches."""
 
         def of(batches: list[Tensor]) -> dict[str, Tensor]:
@@ -96,14 +95,7 @@ class Dampening(Method, ABC):
         return context.cached("importance_full", self._key(full), lambda: of(full)), of(forget)
 
     @abstractmethod
-    def threshold(
-        self,
-        model: nn.Module,
-        full: Mapping[str, Tensor],
-        forget: Mapping[str, Tensor],
-        data: Split,
-        context: Context,
-    ) -> float:
+    def threshold(self, model: nn.Module, full: Tensors, forget: Tensors, data: Split, context: Context) -> float:
         """From which ratio of the importances on an entry is dampened, by each method's own rule; the model stays."""
 
     def batches(self, data: Split) -> tuple[list[Tensor], list[Tensor]]:
@@ -139,7 +131,7 @@ class Dampening(Method, ABC):
 
     def _forget_in_full(self, data: Split) -> bool:
         """A placebo was never part of D, and D_f is no part of D_r."""
-        return self.reference == "full" and bool(torch.isin(data.forget[:1], data.rows))
+        return self.reference == "full" and not data.placebo
 
     def _key(self, full: list[Tensor]) -> dict[str, Any]:
         """What I_D depends on. Per sample, neither order nor batches change it, so they must not change its address."""
@@ -170,11 +162,7 @@ class Dampening(Method, ABC):
 
 
 def dampen(
-    model: nn.Module,
-    importance_full: Mapping[str, Tensor],
-    importance_forget: Mapping[str, Tensor],
-    alpha: float,
-    lam: float,
+    model: nn.Module, importance_full: Tensors, importance_forget: Tensors, alpha: float, lam: float
 ) -> dict[str, int]:
     """Dampen `model` in place (the paper's equations 4 and 5, as the released code bounds them).
 
@@ -199,7 +187,7 @@ def dampen(
     return dict(zip(parameters, torch.stack(counts).tolist(), strict=True))
 
 
-def _check_importance(which: str, importance: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+def _check_importance(which: str, importance: Tensors, parameters: Tensors) -> None:
     for name, p in parameters.items():
         if name not in importance:
             raise ValueError(f"importance_{which} has nothing for {name}")

@@ -1,7 +1,6 @@
 """EU-k: forget the last layers exactly, by training them from a fresh start (Goel et al. 2022, arXiv 2201.06640)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -22,8 +21,8 @@ class EUk(LastK):
 
     epochs: int | None = None
     init: str = "default"
-    needs: ClassVar[tuple[str, ...]] = ("retain", "recipe")
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
+    needs = ("retain", "recipe")
+    seeds = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

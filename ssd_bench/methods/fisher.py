@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ssd_bench.core import console
-from ssd_bench.core.errors import check_choice
+from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Method, Split
 from ssd_bench.importance.per_sample import PerSample, zero_sums
 from ssd_bench.train.passes import eval_mode, pass_clock
@@ -36,15 +35,13 @@ class Fisher(Method):
     alpha: float = 1e-6
     n_samples: int | None = None
     variant: str = "corrected"
-    needs: ClassVar[tuple[str, ...]] = ("retain",)
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
+    needs = ("retain",)
+    seeds = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
         check_choice("variant", self.variant, ("corrected", "official"))
-        if not self.alpha >= 0:
-            raise ValueError(f"alpha must be at least 0, got {self.alpha}")
-        if self.n_samples is not None and self.n_samples < 1:
-            raise ValueError(f"n_samples must be null or at least 1, got {self.n_samples}")
+        check_range("alpha", self.alpha, 0)
+        check_range("n_samples", self.n_samples, 1, null=True)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         samples = len(data.retain[: self.n_samples])

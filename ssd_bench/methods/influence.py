@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.core.errors import check_choice
+from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Method, Split, row_hash
 from ssd_bench.importance import fisher_product, loss_gradient, slopes
 
@@ -32,16 +32,15 @@ class Influence(Method):
     n_samples: int = 1000
     iterations: int = 50
     tolerance: float = 1e-3
-    needs: ClassVar[tuple[str, ...]] = ("retain",)
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
+    needs = ("retain",)
+    seeds = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
         check_choice("variant", self.variant, ("inverse", "official"))
-        if not self.damping > 0:
-            raise ValueError(f"damping must be positive, got {self.damping}")
-        for name, least in (("n_samples", 1), ("iterations", 1), ("tolerance", 0)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_range("damping", self.damping, above=0)
+        check_range("n_samples", self.n_samples, 1)
+        check_range("iterations", self.iterations, 1)
+        check_range("tolerance", self.tolerance, 0)
 
     def cost(self, data: Split, recipe: Any) -> Cost:
         """With as many iterations as there may be."""
@@ -92,12 +91,11 @@ def direction(model: nn.Module, data: Split, context: Context) -> dict[str, Tens
     full = context.cached(KIND, _key(data), lambda: loss_gradient(model, _batches(data, data.rows)))
     forget = loss_gradient(model, _batches(data, data.forget))
     n_forget, n_retain = len(data.forget), len(data.retain)
-    placebo = not torch.isin(data.forget[:1], data.rows).item()  # never part of D
     share = n_forget / (n_forget + n_retain)
     v = {}
     for name, of_forget in forget.items():
         of_full = full[name].to(of_forget.device)
-        of_retain = of_full if placebo else of_full - of_forget
+        of_retain = of_full if data.placebo else of_full - of_forget
         v[name] = share * (of_forget / n_forget - of_retain / n_retain)
     return v
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Method, Split
-from ssd_bench.train.loop import fit
+from ssd_bench.core.errors import check_choice, check_range
+from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.methods.inputs import extremes, first_input
+from ssd_bench.methods.training import FurtherTraining
 from ssd_bench.train.recipe import Recipe
 
 TINY = 1e-12  # below any distance between an image and its noisy copy
 
 
 @dataclass(frozen=True)
-class JiT(Method):
+class JiT(FurtherTraining):
     """Lower the mean over `n_samples` noisy copies x' of ||f(x) - f(x')|| / ||x - x'|| on D_f, by plain SGD.
 
     sigma: of the noise, in the units of the model's inputs. clamp: copies are kept in the range of D_f's inputs; batch,
@@ -38,26 +37,20 @@ class JiT(Method):
     gradient: str = "one_sided"
     accumulate: bool = False
     clamp: str = "data"
-    needs: ClassVar[tuple[str, ...]] = ()
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
+    needs = ()
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("reduction", ("mean", "sum")),
-            ("mode", ("eval", "train")),
-            ("gradient", ("one_sided", "both")),
-            ("clamp", ("data", "batch")),
-        ):
-            check_choice(name, getattr(self, name), allowed)
-        if not 0 < self.sigma < math.inf:
-            raise ValueError(f"sigma must be positive, got {self.sigma}")
-        if self.n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {self.n_samples}")
-        self.recipe()
+        super().__post_init__()
+        check_choice("reduction", self.reduction, ("mean", "sum"))
+        check_choice("gradient", self.gradient, ("one_sided", "both"))
+        check_choice("clamp", self.clamp, ("data", "batch"))
+        check_range("sigma", self.sigma, above=0)
+        check_range("n_samples", self.n_samples, 1)
 
-    def recipe(self) -> Recipe:
-        momentum = float(self.accumulate)  # of 1: a step along the sum of all gradients so far
-        return Recipe.constant("sgd", self.epochs, self.batch_size, self.lr, momentum)
+    @property
+    def momentum(self) -> float:
+        """Of 1: a step along the sum of all gradients so far."""
+        return float(self.accumulate)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         images = self.epochs * len(data.forget)
@@ -66,11 +59,8 @@ class JiT(Method):
         return Cost(forward=images * self.n_samples, backward=images)
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
-        first, _ = data.images.batch(data.forget[:1])
-        if not first.is_floating_point():
-            raise ValueError(f"jit needs inputs that are numbers to be moved, not {first.dtype}")
-        ends = [torch.stack(data.images.batch(rows)[0].aminmax()) for rows in data.forget.split(self.batch_size)]
-        low, high = torch.stack(ends)[:, 0].min(), torch.stack(ends)[:, 1].max()
+        first_input(data, "jit", "moved")
+        low, high = extremes(data.images, data.forget, self.batch_size)
 
         def objective(model: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             ends = inputs.aminmax() if self.clamp == "batch" else (low, high)
@@ -78,11 +68,7 @@ class JiT(Method):
             rough = sum(self.roughness(model, inputs, logits, *ends) for _ in range(self.n_samples)) / self.n_samples
             return (rough.sum() if self.reduction == "sum" else rough.mean()), logits
 
-        draws, checkpoint = context.generator("batches"), context.checkpoint("jit")
-        return fit(
-            model, data.images, data.forget, self.recipe(), draws, "jit", objective=objective,
-            ready=lambda trained: trained.train(self.mode == "train"), checkpoint=checkpoint,
-        )  # fmt: skip
+        return self.train(model, data.images, data.forget, context, "jit", objective=objective)
 
     def roughness(self, model: nn.Module, inputs: Tensor, logits: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """How far the output moves for one noisy copy of each input, per distance: n."""

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Method, Split
-from ssd_bench.train.loop import batch_ends, fit, mean_cross_entropy
+from ssd_bench.core.errors import check_choice, check_range
+from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.methods.training import FurtherTraining
+from ssd_bench.train.loop import batch_ends, mean_cross_entropy
 from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class L1Sparse(Method):
+class L1Sparse(FurtherTraining):
     """`epochs` of SGD on D_r on l + gamma_e |theta|_1, where gamma_e falls from gamma by equal steps.
 
     The last `free_epochs` have none; with 0 of them the last has gamma / epochs; with as many as `epochs`, as released,
@@ -34,21 +34,14 @@ class L1Sparse(Method):
     free_epochs: int = 0
     penalise: str = "weights"
     prox: bool = True
-    needs: ClassVar[tuple[str, ...]] = ("retain",)
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("penalise", self.penalise, ("weights", "all"))
-        if self.gamma is not None and not self.gamma >= 0:
-            raise ValueError(f"gamma must be at least 0, got {self.gamma}")
+        check_range("gamma", self.gamma, 0, null=True)
         if not 0 <= self.free_epochs <= self.epochs:
             raise ValueError(f"free_epochs must be between 0 and epochs ({self.epochs}), got {self.free_epochs}")
-        if not self.momentum < 1:
-            raise ValueError(f"momentum must be below 1, got {self.momentum}")
-        self.recipe()
-
-    def recipe(self) -> Recipe:
-        return Recipe.constant("sgd", self.epochs, self.batch_size, self.lr, self.momentum, self.weight_decay)
+        check_range("momentum", self.momentum, below=1)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         return Cost(backward=self.epochs * len(data.retain))
@@ -68,8 +61,7 @@ class L1Sparse(Method):
                 p.copy_(p.sign() * (p.abs() - by).clamp(min=0))
 
         how = {"after_step": shrink} if self.prox else {"objective": objective}
-        draws, more = context.generator("batches"), {"checkpoint": context.checkpoint("l1_sparse")}
-        fit(model, data.images, data.retain, self.recipe(), draws, "l1_sparse", after_epoch=epoch, **how, **more)
+        self.train(model, data.images, data.retain, context, "l1_sparse", after_epoch=epoch, **how)
         pull = self.lr * sum(strengths) * steps / self.epochs
         context.details["pull"] = pull if self.prox else pull / (1 - self.momentum)
         zeros = [(int((p == 0).sum()), p.numel()) for p in self.penalised(model)]

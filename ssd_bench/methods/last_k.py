@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor, nn
 
-from ssd_bench.core.errors import check_choice
+from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Method, Split
 from ssd_bench.methods.by_epoch import ByEpoch, warm_restarts
 from ssd_bench.methods.forward_order import LastPart, last_part
@@ -48,8 +47,7 @@ class LastK(Method):
             raise ValueError(f"k must be at least {least} with layers={self.layers}, got {self.k}")
         if not 0 <= self.lr_floor <= self.lr:
             raise ValueError(f"lr_floor must be between 0 and lr={self.lr}, got {self.lr_floor}")
-        if not 0 <= self.penalty < math.inf:
-            raise ValueError(f"penalty must be at least 0, got {self.penalty}")
+        check_range("penalty", self.penalty, 0)
         self.recipe(Recipe())
 
     def recipe(self, original: Recipe) -> Recipe:
@@ -58,7 +56,7 @@ class LastK(Method):
         plain = Recipe.constant("sgd", self.epochs, self.batch_size, self.lr, self.momentum, self.weight_decay)
         if self.schedule == "constant":
             return plain
-        return ByEpoch.of(plain, warm_restarts(self.epochs, self.lr_floor / self.lr))
+        return ByEpoch.of(plain, factors=warm_restarts(self.epochs, self.lr_floor / self.lr))
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         return Cost(forward=1, backward=self.recipe(recipe).epochs * len(data.retain))

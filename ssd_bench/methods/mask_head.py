@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import nn
@@ -20,7 +19,7 @@ class MaskHead(Method):
     """
 
     bias: float = -1e4
-    seeds: ClassVar[tuple[str, ...]] = ()
+    seeds = ()
 
     def __post_init__(self) -> None:
         if not -math.inf < self.bias < 0:

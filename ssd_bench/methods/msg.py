@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Method, Split
+from ssd_bench.core.errors import check_choice, check_range
+from ssd_bench.core.task import Context, Cost, Split
 from ssd_bench.methods.by_epoch import ByEpoch, triangle
-from ssd_bench.train.loop import fit
+from ssd_bench.methods.training import FurtherTraining
 from ssd_bench.train.passes import eval_mode, pass_clock
 from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class MSG(Method):
+class MSG(FurtherTraining):
     """In each Conv2d, draw anew the share `rate` of weights with the smallest |gradient on as many images of D_r minus
     gradient on D_f|; then SGD on D_r, in which the other weights of these layers go at `keep_scale` of the speed.
 
@@ -41,21 +40,17 @@ class MSG(Method):
     score_mode: str = "eval"
     scaled: str = "update"
     keep_bias: bool = True
-    needs: ClassVar[tuple[str, ...]] = ("retain",)
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("score", self.score, ("mean", "sums"))
         check_choice("score_mode", self.score_mode, ("eval", "train"))
         check_choice("scaled", self.scaled, ("update", "gradient"))
-        for name in ("rate", "keep_scale"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
-        self.recipe()
+        check_range("rate", self.rate, 0, 1)
+        check_range("keep_scale", self.keep_scale, 0, 1)
 
     def recipe(self) -> Recipe:
-        plain = Recipe.constant("sgd", self.epochs, self.batch_size, self.lr, self.momentum, self.weight_decay)
-        return ByEpoch.of(plain, triangle(self.epochs))
+        return ByEpoch.of(super().recipe(), factors=triangle(self.epochs))
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         scored = len(data.forget) + min(len(data.forget), len(data.retain))
@@ -101,9 +96,8 @@ class MSG(Method):
         """Train on D_r, the weights of convolutions that are not `chosen` at a slower pace."""
         decay = self.weight_decay if self.scaled == "update" else 0.0
         scales = {name: torch.where(mask, 1.0, self.keep_scale) for name, mask in chosen.items()}
-        draws, checkpoint = context.generator("batches"), context.checkpoint("msg")
         with slowed(model, scales, decay):
-            return fit(model, data.images, data.retain, self.recipe(), draws, "msg", checkpoint=checkpoint)
+            return self.train(model, data.images, data.retain, context, "msg")
 
 
 def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Method, Split
-from ssd_bench.train.loop import fit
+from ssd_bench.core.errors import check_range
+from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.methods.inputs import first_input
+from ssd_bench.methods.training import FurtherTraining
 from ssd_bench.train.passes import eval_mode, pass_clock
 from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class MUMis(Method):
+class MUMis(FurtherTraining):
     """Lower the squared norm of the gradient of the label's logit by the input on D_f, minus `other` times that of
     another class, drawn at random for each image in each step. From the paper's description, not from released code.
 
@@ -33,36 +32,25 @@ class MUMis(Method):
     batch_size: int = 64
     other: float = 1.0
     mode: str = "eval"
-    needs: ClassVar[tuple[str, ...]] = ()
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
+    needs = ()
 
     def __post_init__(self) -> None:
-        check_choice("mode", self.mode, ("eval", "train"))
-        if not 0 <= self.other < math.inf:
-            raise ValueError(f"other must be at least 0 and finite, got {self.other}")
-        self.recipe()
-
-    def recipe(self) -> Recipe:
-        return Recipe.constant("sgd", self.epochs, self.batch_size, self.lr, self.momentum, self.weight_decay)
+        super().__post_init__()
+        check_range("other", self.other, 0)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         """Images that are looked at; each takes about the time of four, since gradients are differentiated again."""
         return Cost(backward=1 + self.epochs * len(data.forget))
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
-        draws, checkpoint = context.generator("batches"), context.checkpoint("mu_mis")
         self._check(model, data)
         with sdpa_kernel(SDPBackend.MATH):  # the fused kinds of attention cannot be differentiated twice
-            return fit(
-                model, data.images, data.forget, self.recipe(), draws, "mu_mis", objective=self.objective,
-                ready=lambda trained: trained.train(self.mode == "train"), checkpoint=checkpoint,
-            )  # fmt: skip
+            return self.train(model, data.images, data.forget, context, "mu_mis", objective=self.objective)
 
     def _check(self, model: nn.Module, data: Split) -> None:
         """Raise ValueError for inputs that are no numbers, and for a model that cannot be differentiated twice."""
+        first_input(data, "mu_mis", "differentiated by")
         inputs, labels = data.images.batch(data.forget[:1])
-        if not inputs.is_floating_point():
-            raise ValueError(f"mu_mis needs inputs that are numbers to be differentiated by, not {inputs.dtype}")
         try:
             with eval_mode(model), sdpa_kernel(SDPBackend.MATH), pass_clock():
                 loss, _ = self.objective(model, inputs, labels, labels)

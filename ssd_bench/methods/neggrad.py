@@ -1,19 +1,19 @@
 """Gradient ascent on D_f (Thudi et al. 2022, arXiv 2109.13398, and many others): unlearn by raising the loss."""
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Method, Split
-from ssd_bench.methods.ascent import MODES, Clipped, Forgotten, check_stop
-from ssd_bench.train.loop import fit, mean_cross_entropy
+from ssd_bench.core.errors import check_range
+from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.methods.ascent import Clipped, Forgotten
+from ssd_bench.methods.training import FurtherTraining
+from ssd_bench.train.loop import mean_cross_entropy
 from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class NegGrad(Method):
+class NegGrad(FurtherTraining):
     """At most `epochs` of SGD on minus the cross-entropy of D_f, which has no minimum: `lr` wants tuning.
 
     mode: eval keeps BatchNorm's statistics; train, as released, lets D_f's replace them. clip: the longest gradient
@@ -30,16 +30,14 @@ class NegGrad(Method):
     mode: str = "eval"
     clip: float | None = 1.0
     stop_at: float | None = 5.0
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
+    needs = ()
 
     def __post_init__(self) -> None:
-        check_choice("mode", self.mode, MODES)
-        check_stop(self.stop_at)
-        self.recipe()
+        super().__post_init__()
+        check_range("stop_at (percent of D_f)", self.stop_at, 0, 100, null=True)
 
     def recipe(self) -> Recipe:
-        sgd = Clipped.constant("sgd", self.epochs, self.batch_size, self.lr, self.momentum, self.weight_decay)
-        return replace(sgd, clip=self.clip)
+        return Clipped.of(super().recipe(), clip=self.clip)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         """As long as nothing stops it."""
@@ -53,8 +51,7 @@ class NegGrad(Method):
             forgotten.count(logits, labels)
             return -loss, logits
 
-        draws, more = context.generator("batches"), {"checkpoint": context.checkpoint("neggrad")}
-        more |= {"objective": objective, "ready": getattr(nn.Module, self.mode), "after_epoch": forgotten}
-        fit(model, data.images, data.forget, self.recipe(), draws, "neggrad", **more)
+        how = {"objective": objective, "after_epoch": forgotten}
+        self.train(model, data.images, data.forget, context, "neggrad", **how)
         context.details["epochs"] = int(forgotten.state["epochs"])
         return model

@@ -1,20 +1,20 @@
 """NegGrad+ (Kurmanji et al. 2023, arXiv 2302.09880): descend on D_r and, in the same step, ascend on D_f."""
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Method, Split
-from ssd_bench.methods.ascent import MODES, Clipped
-from ssd_bench.train.loop import Pass, batch_ends, fit, mean_cross_entropy
+from ssd_bench.core.errors import check_range
+from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.methods.ascent import Clipped
+from ssd_bench.methods.training import FurtherTraining
+from ssd_bench.train.loop import Pass, batch_ends, mean_cross_entropy
 from ssd_bench.train.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class NegGradPlus(Method):
+class NegGradPlus(FurtherTraining):
     """`epochs` over D_r of SGD on a l(D_r batch) - (1 - a) l(D_f batch), l the mean cross-entropy.
 
     D_f's batches come over and over, in the order that the epoch began with. a: 1 is fine-tuning. penalty: adds
@@ -32,22 +32,15 @@ class NegGradPlus(Method):
     forget_batch_size: int = 64
     mode: str = "eval"
     clip: float | None = None
-    needs: ClassVar[tuple[str, ...]] = ("retain",)
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
-        check_choice("mode", self.mode, MODES)
-        if not 0 <= self.a <= 1:
-            raise ValueError(f"a must be between 0 and 1, got {self.a}")
-        if not self.penalty >= 0:
-            raise ValueError(f"penalty must be at least 0, got {self.penalty}")
-        if self.forget_batch_size < 1:
-            raise ValueError(f"forget_batch_size must be at least 1, got {self.forget_batch_size}")
-        self.recipe()
+        super().__post_init__()
+        check_range("a", self.a, 0, 1)
+        check_range("penalty", self.penalty, 0)
+        check_range("forget_batch_size", self.forget_batch_size, 1)
 
     def recipe(self) -> Recipe:
-        sgd = Clipped.constant("sgd", self.epochs, self.retain_batch_size, self.lr, self.momentum, self.weight_decay)
-        return replace(sgd, clip=self.clip)
+        return Clipped.of(super().recipe(), clip=self.clip)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         ends = batch_ends(len(data.forget), self.forget_batch_size)
@@ -63,16 +56,11 @@ class NegGradPlus(Method):
         ) -> tuple[Tensor, Tensor]:
             loss, logits = mean_cross_entropy(model, inputs, labels, rows)
             if start:
-                loss = loss + self.penalty / 2 * sum(map(_squared_distance, model.parameters(), start))
+                moved = zip(model.parameters(), start, strict=True)
+                loss = loss + self.penalty / 2 * sum((p - at).square().sum() for p, at in moved)
             ascended = sum(cross_entropy(model(x), y) for x, y in forget)
             return self.a * loss - (1 - self.a) * ascended, logits
 
         beside = {"beside": data.forget, "beside_size": self.forget_batch_size} if self.a < 1 else {}
-        one = Pass(data.retain, objective, self.retain_batch_size, **beside)
-        draws, more = context.generator("batches"), {"ready": getattr(nn.Module, self.mode)}
-        more["checkpoint"] = context.checkpoint("neggrad_plus")
-        return fit(model, data.images, lambda epoch: [one], self.recipe(), draws, "neggrad_plus", **more)
-
-
-def _squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    return (a - b).square().sum()
+        one = Pass(data.retain, objective, **beside)
+        return self.train(model, data.images, lambda epoch: [one], context, "neggrad_plus")

@@ -1,15 +1,15 @@
 """NTK scrubbing (Golatkar et al. 2020, arXiv 2003.02960) of the last layer: the weights it would have without D_f."""
 
-import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.core.errors import check_choice
+from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.seeds import initial_seed
 from ssd_bench.core.task import Context, Cost, Method, Split, row_hash
+from ssd_bench.methods.head import linear_head
 from ssd_bench.train.passes import eval_mode, pass_clock
 
 BATCH = 128
@@ -30,24 +30,23 @@ class NtkHead(Method):
     ridge: float = 0.1
     scale: str = "trapezium"
     start: str = "fresh"
-    needs: ClassVar[tuple[str, ...]] = ("retain",)
-    seeds: ClassVar[tuple[str, ...]] = ("seed",)
+    needs = ("retain",)
+    seeds = ("seed",)
 
     def __post_init__(self) -> None:
         check_choice("scale", self.scale, ("trapezium", "none"))
         check_choice("start", self.start, ("fresh", "original"))
-        if not 0 < self.ridge < math.inf:
-            raise ValueError(f"ridge must be positive, got {self.ridge}")
+        check_range("ridge", self.ridge, above=0)
 
     def cost(self, data: Split, recipe: Any) -> Cost:
         return Cost(forward=len(data.forget), shared={KIND: (_key(data), Cost(forward=len(data.rows)))})
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
-        head = linear(model, context.head)
+        head = linear_head(model, context.head, "ntk_head")
         full = context.cached(KIND, _key(data), lambda: moments(model, head, data, data.rows))
         forget = moments(model, head, data, data.forget)
-        placebo = not torch.isin(data.forget[:1], data.rows).item()  # never part of D: what is left is D itself
-        retained = full if placebo else {name: full[name] - forget[name] for name in full}
+        # a placebo was never part of D: what is left is D itself
+        retained = full if data.placebo else {name: full[name] - forget[name] for name in full}
         every = {name: retained[name] + forget[name] for name in full}
         without, before = (self.solved(sums) for sums in (retained, every))
         delta = without - before
@@ -67,17 +66,10 @@ class NtkHead(Method):
             return 1.0
         e = -without
         if self.start == "fresh":
-            e += now - weights(linear(context.fresh_model(initial_seed(context.seed)), context.head))
+            fresh = context.fresh_model(initial_seed(context.seed))
+            e += now - weights(linear_head(fresh, context.head, "ntk_head"))
         cosine = (delta * e).sum().abs() / (delta.norm() * e.norm()).clamp(min=torch.finfo(torch.float64).tiny)
         return (1 + 2 * cosine * e.norm() / delta.norm()).item()
-
-
-def linear(model: nn.Module, name: str) -> nn.Linear:
-    """The last layer. Raises ValueError unless it is a linear one."""
-    layer = model.get_submodule(name)
-    if not isinstance(layer, nn.Linear) or not name:
-        raise ValueError(f"ntk_head needs a model whose last layer is linear, got {type(layer).__name__}")
-    return layer
 
 
 def moments(model: nn.Module, head: nn.Linear, data: Split, rows: Tensor) -> dict[str, Tensor]:

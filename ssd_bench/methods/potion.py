@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from ssd_bench.core.about import About
+from ssd_bench.core.errors import check_range
 from ssd_bench.core.task import Context, Cost, Split
 from ssd_bench.methods.assd import ratios
-from ssd_bench.methods.dampening import Dampening, dampen
+from ssd_bench.methods.dampening import Dampening, Tensors, dampen
 from ssd_bench.train.passes import predict
 from ssd_bench.train.recipe import Recipe
 
@@ -45,24 +46,16 @@ class Potion(Dampening):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.cut < 1:
-            raise ValueError(f"cut must be at least 0 and below 1, got {self.cut}")
-        for name, least in (("start_divisor", 0), ("factor", 1), ("max_tries", 0)):
-            if not least < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be more than {least} and finite, got {getattr(self, name)}")
+        check_range("cut", self.cut, 0, below=1)
+        check_range("start_divisor", self.start_divisor, above=0)
+        check_range("factor", self.factor, above=1)
+        check_range("max_tries", self.max_tries, 1)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         """With one try: how many it takes shows when they are made, and each is a forward pass of D_f more."""
         return replace(super().cost(data, recipe), forward=2 * len(data.forget))
 
-    def threshold(
-        self,
-        model: nn.Module,
-        full: Mapping[str, Tensor],
-        forget: Mapping[str, Tensor],
-        data: Split,
-        context: Context,
-    ) -> float:
+    def threshold(self, model: nn.Module, full: Tensors, forget: Tensors, data: Split, context: Context) -> float:
         """The alpha of the first try that forgets enough."""
         finite, beyond = ratios(full, forget)
         finite.sort()

@@ -2,23 +2,24 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Method, Split, row_hash
+from ssd_bench.core.errors import check_choice, check_range
+from ssd_bench.core.task import Context, Cost, Split, row_hash
 from ssd_bench.importance import loss_gradient
 from ssd_bench.methods.amnesiac import wrong_labels
-from ssd_bench.train.loop import Pass, fit
+from ssd_bench.methods.training import FurtherTraining
+from ssd_bench.train.loop import Pass
 from ssd_bench.train.recipe import Recipe
 
 KIND = "forget_gradient"  # in the original
 
 
 @dataclass(frozen=True)
-class SalUn(Method):
+class SalUn(FurtherTraining):
     """In each of `epochs`, train on D_f with random labels, then on D_r; only a `share` of the weights may move.
 
     They are those with the largest gradient of the loss on D_f in the original; the rest is put back after each step,
@@ -40,22 +41,15 @@ class SalUn(Method):
     labels: str = "other"
     redraw: str = "epoch"
     mask_from: str = "sum"
-    needs: ClassVar[tuple[str, ...]] = ("retain",)
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("order", self.order, ("sequential", "mixed"))
         check_choice("labels", self.labels, ("other", "any"))
         check_choice("redraw", self.redraw, ("epoch", "once"))
         check_choice("mask_from", self.mask_from, ("sum", "batches"))
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share must be between 0 and 1, got {self.share}")
-        if self.forget_batch_size < 1:
-            raise ValueError(f"forget_batch_size must be at least 1, got {self.forget_batch_size}")
-        self.recipe()
-
-    def recipe(self) -> Recipe:
-        return Recipe.constant("sgd", self.epochs, self.retain_batch_size, self.lr, self.momentum, self.weight_decay)
+        check_range("share", self.share, 0, 1)
+        check_range("forget_batch_size", self.forget_batch_size, 1)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         of_mask = {KIND: (self._key(data), Cost(backward=len(data.forget)))} if self.share < 1 else {}
@@ -79,18 +73,13 @@ class SalUn(Method):
             kept = context.cached(KIND, self._key(data), lambda: self.saliency(model, data))
             ordered = {name: kept[name].to(p.device) for name, p in model.named_parameters() if name in kept}
             put_back = putting_back(model, largest(ordered, self.share))
-        draws, more = context.generator("batches"), {"checkpoint": context.checkpoint("salun")}
-        return fit(model, data.images, passes, self.recipe(), draws, "salun", after_step=put_back, **more)
+        return self.train(model, data.images, passes, context, "salun", after_step=put_back)
 
     def drawn(self, data: Split, draws: torch.Generator) -> Tensor:
         """The labels of all images, those of D_f at random: N, int64."""
         if self.labels == "other":
             return wrong_labels(data, draws)
-        labels = data.images.labels.clone()
-        labels[data.forget.to(labels.device)] = torch.randint(
-            data.n_classes, (len(data.forget),), generator=draws
-        ).to(labels.device)  # fmt: skip
-        return labels
+        return data.relabelled(torch.randint(data.n_classes, data.forget.shape, generator=draws))
 
     def saliency(self, model: nn.Module, data: Split) -> dict[str, Tensor]:
         """The gradient of the loss on D_f by each trainable parameter."""

@@ -2,25 +2,26 @@
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssd_bench.core.errors import check_choice
-from ssd_bench.core.task import Context, Cost, Method, Split
+from ssd_bench.core.errors import check_choice, check_range
+from ssd_bench.core.task import Context, Cost, Split
 from ssd_bench.methods import teaching
-from ssd_bench.train.loop import Pass, fit
+from ssd_bench.methods.training import FurtherTraining
+from ssd_bench.train.loop import Pass
 from ssd_bench.train.recipe import Recipe
 
 log = logging.getLogger(__name__)
+KIND = "original_logits"  # of D and D_f
 STILL = 1e-6  # nats: a divergence that ascent cannot begin from
 
 
 @dataclass(frozen=True)
-class Scrub(Method):
+class Scrub(FurtherTraining):
     """Every epoch minimises gamma l + alpha d on D_r; the first `max_epochs` of them maximise d on D_f as well.
 
     d is temperature^2 KL(teacher || student) of softened outputs, l the cross-entropy; train mode, one optimiser.
@@ -44,29 +45,27 @@ class Scrub(Method):
     retain_batch_size: int = 64
     decay_at: list[int] = field(default_factory=list)
     order: str = "auto"
-    needs: ClassVar[tuple[str, ...]] = ("retain",)
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_choice("order", self.order, ("auto", "max_first", "min_first"))
-        for name, least in (("max_epochs", 0), ("gamma", 0), ("alpha", 0), ("forget_batch_size", 1)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        self.recipe()
+        check_range("max_epochs", self.max_epochs, 0)
+        check_range("gamma", self.gamma, 0)
+        check_range("alpha", self.alpha, 0)
+        check_range("forget_batch_size", self.forget_batch_size, 1)
+        check_range("temperature", self.temperature, above=0)
 
     def recipe(self) -> Recipe:
-        settings = self.optimizer, self.epochs, self.retain_batch_size, self.lr, self.momentum, self.weight_decay
         milestones = [(epoch + 1) / self.epochs for epoch in self.decay_at if epoch < self.epochs]
-        return replace(Recipe.constant(*settings), schedule="multistep", milestones=milestones, gamma=0.1)
+        return replace(super().recipe(), schedule="multistep", milestones=milestones, gamma=0.1)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         ascended = min(self.max_epochs, self.epochs) * len(data.forget)
-        return Cost(backward=ascended + self.epochs * len(data.retain), shared=teaching.cost(data))
+        return Cost(backward=ascended + self.epochs * len(data.retain), shared=teaching.cost(KIND, taught(data)))
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
-        teacher, first = teaching.Teaching(model, data, context), FirstAscent(len(data.forget))
+        teacher = teaching.Teaching(KIND, taught(data), model, data, context)
+        first = FirstAscent(len(data.forget))
 
         def maximise(student: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             logits = student(inputs)
@@ -85,8 +84,12 @@ class Scrub(Method):
             return both if epoch <= self.max_epochs else [descent]
 
         max_first = self.order == "max_first" or (self.order == "auto" and _has_batchnorm(model))
-        draws, more = context.generator("batches"), {"checkpoint": context.checkpoint("scrub")}
-        return fit(model, data.images, passes, self.recipe(), draws, "scrub", after_epoch=first, **more)
+        return self.train(model, data.images, passes, context, "scrub", after_epoch=first)
+
+
+def taught(data: Split) -> Tensor:
+    """The rows of D and D_f, ascending: the same for all requests, but with a placebo, whose D_f is no part of D."""
+    return torch.cat([data.rows, data.forget]).unique()
 
 
 def divergence(logits: Tensor, teachers: Tensor, temperature: float) -> Tensor:

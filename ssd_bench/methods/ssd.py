@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
+from ssd_bench.core.errors import check_range
 from ssd_bench.core.task import Context, Split
-from ssd_bench.methods.dampening import ORDERS, Dampening, dampen
+from ssd_bench.methods.dampening import ORDERS, Dampening, Tensors, dampen
 
 __all__ = ["ORDERS", "SSD", "dampen"]
 
@@ -24,15 +24,7 @@ class SSD(Dampening):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.alpha >= 0:
-            raise ValueError(f"alpha must be at least 0, got {self.alpha}")
+        check_range("alpha", self.alpha, 0)
 
-    def threshold(
-        self,
-        model: nn.Module,
-        full: Mapping[str, Tensor],
-        forget: Mapping[str, Tensor],
-        data: Split,
-        context: Context,
-    ) -> float:
+    def threshold(self, model: nn.Module, full: Tensors, forget: Tensors, data: Split, context: Context) -> float:
         return self.alpha

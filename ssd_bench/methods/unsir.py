@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ssd_bench.core.errors import check_choice
+from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Method, Split
+from ssd_bench.methods.inputs import first_input
 from ssd_bench.train.loop import fit
 from ssd_bench.train.passes import eval_mode, pass_clock
 from ssd_bench.train.recipe import Recipe
@@ -37,14 +37,13 @@ class Unsir(Method):
     lr: float = 1e-4
     impair_batch_size: int = 32
     repair_batch_size: int = 128
-    needs: ClassVar[tuple[str, ...]] = ("retain", "forget_label")
-    seeds: ClassVar[tuple[str, ...]] = ("seed_unlearn",)
+    needs = ("retain", "forget_label")
+    seeds = ("seed_unlearn",)
 
     def __post_init__(self) -> None:
         check_choice("noise_mode", self.noise_mode, ("eval", "train"))
         for name in ("noise_steps", "noise_batch", "noise_images", "copies", "samples_per_class"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            check_range(name, getattr(self, name), 1)
         if self.noise_images > self.noise_batch:
             raise ValueError(f"noise_images={self.noise_images} is more than noise_batch={self.noise_batch}")
         self.recipe(self.impair_batch_size), self.recipe(self.repair_batch_size)
@@ -79,9 +78,7 @@ class Unsir(Method):
 
     def learn_noise(self, model: nn.Module, data: Split, context: Context) -> Tensor:
         """Noise in the model's input space: noise_batch x channels x side x side."""
-        like, _ = data.images.batch(data.forget[:1])
-        if not like.is_floating_point():
-            raise ValueError(f"unsir needs inputs that are numbers to be learnt, not {like.dtype}")
+        like = first_input(data, "unsir", "learnt")
         noise = torch.randn(self.noise_batch, *like.shape[1:], generator=context.generator("noise"))
         noise = noise.to(like).requires_grad_()
         label = torch.full((self.noise_batch,), data.forget_label, device=context.device)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
 
-from ssd_bench.core.errors import check_choice
+from ssd_bench.core.errors import check_choice, check_range
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,12 @@ class Recipe:
         check_choice("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
         check_choice("schedule", self.schedule, ("multistep", "cosine", "constant"))
         check_choice("select", self.select, ("last", "best_test"))
-        for name, least in (
-            ("epochs", 1),
-            ("batch_size", 1),
-            ("warmup_epochs", 0),
-            ("momentum", 0),
-            ("weight_decay", 0),
-        ):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not (0 < self.lr < math.inf):
-            raise ValueError(f"lr must be positive, got {self.lr}")
+        check_range("epochs", self.epochs, 1)
+        check_range("batch_size", self.batch_size, 1)
+        check_range("warmup_epochs", self.warmup_epochs, 0)
+        check_range("momentum", self.momentum, 0)
+        check_range("weight_decay", self.weight_decay, 0)
+        check_range("lr", self.lr, above=0)
         if any(not 0 < m <= 1 for m in self.milestones):
             raise ValueError(f"milestones are shares of the epochs, between 0 and 1, got {list(self.milestones)}")
 
@@ -68,6 +63,11 @@ class Recipe:
             warmup_epochs=0,
             schedule="constant",
         )
+
+    @classmethod
+    def of(cls, recipe: Recipe, **more: Any) -> Self:
+        """A recipe of this kind with another one's settings, but for `more`."""
+        return cls(**{f.name: getattr(recipe, f.name) for f in fields(Recipe)} | more)
 
     def milestone_epochs(self) -> list[int]:
         """The epochs, counted from 1, from which on the learning rate is lower."""
@@ -93,3 +93,18 @@ class Recipe:
         more = {"momentum": self.momentum} if self.optimizer == "sgd" else {}
         fused = next(model.parameters()).is_cuda or None  # one kernel a step; on a CPU a step is 1 % of a batch already
         return kind(model.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused, **more)
+
+
+@dataclass(frozen=True)
+class HeadReset(Recipe):
+    """The released retrain's recipe: 0 to 2 lr over the first two epochs, then lr x gamma per milestone.
+
+    The milestones count epochs from 0 there, so each comes one epoch later than in the training of the original.
+    """
+
+    def lr_trace(self, steps_per_epoch: int) -> list[float]:
+        rates = [self.lr * step / steps_per_epoch for step in range(min(2, self.epochs) * steps_per_epoch)]
+        for epoch in range(2, self.epochs):
+            lower = bisect_right(self.milestone_epochs(), epoch)
+            rates += [self.lr * self.gamma**lower] * steps_per_epoch
+        return rates

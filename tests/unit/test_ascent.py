@@ -109,8 +109,8 @@ def test_a_recipe_without_clip_is_the_recipe(net):
 @pytest.mark.parametrize(
     ("setting", "line"),
     [
-        ({"stop_at": 101.0}, "stop_at must be between 0 and 100"),
-        ({"clip": 0.0}, "clip must be positive, got 0"),
+        ({"stop_at": 101.0}, r"stop_at \(percent of D_f\) must be null or between 0 and 100"),
+        ({"clip": 0.0}, "clip must be null or positive, got 0"),
         ({"mode": "evl"}, "mode=evl does not exist; did you mean 'eval'"),
         ({"lr": -1.0}, "lr must be positive"),
     ],

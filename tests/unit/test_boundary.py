@@ -35,7 +35,7 @@ def test_released_shrink(golden, released, monkeypatch):
     method = BoundaryShrink(lr=1e-5, batch_size=4, mode="train", exclude_own=False, attack_norm="released")
     assert torch.equal(method.nearest(golden.model, golden.data)["labels"], released["shrink/official/label"])
     inputs, labels = golden.data.images.batch(golden.forget)
-    units = method._units(golden.data.images, golden.forget)
+    units = method._units(golden.data)
     attacked = fgsm(golden.model.eval(), inputs, labels, 0.1, *units)
     expected = released["shrink/official/adversarial"]  # rounded to whole grey levels
     torch.testing.assert_close(attacked, expected, rtol=0, atol=0.5001 / 255 / 0.1994)
@@ -115,7 +115,7 @@ def test_it_forgets_without_a_look_at_what_is_retained(golden, method):
 
 def test_inputs_that_are_no_pixels_are_attacked_in_their_own_range(golden):
     scaled = Images(golden.given["inputs"] * 40 + 7, golden.data.images.labels)
-    mean, std = BoundaryShrink()._units(scaled, golden.forget)
+    mean, std = BoundaryShrink()._units(replace(golden.data, images=scaled))
     unit = scaled.pixels[golden.forget] * std + mean
     torch.testing.assert_close(torch.stack(unit.aminmax()), torch.tensor([0.0, 1.0]))
 

@@ -9,7 +9,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import OmegaConf
 
 from ssd_bench.cli import overrides
-from ssd_bench.core.errors import ConfigError
+from ssd_bench.core.errors import ConfigError, check_range
 from ssd_bench.run.cases import as_list, cases, setting, tuned_by
 from ssd_bench.run.plan import CONF_DIR, Plan, plan
 
@@ -181,3 +181,27 @@ def test_what_is_given_beside_an_experiment_wins():
     added = overrides.sweep_of_experiment(args)
     assert "scenario=sub_class" in added
     assert not [override for override in added if override.startswith(("seed=", "method="))]
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "said"),
+    [
+        (1.5, {"least": 0, "most": 1}, "between 0 and 1, got 1.5"),
+        (0, {"least": 1}, "at least 1, got 0"),
+        (0.0, {"above": 0}, "positive, got 0.0"),
+        (1, {"above": 1}, "more than 1, got 1"),
+        (1.0, {"least": 0, "below": 1}, "at least 0 and below 1, got 1.0"),
+        (-1, {"least": 0, "null": True}, "null or at least 0, got -1"),
+        (float("inf"), {"least": 0}, "at least 0, got inf"),
+        (float("nan"), {"above": 0}, "positive, got nan"),
+    ],
+)
+def test_a_number_out_of_range_is_one_line_that_says_what_is_allowed(value, bounds, said):
+    with pytest.raises(ValueError, match=f"^share must be {said}$"):
+        check_range("share", value, **bounds)
+
+
+def test_a_number_on_the_edge_of_its_range_and_null_where_it_is_allowed_pass():
+    check_range("share", 0, 0, 1)
+    check_range("share", 1, 0, 1)
+    check_range("share", None, above=0, null=True)

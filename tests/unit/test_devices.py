@@ -14,7 +14,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ssd_bench.core.task import Context, Images, Split
-from ssd_bench.methods import amnesiac, finetune, retrain, teacher, unsir
+from ssd_bench.methods import amnesiac, finetune, retrain, teacher, training, unsir
 from ssd_bench.models.fresh import fresh
 from ssd_bench.models.resnet import ResNet18
 from ssd_bench.models.vit import ViT
@@ -86,9 +86,9 @@ def test_two_devices_are_refused(model, images):
 @pytest.mark.parametrize(
     ("method", "module"),
     [
-        (finetune.Finetune(), finetune),
-        (teacher.Teacher(), teacher),
-        (amnesiac.Amnesiac(), amnesiac),
+        (finetune.Finetune(), training),
+        (teacher.Teacher(), training),
+        (amnesiac.Amnesiac(), training),
         (unsir.Unsir(), unsir),
         (retrain.Retrain(mode="head_reset"), retrain),
     ],

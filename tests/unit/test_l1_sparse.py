@@ -103,7 +103,7 @@ def test_it_resumes_with_the_strength_of_its_epoch(golden, stop):
 @pytest.mark.parametrize(
     ("setting", "line"),
     [
-        ({"gamma": -1.0}, "gamma must be at least 0"),
+        ({"gamma": -1.0}, "gamma must be null or at least 0"),
         ({"free_epochs": 11}, r"free_epochs must be between 0 and epochs \(10\), got 11"),
         ({"penalise": "weight"}, "did you mean 'weights'"),
         ({"momentum": 1.0}, "momentum must be below 1"),

@@ -112,12 +112,12 @@ def test_the_student_moves_to_its_teachers(images, context, original, reduction)
 def test_teachers_reductions_differ_by_the_number_of_classes(images, context, original):
     data, gradients = split(images, "full_class"), {}
 
-    def record(model, images, rows, recipe, draws, what, objective, checkpoint):
+    def record(model, images, rows, recipe, draws, what, *, objective, **more):
         model.train()
         loss, _ = objective(model, *images.batch(rows[:40]), rows[:40])
         return loss.item()
 
-    import ssd_bench.methods.teacher as module
+    import ssd_bench.methods.training as module
 
     for reduction in ("batchmean", "mean"):
         with pytest.MonkeyPatch.context() as patch:
@@ -127,7 +127,7 @@ def test_teachers_reductions_differ_by_the_number_of_classes(images, context, or
 
 
 def test_teacher_takes_the_share_of_retained_data_that_it_says(images, context, original, monkeypatch):
-    import ssd_bench.methods.teacher as module
+    import ssd_bench.methods.training as module
 
     seen = []
     monkeypatch.setattr(module, "fit", lambda model, images, rows, *args, **kwargs: seen.append(rows) or model)

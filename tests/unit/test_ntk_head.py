@@ -80,7 +80,9 @@ def test_a_compiled_model_is_looked_into_as_well(golden):
 def test_it_wants_a_linear_last_layer(golden):
     model, context = golden.model, golden.context()
     model.fc = nn.Sequential(nn.Linear(6, 5))
-    with pytest.raises(ValueError, match="ntk_head needs a model whose last layer is linear, got Sequential"):
+    with pytest.raises(
+        ValueError, match="ntk_head needs a last layer that is a Linear inside the model, not Sequential"
+    ):
         NtkHead()(model, golden.data, context)
 
 

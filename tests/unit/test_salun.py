@@ -72,11 +72,11 @@ def test_no_order_of_d_f_changes_the_mask(golden):
 
 
 def test_labels_are_new_in_every_epoch_or_the_same(golden, monkeypatch):
-    import ssd_bench.methods.salun as module
-
     def labels(**settings):
         seen = []
-        monkeypatch.setattr(module, "fit", lambda model, images, passes, *more, **kw: seen.append(passes))
+        monkeypatch.setattr(
+            "ssd_bench.methods.training.fit", lambda model, images, passes, *more, **kw: seen.append(passes)
+        )
         SalUn(share=1.0, **settings)(golden.model, golden.data, golden.context())
         return [seen[0](epoch)[0].labels for epoch in (1, 2, 2)]
 

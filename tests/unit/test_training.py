@@ -12,12 +12,11 @@ from torch.nn.functional import cross_entropy
 from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.core.seeds import generator
 from ssd_bench.core.task import Images
-from ssd_bench.methods.retrain import HeadReset
 from ssd_bench.run.trained import BestTest
 from ssd_bench.train.augment import Augment, augmented, draw_augmentation
 from ssd_bench.train.loop import Pass, batch_ends, fit
 from ssd_bench.train.passes import predict
-from ssd_bench.train.recipe import Recipe
+from ssd_bench.train.recipe import HeadReset, Recipe
 
 
 def images(n=40, side=6, channels=1, seed=0):

@@ -1,0 +1,20 @@
+"""What methods share that change inputs: one of them, whether it can be changed, and within which range."""
+
+import torch
+from torch import Tensor
+
+from ssd_bench.core.task import Images, Split
+
+
+def first_input(data: Split, method: str, done: str) -> Tensor:
+    """The first input of D_f, as a batch. Raises ValueError, for `method`, where tokens would have to be `done`."""
+    first, _ = data.images.batch(data.forget[:1])
+    if not first.is_floating_point():
+        raise ValueError(f"{method} needs inputs that are numbers to be {done}, not {first.dtype}")
+    return first
+
+
+def extremes(images: Images, rows: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+    """The least and the largest number in the inputs of these rows, which are looked at in batches."""
+    ends = torch.stack([torch.stack(images.batch(part)[0].aminmax()) for part in rows.split(batch_size)])
+    return ends[:, 0].min(), ends[:, 1].max()
