@@ -16,6 +16,7 @@ from ssd_bench.core.dataset import Dataset
 from ssd_bench.core.task import Images, Request, seeds_of
 from ssd_bench.models.checkpoint import checkpoint_sha256
 from ssd_bench.run.call import seeds_used
+from ssd_bench.run.cases import tuned_by
 from ssd_bench.run.plan import Plan
 from ssd_bench.store.address import address, code_of, digest, hash_rows
 
@@ -109,6 +110,8 @@ def identify(
     evaluate = address(plan.evaluate)
     metrics = {name: address(metric) for name, metric in plan.metrics.items()}
     task["evaluation"] = digest(evaluate)[:16]
+    study = tuned_by(plan.config)  # the same settings, known to have been found by a study, make a row that says so
+    tuned = {"tuned": study} if study else {}
     return Identity(
         original=original,
         trained=None if plan.model.checkpoint else trained,
@@ -116,7 +119,7 @@ def identify(
         unlearned=unlearned,
         shared=shared,
         untrained={"model": original["model"], **place},
-        row={"task": task, "unlearned": unlearned, "evaluate": evaluate, "metrics": metrics},
+        row={"task": task, "unlearned": unlearned, "evaluate": evaluate, "metrics": metrics, **tuned},
         task=task,
     )
 

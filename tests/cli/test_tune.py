@@ -210,3 +210,18 @@ def test_every_search_space_fits_its_method():
             ends = parameter.choices or (parameter.low, parameter.high)
             for value in ends:
                 cls(**{name: value})  # raises for what the method does not take
+
+
+def test_settings_that_a_study_found_make_a_row_that_says_so_though_they_were_run_by_hand_before(tmp_path, command):
+    case = {"when": {"data": "digits"}, "method": {"alpha": 7.0}, "published": {"alpha": 10.0}}
+    case["study"] = {"name": "mine", "budget": "3 trials"}
+    (tmp_path / "conf/tuned").mkdir(parents=True)
+    (tmp_path / "conf/tuned/ssd.yaml").write_text(yaml.safe_dump([case]))
+    here = [o for o in SHORT if not o.startswith(("budget", "validation"))]
+    here += [f"out={tmp_path / 'runs'}", "--config-dir", str(tmp_path / "conf")]
+    by_hand = command(*here, "method.alpha=7", "protocol=published").row
+    tuned = command(*here).row
+    assert (by_hand["tuned"], tuned["tuned"]) == (None, {"study": "mine", "budget": "3 trials"})
+    assert by_hand["settings"] == tuned["settings"]
+    assert by_hand["metrics"] == tuned["metrics"]
+    assert tuned["cached"]["unlearned"]

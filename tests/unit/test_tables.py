@@ -264,3 +264,39 @@ def test_a_row_without_draws_stands_beside_every_draw(tmp_path):
 def test_what_a_metric_says_of_itself_is_checked(field, value):
     with pytest.raises(ValueError, match=value):
         About(**{field: value})
+
+
+TWENTY, FORTY = ({"study": f"study of {n}", "budget": f"{n} trials"} for n in (20, 40))
+
+
+def first_line(*methods):
+    """Under a table of these methods, each with the study that found its settings."""
+    rows = [row("retrain", 0, 50), *(row(name, 0, 50 + i, tuned=tuned) for i, (name, tuned) in enumerate(methods))]
+    summary = summary_of(rows)
+    return sheets(summary)[0].notes[0], verdict(summary)
+
+
+def test_who_was_tuned_stands_in_the_first_line_and_the_unlike_are_no_ranking():
+    assert first_line(("a", None), ("b", None))[0] == "No method was tuned: these are published settings."
+    said, concluded = first_line(("a", TWENTY), ("b", TWENTY))
+    assert said.startswith("Every method was tuned alike (20 trials each")
+    assert "no ranking" not in concluded
+    said, concluded = first_line(("a", TWENTY), ("b", None))
+    assert said == "No ranking, for methods were not tuned alike: tuned (20 trials): a; not tuned: b."
+    assert concluded.startswith("Methods were not tuned alike, so that this is no ranking of them.")
+    said, concluded = first_line(("a", TWENTY), ("b", FORTY))
+    assert said.startswith("No ranking, for methods were not tuned alike: tuned (20 trials): a; tuned (40 trials): b")
+    assert "no ranking" in concluded
+
+
+def test_the_tuned_and_the_untuned_line_of_a_method_are_told_apart_in_words():
+    rows = [row("retrain", 0, 50)]
+    rows += [
+        row("a", 0, 51, settings={"lr": 1.0, "epochs": 2}),
+        row("a", 0, 52, settings={"lr": 2.0, "epochs": 3}, tuned=TWENTY),
+    ]
+    assert {line.label for line in summary_of(rows).methods} == {"a (tuned)", "a (untuned)"}
+    rows.append(row("a", 0, 53, settings={"lr": 3.0, "epochs": 2}))
+    assert {line.label for line in summary_of(rows).methods} == {
+        f"a epochs={e} lr={r}" for e, r in ((2, 1.0), (3, 2.0), (2, 3.0))
+    }
