@@ -24,7 +24,8 @@ def row(method, seed, level, seed_unlearn=None, **more):
     }  # fmt: skip
     metrics = {name: float(level) for name in NAMES}
     made = {
-        "schema": 1, "layout": 2, "status": "done", "reason": None, "task": task, "method": method, "settings": {}, "tuned": {},
+        "schema": 1, "layout": 2, "status": "done", "reason": None, "task": task, "method": method, "settings": {},
+        "tuned": {},
         "config": {"train": {}, "precision": "float32", "method": {"_target_": "nowhere.Method"}} | GONE,
         "metrics": metrics, "original_metrics": dict.fromkeys(NAMES, 80.0) | {"mia_auc": 0.7},
         "about": ABOUT, "columns": {}, "details": {}, "artefacts": {}, "memory": None, "classes": ["7", "8"],

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,20 +33,32 @@ APART = ("data.root", "data.download", "data.test_per_class", "scenario.target")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Entry point; exit code 0, 2 (input) or 130 (interrupted; the same command goes on)."""
+    """Entry point; exit code 0, 1 (one of several studies failed), 2 (input) or 130 (interrupted; it goes on)."""
     parser = argparse.ArgumentParser(prog="ssd-bench-tune", description=__doc__)
-    parser.add_argument("overrides", nargs="*", help="as of ssd-bench, and budget.trials=30, study.seed=1, ...")
+    parser.add_argument("overrides", nargs="*", help="as of ssd-bench; method=a,b; budget.trials=30, study.seed=1, ...")
     parser.add_argument("--config-dir", help="a folder with method/, search/, ... of your own")
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()], force=True)
-    try:
-        tune(args)
-    except KeyboardInterrupt:
-        print("ssd-bench-tune: interrupted; the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
-    except ConfigError as e:
-        print(f"ssd-bench: {e}", file=sys.stderr)
-        sys.exit(2)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
+    studies, failed = of_each_method(args.overrides), False
+    for args.overrides in studies:
+        try:
+            tune(args)
+        except KeyboardInterrupt:
+            print("ssd-bench-tune: interrupted; the same command goes on from there", file=sys.stderr)
+            sys.exit(130)
+        except ConfigError as e:
+            print(f"ssd-bench: {e}", file=sys.stderr)
+            failed = True
+    if failed:
+        sys.exit(1 if len(studies) > 1 else 2)
+
+
+def of_each_method(given: list[str]) -> list[list[str]]:
+    """The overrides of one study for each method that `method=a,b` names."""
+    [*_, asked] = [None, *(o for o in given if o.startswith("method="))]
+    names = asked.removeprefix("method=").split(",") if asked else []
+    return [[f"method={name}" if o == asked else o for o in given] for name in names] or [given]
 
 
 def tune(args: argparse.Namespace) -> None:
@@ -109,6 +123,8 @@ def make_study(args: argparse.Namespace, plan: planning.Plan, settings: dict[str
         have = ", ".join(sorted(spaces))
         raise ConfigError(f"method={method} has no search space: write search/{method}.yaml; there are those of {have}")
     name = own["name"] or "-".join(plan.names[group] for group in ("method", "data", "model", "scenario"))
+    if not re.fullmatch(r"[\w.+-]+", name):
+        raise ConfigError(f"study.name={name}: a name of letters, digits and . + - _ alone, for it names a folder")
     return Study(
         name=name,
         method=method,

@@ -114,6 +114,15 @@ def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_
         assert tuned_by(OmegaConf.to_container(cfg, resolve=True)) == study_of_row, given
 
 
+def test_several_methods_in_one_command_and_one_that_cannot_be_tuned(tmp_path, capfd):
+    several = [*(o for o in SHORT if not o.startswith(("method", "budget"))), "method=original,mask_head,ssd"]
+    with pytest.raises(SystemExit) as ended:
+        tune.main([*several, "budget.trials=1", f"out={tmp_path}"])
+    assert ended.value.code == 1
+    assert capfd.readouterr().err.count("has no search space") == 2
+    assert [path.name for path in (tmp_path / "tuning/conf/tuned").glob("*.yaml")] == ["ssd.yaml"]
+
+
 def test_a_trial_of_a_process_that_is_gone_is_taken_up_again(tmp_path):
     folder = study(tmp_path, "budget.trials=1")
     from optuna.storages import JournalStorage
@@ -152,6 +161,7 @@ WRONG = {
     "budget.trial=3": "did you mean 'budget.trials'",
     "validation.seeds=[0,1]": "seeds must be at least two, from 100 on",
     "validation.targets=[8]": "validation.targets=8 is a reported request",
+    "study.name=a/b": "study.name=a/b: a name of letters",
     "validation.requests=8": "only 7 targets are not reported",
     "objective.slack=-1": "a slack from 0 on",
     "objective.terms=[forget_ac]": "did you mean 'forget_acc'",
