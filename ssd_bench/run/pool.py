@@ -188,21 +188,21 @@ class Pool:
 
     def costs(self) -> list[str]:
         """Lines for people: what is to be trained, how long that takes, and what it leaves on disk."""
-        missing = self.missing()
-        model = self.bench.new_model(0, pretrained=False)
-        weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+        missing, sizes = self.missing(), [len(member.rows) for member in self.members]
+        untrained = [m for m in missing if not self._trained(m)]
+        state = self.bench.new_model(0, pretrained=False).state_dict()
+        weights = sum(t.numel() * t.element_size() for t in state.values())
         asked = sum(map(len, self.rows.values()))
         each = KEPT_BYTES + 4 * len(self.bench.request.classes) * self.asked.logits
-        trained = [m for m in missing if not self._trained(m)]
-        steps = sum(self.base.recipe.epochs * len(self.members[m].rows) for m in trained)
         forward, backward = throughput(self.bench)
-        seconds = steps / backward + len(missing) * asked / forward
-        disk = len(trained) * weights + len(missing) * asked * each
+        images = self.base.recipe.epochs * sum(sizes[m] for m in untrained)
+        seconds = clock(images / backward + len(missing) * asked / forward)
+        disk = size(len(untrained) * weights + len(missing) * asked * each)
+        threads, epochs = torch.get_num_threads(), self.base.recipe.epochs
         return [
-            f"{self.folder}: {self.asked.size - len(missing)} of {self.asked.size} models are there, {len(trained)} to "
-            f"train on {min(map(len, (m.rows for m in self.members)))} to {max(len(m.rows) for m in self.members)} images",
-            f"about {clock(seconds)} of forward and backward passes in one process of "
-            f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}; {size(disk)} on disk",
+            f"{self.folder}: {len(sizes) - len(missing)} of {len(sizes)} models are there",
+            f"{len(untrained)} trainings, on {min(sizes)} to {max(sizes)} images, {epochs} epochs each",
+            f"about {seconds} in one process with {threads} thread{'s' * (threads > 1)}; {disk} on disk",
             f"measured just now: {forward:,.0f} images/s forward, {backward:,.0f} forward and backward",
         ]
 
