@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssd_bench.cli import overrides
@@ -44,10 +49,31 @@ def composed(args: argparse.Namespace, more: list[str]) -> planning.Plan:
     """The plan of a run with the command line's settings and some more; those of its method are for that alone."""
     other = any(o.startswith("method=") and o not in args.overrides for o in more)
     given = [o for o in args.overrides if not (other and o.lstrip("+").startswith("method."))]
-    search = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"] if args.config_dir else []
     with initialize_config_dir(str(planning.CONF_DIR), version_base="1.3"):
-        cfg = overrides.compose_with(search, [*given, *more], return_hydra_config=True)
+        cfg = overrides.compose_with(_search(args), [*given, *more], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
-    names = {group: str(cfg.hydra.runtime.choices[group]) for group in planning.GROUPS}
-    del cfg.hydra
-    return planning.plan(cfg, names)
+    return plan_of(cfg, cfg.hydra.runtime.choices)
+
+
+def plan_of(cfg: DictConfig, choices: Mapping[str, Any]) -> planning.Plan:
+    """The plan of a config; choices: of each group the option, as Hydra knows them."""
+    config = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    return planning.plan(config, {group: str(choices[group]) for group in planning.GROUPS})
+
+
+def launch(args: argparse.Namespace, more: list[str], jobs: int, job: Callable[[DictConfig], None]) -> None:
+    """So many jobs with the command line's settings and some more, by the Hydra launcher that it asks for.
+
+    job: gets the config as `composed` made it; can be pickled. Raises what the first job that failed did.
+    """
+    with initialize_config_dir(str(planning.CONF_DIR), version_base="1.3"):
+        cfg = overrides.compose_with(_search(args), [*args.overrides, *more], return_hydra_config=True)
+        context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks())
+        launcher = Plugins.instance().instantiate_launcher(context, job, cfg)
+        ended = launcher.launch([list(cfg.hydra.overrides.task)] * jobs, 0)
+    for of_job in ended:
+        of_job.return_value  # noqa: B018  raises what the job raised
+
+
+def _search(args: argparse.Namespace) -> list[str]:
+    return [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"] if args.config_dir else []

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ssd_bench.cli import beside
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from ssd_bench.cli import beside, overrides
+from ssd_bench.core import console
 from ssd_bench.core.build import build
 from ssd_bench.core.console import clock, log_handler
 from ssd_bench.core.errors import ConfigError, Diverged
@@ -67,24 +75,62 @@ def pool(args: argparse.Namespace) -> None:
     from ssd_bench.run.pool import PoolSettings  # here, so that a typo does not wait for torch
 
     asked = build(own["pool"], "pool", PoolSettings)
-    carry_out(plan, asked, command)
+    parallel, workers = overrides.take_launcher(argparse.Namespace(overrides=list(args.overrides)))
+    if plan.settings.dry_run:
+        dry(plan, asked, (workers or os.cpu_count() or 1) if parallel else 1)
+        return
+    if parallel and (missing := missing_of(plan, asked)):
+        job = partial(worker, asked=asked, modules=sys.path)
+        beside.launch(args, TASK, min(missing, workers or os.cpu_count() or 1), job)
+    measure(plan, asked, command)
 
 
-def carry_out(plan: Plan, asked: Any, command: str) -> None:
-    """Train, measure, print; or say what it would cost."""
-    from ssd_bench.run import cards
-    from ssd_bench.run.originals import Originals
+def dry(plan: Plan, asked: Any, workers: int) -> None:
+    """Print what is missing and what it would cost."""
     from ssd_bench.run.pool import prepare
     from ssd_bench.train import devices
 
-    if plan.settings.dry_run:
-        print("\n".join(prepare(plan, asked).costs()))
-        return
+    with devices.threads_kept():
+        print("\n".join(prepare(plan, asked).costs(workers)))
+
+
+def missing_of(plan: Plan, asked: Any) -> int:
+    """How many models are not there; what cannot be trained says so now."""
+    from ssd_bench.run.pool import prepare
+    from ssd_bench.train import devices
+
+    with devices.threads_kept():
+        return len(prepare(plan, asked).missing())
+
+
+def worker(cfg: DictConfig, asked: Any, modules: list[str]) -> None:
+    """A job of a launcher: train until nothing is missing."""
+    sys.path += [path for path in modules if path not in sys.path]
+    console.bars_allowed = False
+    with at_work(beside.plan_of(cfg, HydraConfig.get().runtime.choices), asked) as made:
+        train(made)
+
+
+@contextmanager
+def at_work(plan: Plan, asked: Any) -> Iterator[Any]:
+    """The pool on a device of this process's, in the arithmetic that it is trained with."""
+    from ssd_bench.run import cards
+    from ssd_bench.run.pool import prepare
+    from ssd_bench.train import devices
+
     with devices.threads_kept(), cards.leased() as device:
         made = prepare(plan.on(device), asked)
         with devices.arithmetic(made.bench.device, plan.settings.precision):
-            train(made)
-            found = Originals.read(made)
+            yield made
+
+
+def measure(plan: Plan, asked: Any, command: str) -> None:
+    """Train what is missing, then keep and print what the pool says of its originals."""
+    from ssd_bench.run.originals import Originals
+
+    with at_work(plan, asked) as made:
+        train(made)
+        found = Originals.read(made)
         report = found.report()
     paths = write(made, found, report, command)
     show(made, report)
@@ -114,7 +160,7 @@ def write(made: Any, found: Any, report: dict[str, Any], command: str) -> list[P
     from ssd_bench.run.pool import described
     from ssd_bench.store.files import to_json, write_atomically
 
-    folder = made.folder / f"n{made.asked.size}"
+    folder = made.results
     text = to_json(described(made) | report | {"command": command, "commit": commit()})
     write_atomically(folder / "samples.csv", lambda part: pd.DataFrame(found.samples()).to_csv(part, index=False))
     write_atomically(folder / "pool.json", lambda part: part.write_text(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from collections.abc import Callable
@@ -30,8 +31,9 @@ from ssd_bench.run.plan import Plan
 from ssd_bench.run.trained import KIND, train_or_find
 from ssd_bench.store.address import digest, hash_rows
 from ssd_bench.store.artefacts import Artefact
-from ssd_bench.store.files import writable
+from ssd_bench.store.files import to_json, writable, write_atomically
 from ssd_bench.store.locks import take
+from ssd_bench.store.prune import NEEDS
 from ssd_bench.train.passes import predict
 
 log = logging.getLogger(__name__)
@@ -95,6 +97,11 @@ class Pool:
         """Where what is found out about it lies; its models lie in the store."""
         return Path(self.bench.plan.settings.out) / "pools" / self.name
 
+    @property
+    def results(self) -> Path:
+        """The part of it that speaks of a pool of this size."""
+        return self.folder / f"n{self.asked.size}"
+
     @cached_property
     def members(self) -> list[Trained]:
         """The models, in order."""
@@ -106,9 +113,10 @@ class Pool:
         """What every model is asked about."""
         return {"train": self.design.audit, "test": torch.arange(len(self.bench.images["test"]))}
 
-    def path(self, m: int) -> Path:
-        """Where the margins of model m lie, or would."""
-        return self.bench.store.path(MARGINS, self._key(m))
+    def kept(self, m: int) -> tuple[Path, Path, Path]:
+        """Where the weights of model m, its margins and its logits lie, or would."""
+        place, key = self.bench.store.path, self._key(m)
+        return place(KIND, self.members[m].key), place(MARGINS, key), place("outputs", key)
 
     def _key(self, m: int) -> dict[str, Any]:
         return outputs_key(self.members[m].key, self.rows, self.bench.plan)
@@ -118,9 +126,8 @@ class Pool:
         return [m for m in range(self.asked.size) if not self._there(m)]
 
     def _there(self, m: int) -> bool:
-        wanted = [self.path(m)]
-        if self.asked.logits:
-            wanted.append(self.bench.store.path("outputs", self._key(m)))
+        _, margins_, logits = self.kept(m)
+        wanted = (margins_, logits) if self.asked.logits else (margins_,)
         return all(path.with_suffix(".json").exists() for path in wanted)
 
     def train(self, told: Callable[[int, int], None] = lambda m, missing: None) -> None:
@@ -128,6 +135,8 @@ class Pool:
 
         told: called with each model made here, and how many are still missing. Raises Diverged, CannotWrite.
         """
+        needs = to_json(["/".join(path.parts[-2:]) for m in range(self.asked.size) for path in self.kept(m)])
+        write_atomically(self.results / NEEDS, lambda part: part.write_text(needs))
         while missing := self.missing():
             if not any(self._try(m, told) for m in missing):
                 time.sleep(POLL_S)
@@ -151,6 +160,8 @@ class Pool:
         def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
             return self._said(self._logits(m)), {"model": m}
 
+        if not self._there(m):
+            self._trained_or_found(m)  # beforehand: what an artefact cost is its own making
         if self.asked.logits:
             self._logits(m)
         return self.bench.store.get_or_make(MARGINS, self._key(m), make)
@@ -165,10 +176,12 @@ class Pool:
             raise Diverged(f"the outputs of model {m} are not finite")
         return logits
 
+    def _trained_or_found(self, m: int) -> Artefact:
+        return train_or_find(self.bench, self.members[m], f"model {m} of {self.asked.size}")
+
     def _model(self, m: int) -> torch.nn.Module:
-        trained = train_or_find(self.bench, self.members[m], f"model {m + 1} of {self.asked.size}")
         model = self.bench.new_model(0, pretrained=False)
-        model.load_state_dict(trained.tensors)
+        model.load_state_dict(self._trained_or_found(m).tensors)
         return self.bench.compiled(model)
 
     def labels(self, part: str) -> Tensor:
@@ -186,28 +199,29 @@ class Pool:
             said[f"{part}.top"] = log_p.amax(dim=1).exp().float()
         return said
 
-    def costs(self) -> list[str]:
-        """Lines for people: what is to be trained, how long that takes, and what it leaves on disk."""
+    def costs(self, workers: int = 1) -> list[str]:
+        """Lines for people: what is to be trained, how long that takes so many workers, and what it leaves on disk."""
         missing, sizes = self.missing(), [len(member.rows) for member in self.members]
-        untrained = [m for m in missing if not self._trained(m)]
+        untrained = [m for m in missing if not self.kept(m)[0].with_suffix(".json").exists()]
         state = self.bench.new_model(0, pretrained=False).state_dict()
         weights = sum(t.numel() * t.element_size() for t in state.values())
         asked = sum(map(len, self.rows.values()))
         each = KEPT_BYTES + 4 * len(self.bench.request.classes) * self.asked.logits
         forward, backward = throughput(self.bench)
         images = self.base.recipe.epochs * sum(sizes[m] for m in untrained)
-        seconds = clock(images / backward + len(missing) * asked / forward)
+        seconds = images / backward + len(missing) * asked / forward
         disk = size(len(untrained) * weights + len(missing) * asked * each)
         threads, epochs = torch.get_num_threads(), self.base.recipe.epochs
-        return [
+        lines = [
             f"{self.folder}: {len(sizes) - len(missing)} of {len(sizes)} models are there",
             f"{len(untrained)} trainings, on {min(sizes)} to {max(sizes)} images, {epochs} epochs each",
-            f"about {seconds} in one process with {threads} thread{'s' * (threads > 1)}; {disk} on disk",
+            f"about {clock(seconds)} in one process of {threads} thread{'s' * (threads > 1)}; {disk} on disk",
             f"measured just now: {forward:,.0f} images/s forward, {backward:,.0f} forward and backward",
         ]
-
-    def _trained(self, m: int) -> bool:
-        return self.bench.store.path(KIND, self.members[m].key).with_suffix(".json").exists()
+        if workers > 1 and missing:
+            rounds = math.ceil(len(missing) / workers)
+            lines.insert(3, f"about {clock(seconds / len(missing) * rounds)} with {workers} workers")
+        return lines
 
 
 def prepare(plan: Plan, asked: PoolSettings) -> Pool:
@@ -226,9 +240,8 @@ def _sub_classes(plan: Plan, dataset: Dataset, asked: PoolSettings) -> dict[str,
     """By name the fine classes that are blocks: as asked for, else the first two that are usually forgotten."""
     if dataset.labels == "fine":
         if asked.sub_classes:
-            raise ConfigError(
-                f"pool.sub_classes: models of data={plan.names['data']} learn the finest classes; give []"
-            )
+            learned = f"models of data={plan.names['data']} learn the finest classes"
+            raise ConfigError(f"pool.sub_classes={asked.sub_classes}: {learned}; leave it out")
         return {}
     wanted = asked.sub_classes if asked.sub_classes is not None else plan.data.targets.get("sub_class", [])[:2]
     known = {name: i for i, name in enumerate(dataset.fine_names)}
@@ -257,7 +270,7 @@ def described(pool: Pool) -> dict[str, Any]:
         "blocks_apart": list(design.blocks)[: design.apart(n)],
         "trained_on": [min(sizes), max(sizes)],
         "members": [
-            {"seed": member.seed, "images": len(member.rows), "trained": pool.bench.store.path(KIND, member.key).stem}
-            for member in pool.members
+            {"seed": member.seed, "images": len(member.rows), "trained": pool.kept(m)[0].stem}
+            for m, member in enumerate(pool.members)
         ],
     }
