@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 MARGINS = "margins"  # kind of artefact: what one model says of the audit samples and the test images
 KEPT_BYTES = 16  # of each of those
+VERSION = 1  # of what is kept of them: raised when that changes
 POLL_S = 1.0  # while all that is left is being made by others
 LARGEST = 4096
 
@@ -116,7 +117,7 @@ class Pool:
     def kept(self, m: int) -> tuple[Path, Path, Path]:
         """Where the weights of model m, its margins and its logits lie, or would."""
         place, key = self.bench.store.path, self._key(m)
-        return place(KIND, self.members[m].key), place(MARGINS, key), place("outputs", key)
+        return place(KIND, self.members[m].key), place(MARGINS, {**key, "version": VERSION}), place("outputs", key)
 
     def _key(self, m: int) -> dict[str, Any]:
         return outputs_key(self.members[m].key, self.rows, self.bench.plan)
@@ -164,7 +165,7 @@ class Pool:
             self._trained_or_found(m)  # beforehand: what an artefact cost is its own making
         if self.asked.logits:
             self._logits(m)
-        return self.bench.store.get_or_make(MARGINS, self._key(m), make)
+        return self.bench.store.get_or_make(MARGINS, {**self._key(m), "version": VERSION}, make)
 
     def _logits(self, m: int) -> dict[str, Tensor]:
         """Of each part; kept if pool.logits=true."""
