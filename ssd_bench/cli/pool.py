@@ -204,12 +204,11 @@ def shown(number: dict[str, Any] | None, decimals: int) -> str:
 def verdict(gate: dict[str, Any]) -> str:
     """Whether methods can be judged on this pool, in a line."""
     if gate["passed"] is None:
-        return f"whether the originals leak cannot be said: {gate['reason']}"
+        return f"whether the originals leak cannot be said: {'; '.join(gate['lacking'])}"
     if gate["passed"]:
         return "the originals leak: what a method does about it can be measured on this pool"
-    wanted = gate["wanted"]
-    needed = f"AUC {wanted['auc']} or {wanted['tpr_1']:g} % at 1 %, and AUC {wanted['hard_auc']} of the most memorised"
+    lacking = "; ".join(gate["lacking"])
     return (
-        f"the originals do not leak enough ({needed}): no method can be judged on this pool. What makes models "
+        f"the originals do not leak enough for methods to be judged on this pool ({lacking}). What makes models "
         f"memorise more: {', '.join(gate['change'])}"
     )

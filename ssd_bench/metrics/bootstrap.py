@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-CELLS = 2**22  # of all resamples that are looked at together
+CELLS = 2**20  # of all resamples that are looked at together
 FEW_HITS = 10  # below this a bootstrap knows too few of them
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # weights, b x cells -> b x values
@@ -31,7 +31,8 @@ def crossed_interval(
     values = []
     for start in range(0, draws, step):
         n = min(step, draws - start)
-        values.append(statistic(_counts(of_pairs, n, pair)[:, pair] * _counts(of_samples, n, sample)[:, sample]))
+        weights = _counts(of_pairs, n, pair).take(pair, axis=1) * _counts(of_samples, n, sample).take(sample, axis=1)
+        values.append(statistic(weights))
     return np.nanquantile(np.concatenate(values), [(1 - level) / 2, (1 + level) / 2], axis=0)
 
 
@@ -65,8 +66,10 @@ def roc_of(positives: ArrayLike, negatives: ArrayLike, rates: tuple[float, ...] 
     cell, positive = order % len(high), order < len(high)
 
     def roc(weights: np.ndarray) -> np.ndarray:
-        of_score = weights[:, cell]
-        p, n = (np.add.reduceat(of_score * which, starts, axis=1) for which in (positive, ~positive))
+        of_score = weights.take(cell, axis=1)
+        p, n = (of_score * which for which in (positive, ~positive))
+        if len(starts) < len(scores):
+            p, n = (np.add.reduceat(of, starts, axis=1) for of in (p, n))
         upto_p, upto_n = p.cumsum(axis=1), n.cumsum(axis=1)
         all_p, all_n = upto_p[:, -1], upto_n[:, -1]
         rows = np.arange(len(weights))

@@ -125,7 +125,7 @@ def test_a_larger_pool_trains_the_new_models_alone(eight, copied, trainings, cap
     assert 0 < auc["low"] <= auc["value"] <= auc["high"] < 1
     printed = capfd.readouterr().out
     assert f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" in printed
-    assert "no method can be judged on this pool" in printed
+    assert "do not leak enough for methods to be judged" in printed
     assert "train.epochs=4" in printed
     again = made(copied, size=16)[1]
     assert len(trainings) == 8

@@ -23,6 +23,13 @@ def test_a_cell_that_counts_twice_is_there_twice(cells, rate):
     assert values[1] == pytest.approx(tpr_at(high.repeat(weights), low.repeat(weights), rate))
 
 
+def test_scores_without_ties():
+    high, low, weights = RNG.normal(1, 1, 60), RNG.normal(size=60), RNG.integers(0, 3, 60)
+    values = roc_of(high, low, (0.1,))(weights[None].astype(float))[0]
+    assert values[0] == pytest.approx(auc(high.repeat(weights), low.repeat(weights)))
+    assert values[1] == pytest.approx(tpr_at(high.repeat(weights), low.repeat(weights), 0.1))
+
+
 def test_the_mean_by_hand():
     assert mean_of([1.0, 5.0])(np.array([[1.0, 1.0], [3.0, 1.0]])).ravel().tolist() == [3.0, 2.0]
 

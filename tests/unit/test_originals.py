@@ -99,7 +99,8 @@ def test_a_rate_wants_enough_negatives_and_few_hits_have_an_exact_interval():
 )  # fmt: skip
 def test_the_gate(auc_, tpr, hard, passed):
     pool = originals(4, 4, 0.0).pool
-    single = {"auc": {"value": auc_}, "tpr_1": {"value": tpr}}
+    single = {"auc": {"value": auc_, "reason": "too few"}, "tpr_1": {"value": tpr}}
     said = gate(single, {"auc": {"value": hard}}, pool)
     assert said["passed"] is passed
+    assert bool(said["lacking"]) is not bool(passed)
     assert said["change"] == ["train.augment=false", "train.epochs=40", "model.width=32"]
