@@ -1,5 +1,6 @@
 """What a pool says of its originals: on simulated margins, where the truth is known."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -68,6 +69,35 @@ def test_where_nothing_leaks_the_most_memorised_do_not_seem_to():
         naive.append(auc(*(scores[:, most] for scores in found.scores)))
     assert np.mean(honest) == pytest.approx(0.5, abs=0.03)
     assert np.mean(naive) > 0.55
+
+
+def test_the_interval_holds_a_half_where_nothing_leaks():
+    held = 0
+    for seed in range(30):
+        found = originals(16, 100, 0.0, seed)
+        number = found.attack(np.ones(found.hard.shape, dtype=bool))["auc"]
+        held += number["low"] <= 0.5 <= number["high"]
+    assert held >= 26
+
+
+def test_the_order_of_pairs_twins_and_samples_changes_no_number():
+    found, rng = originals(64, 40, 1.0), np.random.default_rng(1)
+    pairs, samples = rng.permutation(32), rng.permutation(40)
+    twins = np.stack([2 * pairs + 1, 2 * pairs], axis=1).ravel()
+    other = replace(
+        found,
+        **{name: getattr(found, name)[twins][:, samples] for name in ("margin", "correct", "member")},
+        test_correct=found.test_correct[twins],
+    )
+    values = [
+        {
+            (of, name): number["value"]
+            for of, numbers in each.report()["numbers"].items()
+            for name, number in numbers.items()
+        }
+        for each in (found, other)
+    ]
+    assert values[0] == pytest.approx(values[1])
 
 
 def test_the_most_memorised_are_found_and_judged_on_the_other_half():
