@@ -11,23 +11,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hydra import initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from ssd_bench.cli import overrides
-from ssd_bench.cli.run import find_modules
+from ssd_bench.cli import beside
+from ssd_bench.cli.beside import composed
 from ssd_bench.core.build import build
 from ssd_bench.core.console import clock, log_handler, quiet
-from ssd_bench.core.errors import ConfigError, check_choice, check_installed
+from ssd_bench.core.errors import ConfigError, check_installed
 from ssd_bench.run import plan as planning
 from ssd_bench.run.cases import CHOICES
 from ssd_bench.run.plugins import nodes
 
 log = logging.getLogger(__name__)
 
-OWN = ("budget", "validation", "objective", "study")
 HERE = ("out=", "data.root=")  # where things lie on this machine, which is no part of the command that is kept
 APART = ("data.root", "data.download", "data.test_per_class", "scenario.target")  # what settings do not hang on
 
@@ -64,12 +60,7 @@ def of_each_method(given: list[str]) -> list[list[str]]:
 def tune(args: argparse.Namespace) -> None:
     """Carry out the study that the arguments describe. Raises ConfigError."""
     check_installed("optuna", "tune", "ssd-bench-tune")
-    own = [o for o in args.overrides if o.partition("=")[0].partition(".")[0] in OWN]
-    args.overrides = [o for o in args.overrides if o not in own]
-    args.multirun = False
-    find_modules(args.config_dir)
-    overrides.check(args)
-    settings = _settings(own)
+    own, settings = beside.own_settings(args, "tune")
     plan = composed(args, [])
     if plan.settings.dry_run:
         print("\n".join(dry(args, plan, settings)))
@@ -82,34 +73,6 @@ def tune(args: argparse.Namespace) -> None:
     said = [o for o in [*args.overrides, *own] if not o.startswith(HERE)]
     paths = leave(args, study, ended, f"ssd-bench-tune {shlex.join(said)}")
     print(*paths, f"settings from this study: ssd-bench --config-dir {paths[0].parents[1]} ...", sep="\n")
-
-
-def _settings(own: list[str]) -> dict[str, dict[str, Any]]:
-    """conf/tune.yaml with what the command line says. Raises ConfigError."""
-    known = OmegaConf.load(planning.CONF_DIR / "tune.yaml")
-    try:
-        given = OmegaConf.from_dotlist(own)
-    except OmegaConfBaseException as e:
-        raise ConfigError(f"{' '.join(own)}: {e}") from e
-    for group, values in given.items():
-        if not OmegaConf.is_config(values):
-            raise ConfigError(f"{group}={values} is no setting; allowed: {group}.{{{', '.join(known[group])}}}")
-        for key in values:
-            check_choice("", f"{group}.{key}", (f"{group}.{name}" for name in known[group]))
-    return OmegaConf.to_container(OmegaConf.merge(known, given))
-
-
-def composed(args: argparse.Namespace, more: list[str]) -> planning.Plan:
-    """The plan of a run with the command line's settings and some more; those of its method are for that alone."""
-    other = any(o.startswith("method=") and o not in args.overrides for o in more)
-    given = [o for o in args.overrides if not (other and o.lstrip("+").startswith("method."))]
-    search = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"] if args.config_dir else []
-    with initialize_config_dir(str(planning.CONF_DIR), version_base="1.3"):
-        cfg = overrides.compose_with(search, [*given, *more], return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    names = {group: str(cfg.hydra.runtime.choices[group]) for group in planning.GROUPS}
-    del cfg.hydra
-    return planning.plan(cfg, names)
 
 
 def make_study(args: argparse.Namespace, plan: planning.Plan, settings: dict[str, dict[str, Any]]) -> Any:

@@ -37,3 +37,25 @@ def _log_density(phi: np.ndarray, group: np.ndarray, weight: float) -> np.ndarra
     v = np.full_like(own, common) if np.isinf(weight) else ((k - 1) * own + weight * common) / (k - 1 + weight)
     v = np.maximum(v * (1 + 1 / k), LEAST)
     return -0.5 * (np.log(v) + (phi - group.mean(axis=0)) ** 2 / v)
+
+
+def pair_left_out(
+    inside: ArrayLike, outside: ArrayLike, variance: str = "shrunk"
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Every model of a pool of complementary pairs attacked by all others but its twin: scores in and out, pairs x n.
+
+    inside, outside: margins, pairs x n, of that model of each pair which was trained on the sample, and of the other
+    one. With the twin among the shadows, a target's absence leaves them unbalanced, and an attack that knows nothing
+    has an AUC below 0.5. Raises ValueError for fewer than 4 pairs.
+    """
+    with_it, without = (np.asarray(a, dtype=np.float64) for a in (inside, outside))
+    if with_it.ndim != 2 or with_it.shape != without.shape or len(with_it) < 4:
+        raise ValueError(
+            f"inside and outside must both be pairs x n, of at least 4 pairs: {with_it.shape}, {without.shape}"
+        )
+    scores = np.empty((2, *with_it.shape))
+    for pair in range(len(with_it)):
+        shadows = [np.delete(group, pair, axis=0) for group in (with_it, without)]
+        for i, group in enumerate((with_it, without)):
+            scores[i, pair] = likelihood_ratio(group[pair], *shadows, variance)
+    return scores[0], scores[1]

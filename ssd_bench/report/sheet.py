@@ -39,6 +39,7 @@ class Sheet:
     headings: list[str]
     lines: list[tuple[str, list[Cell]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    first: str = "method"  # heading of the lines' labels
 
     @property
     def marks(self) -> set[str]:

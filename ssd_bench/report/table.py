@@ -23,17 +23,23 @@ def show(rows: list[Row], derived: dict[str, dict[str, float | None]], whole: bo
     out = console.stdout()
     for summary in summarise(rows, derived):
         for sheet in sheets(summary) if whole else [main_sheet(summary)]:
-            out.print(_for_terminal(sheet))
-            for note in sheet.notes:
-                out.print(Text(f"  {note}", style="dim"))
+            print_sheet(sheet)
         if summary.retrained and summary.methods:
             out.print(Text(f"  {verdict(summary)}"), soft_wrap=True)
+
+
+def print_sheet(sheet: Sheet) -> None:
+    """Print one table with its notes to stdout."""
+    out = console.stdout()
+    out.print(_for_terminal(sheet))
+    for note in sheet.notes:
+        out.print(Text(f"  {note}", style="dim"))
 
 
 def _for_terminal(sheet: Sheet) -> Table:
     title = Text(sheet.title, style="bold")  # as Text, brackets in the name of a class are not rich's markup
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("method", no_wrap=True)
+    table.add_column(sheet.first, no_wrap=True)
     for heading in sheet.headings:
         table.add_column(Text(heading), justify="right")
     for label, cells in sheet.lines:

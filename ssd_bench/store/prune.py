@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from ssd_bench.store.resume import Checkpoint
 from ssd_bench.store.rows import every_row
 
 TRAINING = "training"  # the checkpoints of trainings that have not come to their end
+NEEDS = "artefacts.json"  # names, in a folder of each pool and size, what its models and their margins are kept as
 
 
 def artefacts(folder: Path) -> list[Path]:
@@ -33,9 +35,14 @@ def size_of(path: Path) -> int:
 
 
 def uses(folder: Path) -> Counter[tuple[str, ...]]:
-    """How many rows name an artefact, by its kind and file name: the folder may have been moved."""
-    named = (path for row in every_row(folder) for path in set(row["artefacts"].values()) if path)
+    """How many rows and pools name an artefact, by its kind and file name: the folder may have been moved."""
+    named = [path for row in every_row(folder) for path in set(row["artefacts"].values()) if path]
+    named += [path for needs in _pools(folder) for path in json.loads(needs.read_text())]
     return Counter(Path(path).parts[-2:] for path in named)
+
+
+def _pools(folder: Path) -> list[Path]:
+    return sorted(folder.rglob(f"pools/*/*/{NEEDS}"))
 
 
 def unsound(folder: Path) -> list[Path]:
@@ -64,9 +71,9 @@ def leftovers(folder: Path) -> list[Path]:
 
 @contextmanager
 def at_rest(folder: Path) -> Iterator[None]:
-    """Hold the locks of all rows under a folder. Raises ConfigError while a run is going on."""
+    """Hold the locks of all rows and models of pools under a folder. Raises ConfigError while a run is going on."""
     with ExitStack() as locks:
-        for lock in sorted(folder.rglob("metrics.lock")):
+        for lock in sorted([*folder.rglob("metrics.lock"), *folder.rglob("pools/*/locks/*.lock")]):
             try:
                 locks.enter_context(FileLock(lock).acquire(timeout=0))
             except Timeout as e:
@@ -75,12 +82,13 @@ def at_rest(folder: Path) -> Iterator[None]:
 
 
 def unfinished(folder: Path) -> list[Path]:
-    """The folders of runs that have begun and left no row."""
-    return [lock.parent for lock in sorted(folder.rglob("metrics.lock")) if not lock.with_suffix(".json").exists()]
+    """The folders of runs and pools that have begun and have not come to their end."""
+    runs = [lock.parent for lock in sorted(folder.rglob("metrics.lock")) if not lock.with_suffix(".json").exists()]
+    return runs + [needs.parent for needs in _pools(folder) if not needs.with_name("pool.json").exists()]
 
 
 def not_needed(folder: Path, artefacts_too: bool) -> list[Path]:
-    """The files that no run needs: what was left behind, and (`artefacts_too`) artefacts that no row names.
+    """The files that no run needs: what was left behind, and (`artefacts_too`) artefacts that no row or pool names.
 
     Raises ConfigError where a row is damaged: what it names would be made anew.
     """

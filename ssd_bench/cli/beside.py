@@ -1,0 +1,79 @@
+"""What the commands beside `ssd-bench` share: settings of their own, and a run's plan composed without starting it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssd_bench.cli import overrides
+from ssd_bench.cli.run import find_modules
+from ssd_bench.core.errors import ConfigError, check_choice
+from ssd_bench.run import plan as planning
+
+
+def own_settings(args: argparse.Namespace, name: str) -> tuple[list[str], dict[str, dict[str, Any]]]:
+    """The overrides that are the command's own, and conf/NAME.yaml with what they say.
+
+    They are taken out of `args.overrides`; the others are checked. Raises ConfigError.
+    """
+    known = OmegaConf.load(planning.CONF_DIR / f"{name}.yaml")
+    own = [o for o in args.overrides if o.partition("=")[0].partition(".")[0] in known]
+    args.overrides = [o for o in args.overrides if o not in own]
+    args.multirun = False
+    find_modules(args.config_dir)
+    overrides.check(args)
+    try:
+        given = OmegaConf.from_dotlist(own)
+    except OmegaConfBaseException as e:
+        raise ConfigError(f"{' '.join(own)}: {e}") from e
+    for group, values in given.items():
+        if not OmegaConf.is_config(values):
+            raise ConfigError(f"{group}={values} is no setting; allowed: {group}.{{{', '.join(known[group])}}}")
+        for key in values:
+            check_choice("", f"{group}.{key}", (f"{group}.{name}" for name in known[group]))
+    return own, OmegaConf.to_container(OmegaConf.merge(known, given))
+
+
+def composed(args: argparse.Namespace, more: list[str]) -> planning.Plan:
+    """The plan of a run with the command line's settings and some more; those of its method are for that alone."""
+    other = any(o.startswith("method=") and o not in args.overrides for o in more)
+    given = [o for o in args.overrides if not (other and o.lstrip("+").startswith("method."))]
+    with initialize_config_dir(str(planning.CONF_DIR), version_base="1.3"):
+        cfg = overrides.compose_with(_search(args), [*given, *more], return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    return plan_of(cfg, cfg.hydra.runtime.choices)
+
+
+def plan_of(cfg: DictConfig, choices: Mapping[str, Any]) -> planning.Plan:
+    """The plan of a config; choices: of each group the option, as Hydra knows them."""
+    config = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    return planning.plan(config, {group: str(choices[group]) for group in planning.GROUPS})
+
+
+def launch(args: argparse.Namespace, more: list[str], jobs: int, job: Callable[[DictConfig], None]) -> None:
+    """So many jobs with the command line's settings and some more, by the Hydra launcher that it asks for.
+
+    job: gets the config as `composed` made it; can be pickled. Raises what the first job that failed did.
+    """
+    with initialize_config_dir(str(planning.CONF_DIR), version_base="1.3"):
+        cfg = overrides.compose_with(_search(args), [*args.overrides, *more], return_hydra_config=True)
+        context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=Callbacks())
+        launcher = Plugins.instance().instantiate_launcher(context, job, cfg)
+        ended = launcher.launch([list(cfg.hydra.overrides.task)] * jobs, 0)
+    for of_job in ended:
+        of_job.return_value  # noqa: B018  raises what the job raised
+
+
+def _search(args: argparse.Namespace) -> list[str]:
+    return [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"] if args.config_dir else []

@@ -1,0 +1,232 @@
+"""ssd-bench-pool: it enlarges, resumes and shares its work, keeps what it says it keeps, and says nothing without N."""
+
+import json
+import shutil
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssd_bench.cli import pool
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.metrics.margin import margins
+from ssd_bench.run import pool as run_pool
+from ssd_bench.run import trained
+from ssd_bench.store.artefacts import read_artefact
+from ssd_bench.store.locks import take
+from ssd_bench.store.prune import at_rest, not_needed, unfinished
+
+SHORT = (
+    "data=digits", "data.train_per_class=20", "data.test_per_class=5", "model.width=4", "train.epochs=2", "threads=1",
+    "pool.core=0.5", "pool.single=0.4", "pool.blocks=2", "pool.block=0.02", "pool.draws=100",
+)  # fmt: skip
+
+
+def made(out, *more, size=8):
+    """What the command makes of a pool of this size: the folder of its results, and pool.json."""
+    pool.main([*SHORT, f"pool.size={size}", f"out={out}", *more])
+    (folder,) = out.glob(f"pools/*/n{size}")
+    return folder, json.loads((folder / "pool.json").read_text())
+
+
+def ends(capfd, *arguments):
+    """The exit code and the last line on stderr."""
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        pool.main([*SHORT, "pool.size=8", *arguments])
+    return ended.value.code, capfd.readouterr().err.strip().splitlines()[-1]
+
+
+def kept(out, kind, said):
+    """By model, the tensors of this kind of artefact."""
+    of = {member["seed"]: m for m, member in enumerate(said["members"])}
+    sheets = {path: json.loads(path.read_text())["key"] for path in out.glob(f"artefacts/{kind}/*.json")}
+    return {of[key["model"]["seed"]]: read_artefact(p.with_suffix(".safetensors")).tensors for p, key in sheets.items()}
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    out = tmp_path_factory.mktemp("pool")
+    return (out, *made(out, "pool.logits=true"))
+
+
+@pytest.fixture
+def copied(eight, tmp_path):
+    """A copy of that pool."""
+    shutil.copytree(eight[0], tmp_path / "out")
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """What is trained from now on."""
+    seen, train = [], trained.train
+
+    def watch(bench, wanted, what, *more):
+        seen.append(what)
+        return train(bench, wanted, what, *more)
+
+    monkeypatch.setattr(trained, "train", watch)
+    return seen
+
+
+def test_what_is_kept_is_what_the_logits_say(eight):
+    out, folder, said = eight
+    table, logits, of_models = (
+        pd.read_csv(folder / "samples.csv"),
+        kept(out, "outputs", said),
+        kept(out, "margins", said),
+    )
+    assert logits.keys() == of_models.keys() == set(range(8))
+    for m, tensors in of_models.items():
+        z = logits[m]["train"].double()
+        p = z.softmax(dim=1)
+        assert tensors["train.margin"].numpy() == pytest.approx(margins(z.numpy(), table["label"]), rel=1e-5, abs=1e-5)
+        assert (tensors["train.argmax"] == z.argmax(dim=1)).all()
+        assert tensors["train.entropy"].numpy() == pytest.approx(-(p * p.log()).sum(1).numpy(), rel=1e-5)
+        assert tensors["train.top"].numpy() == pytest.approx(p.amax(1).numpy(), rel=1e-5)
+        assert len(tensors["test.margin"]) == 50
+
+
+def test_models_are_trained_on_their_rows_of_the_design(eight):
+    out, folder, said = eight
+    table = pd.read_csv(folder / "samples.csv")
+    assert (table["models_in"] == 4).all()
+    assert (table["models_out"] == 4).all()
+    assert table["part"].value_counts().to_dict() == {"single": 80, "random-0": 4, "random-1": 4}
+    sheets = [json.loads(path.read_text()) for path in out.glob("artefacts/trained/*.json")]
+    assert len({sheet["key"]["rows"] for sheet in sheets}) == len({sheet["key"]["seed"] for sheet in sheets}) == 8
+    member = np.array([said["members"][m]["images"] for m in range(8)])
+    assert (member[0::2] + member[1::2] == 2 * 100 + 88).all()  # the core twice, the others once
+
+
+def test_no_number_stands_without_enough_models_or_without_an_interval(eight):
+    said = eight[2]
+    numbers = [number for of in said["numbers"].values() for number in of.values()]
+    assert said["numbers"]["single"]["auc"] == {"value": None, "reason": "LiRA needs 16 models, there are 8"}
+    assert said["gate"]["passed"] is None
+    assert said["numbers"]["single"]["accuracy_in"]["models"] == 8
+    for number in numbers:
+        assert number["value"] is None or number["low"] <= number["value"] <= number["high"]
+        assert (number["value"] is None) == ("reason" in number)
+
+
+def test_a_larger_pool_trains_the_new_models_alone(eight, copied, trainings, capfd):
+    table = pd.read_csv(eight[1] / "samples.csv")
+    capfd.readouterr()
+    folder, said = made(copied, size=16)
+    assert trainings == [f"model {m} of 16" for m in range(8, 16)]
+    assert said["members"][:8] == eight[2]["members"]
+    assert (folder.parent / "n8/pool.json").exists()
+    assert (pd.read_csv(folder / "samples.csv")["row"] == table["row"]).all()
+    auc = said["numbers"]["single"]["auc"]
+    assert 0 < auc["low"] <= auc["value"] <= auc["high"] < 1
+    printed = capfd.readouterr().out
+    assert f"{auc['value']:.3f} [{auc['low']:.3f}, {auc['high']:.3f}]" in printed
+    assert "do not leak enough for methods to be judged" in printed
+    assert "train.epochs=4" in printed
+    again = made(copied, size=16)[1]
+    assert len(trainings) == 8
+    assert again == said
+
+
+def test_an_interrupted_pool_goes_on_and_ends_with_the_same_numbers(eight, tmp_path, trainings, monkeypatch, capfd):
+    with monkeypatch.context() as patch:
+        margins_of = run_pool.Pool.margins
+
+        def interrupted(self, m):
+            if m == 3:
+                raise KeyboardInterrupt
+            return margins_of(self, m)
+
+        patch.setattr(run_pool.Pool, "margins", interrupted)
+        code, said = ends(capfd, f"out={tmp_path}", "pool.logits=true")
+    assert code == 130
+    assert "the same command goes on" in said
+    assert not list(tmp_path.rglob("pool.json"))
+    assert [path.name for path in unfinished(tmp_path)] == ["n8"]
+    del trainings[:]
+    folder, said = made(tmp_path, "pool.logits=true")
+    assert len(trainings) == 5
+    assert said["numbers"] == eight[2]["numbers"]
+    assert (folder / "samples.csv").read_bytes() == (eight[1] / "samples.csv").read_bytes()
+
+
+def test_a_model_that_another_process_is_at_is_left_to_it(copied, trainings, monkeypatch):
+    for kind in ("trained", "margins", "outputs"):
+        shutil.rmtree(copied / "artefacts" / kind)
+    (folder,) = copied.glob("pools/*")
+    other, when_waiting = take(folder / "locks/0.lock"), []
+
+    def waits(_):
+        when_waiting.append(list(trainings))
+        other.release()
+
+    monkeypatch.setattr(run_pool.time, "sleep", waits)
+    made(copied)
+    assert when_waiting == [[f"model {m} of 8" for m in range(1, 8)]]
+    assert trainings[-1] == "model 0 of 8"
+
+
+def test_what_a_pool_needs_is_not_pruned_and_nothing_while_it_is_trained(copied):
+    (folder,) = copied.glob("pools/*")
+    lock = take(folder / "locks/0.lock")
+    with pytest.raises(ConfigError, match="a run is going on"), at_rest(copied):
+        pass
+    lock.release()
+    assert not_needed(copied, artefacts_too=True) == []
+    shutil.rmtree(copied / "pools")
+    assert len(not_needed(copied, artefacts_too=True)) == 3 * 8 * 2
+
+
+@pytest.mark.skipif(
+    not find_spec("hydra_plugins.hydra_joblib_launcher"), reason="needs pip install 'ssd-bench[parallel]'"
+)
+def test_the_workers_of_a_launcher_share_a_pool(tmp_path, trainings):
+    _, said = made(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", size=4)
+    assert not trainings  # in this process
+    assert said["models"] == 4
+
+
+def test_what_a_pool_would_cost(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("ssd_bench.run.estimate.MEASURED_S", 0.05)
+    pool.main([*SHORT, "pool.size=8", f"out={tmp_path}", "dry_run=true"])
+    said = capfd.readouterr().out
+    assert "0 of 8 models are there" in said
+    assert "8 trainings, on 140 to 148 images, 2 epochs each" in said
+    assert "kB on disk" in said or "MB on disk" in said
+    assert not list(tmp_path.iterdir())
+
+
+WRONG = {
+    "pool.size=6": "pool: size must be a power of two from 4 to 4096, got 6",
+    "pool.sise=8": "did you mean 'pool.size'",
+    "pool.core=0.9": "both together at most 1, got 0.9 and 0.4",
+    "pool.block=0.2": "2 blocks of 40 images do not fit",
+    "pool.hard=2": "hard between 0 and 1",
+    "pool.sub_classes=[8]": "learn the finest classes",
+    "pool=3": "pool=3 is no setting",
+    "scenario=random": "a pool has no scenario of its own",
+    "seed=1": "pool.seed decides on all that is drawn",
+    "modle=resnet18": "did you mean 'model'",
+    "train.epochs=0": "epochs must be at least 1",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_wrong_input_is_one_line(override, tmp_path, capfd):
+    code, said = ends(capfd, f"out={tmp_path}", override)
+    assert code == 2
+    assert said.startswith("ssd-bench: ")
+    assert WRONG[override] in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_sub_classes_are_blocks_where_models_learn_coarser_ones():
+    dataset = SimpleNamespace(labels="coarse", fine_names=("lamp", "rocket", "sea"), aliases={"ocean": "sea"})
+    plan = SimpleNamespace(data=SimpleNamespace(targets={"sub_class": ["rocket", "sea", "lamp"]}))
+    asked = run_pool.PoolSettings()
+    assert run_pool._sub_classes(plan, dataset, asked) == {"rocket": 1, "sea": 2}
+    assert run_pool._sub_classes(plan, dataset, run_pool.PoolSettings(sub_classes=["ocean"])) == {"sea": 2}
