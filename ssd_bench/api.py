@@ -99,8 +99,8 @@ def evaluate(
     `forget_acc` is on its part of `test` and `retain_acc` on the others', elsewhere on `forget` and on `test`.
     Percentages are 0 to 100. reference: a model trained without `forget`; with it the distances to it are added.
     original: the model before it forgot, for metrics that compare with it. metrics: names (`list_metrics`) or objects;
-    None: all that can be computed from outputs and from what was given, so not those that look into the model, such as
-    features and relearn. A value that has no meaning here is left out. Raises ValueError, in one line, for input that is wrong.
+    None: all that outputs and what was given suffice for, so not those that look into the model, such as features. A
+    value that has no meaning here is left out. Raises ValueError, in one line, for input that is wrong.
     """
     chosen = _metrics(metrics)
     what = given(model, retain, forget, test)

@@ -1,4 +1,4 @@
-"""The vocabulary that data, scenarios, methods and metrics share: Images, Request, Split, Outputs, Probed, Context, Method."""
+"""The vocabulary that data, scenarios, methods and metrics share: Request, Split, Outputs, Probed, Context, Method."""
 
 from __future__ import annotations
 

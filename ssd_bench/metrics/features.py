@@ -117,13 +117,13 @@ def probe(
     from sklearn.linear_model import LogisticRegression
 
     mean, std = train.mean(0), train.std(0)
-    train, unseen, others = ((x - mean) / torch.where(std > 0, std, 1.0) for x in (train, unseen, others))
-    model = LogisticRegression(C=1 / (ridge * len(train)), max_iter=1000).fit(train.numpy(), labels.numpy())
+    train, unseen, others = (((x - mean) / torch.where(std > 0, std, 1.0)).numpy() for x in (train, unseen, others))
+    model = LogisticRegression(C=1 / (ridge * len(train)), max_iter=1000).fit(train, labels.numpy())
     column = model.classes_.tolist().index(wanted)
     inside, outside = (
         _log_odds(torch.from_numpy(model.decision_function(x.numpy())), column) for x in (unseen, others)
     )
-    recall = 100 * (model.predict(unseen.numpy()) == wanted).mean()
+    recall = 100 * (model.predict(unseen) == wanted).mean()
     return float(recall), auc(inside.numpy(), outside.numpy())
 
 

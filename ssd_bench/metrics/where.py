@@ -26,8 +26,8 @@ class Where:
     about: ClassVar[dict[str, About]] = {
         name: About("percent", "", "where a class is forgotten", heading=heading, decimals=1, table=table)
         for name, heading, table in (
-            ("moved_row", "moved in the class's row %", "second"),
-            ("moved_head", "moved in the head %", "second"),
+            ("moved_row", "moved in row %", "second"),
+            ("moved_head", "moved in head %", "second"),
             *((f"moved_{i}", "", "none") for i in range(1, MOST + 1)),
         )
     }

@@ -100,7 +100,8 @@ def evaluate(
 
     One inference pass serves them all; it is found under `key`, or made (always if `anew`). A metric's values are kept
     under the outputs that they are made of and the metric's own address, so that a metric that is new or mended costs
-    nothing but itself; those of a metric that looks into the model also under the request and the original. Raises ConfigError for a metric that returns what another does, or no finite number.
+    nothing but itself; those of a metric that looks into the model also under the request and the original. Raises
+    ConfigError for a metric that returns what another does, or no finite number.
     """
     plan, sets = bench.plan, find_sets(bench)
     rows = {name.removeprefix("rows."): t for name, t in sets.tensors.items() if name.startswith("rows.")}
