@@ -120,11 +120,9 @@ def probe(
     train, unseen, others = (((x - mean) / torch.where(std > 0, std, 1.0)).numpy() for x in (train, unseen, others))
     model = LogisticRegression(C=1 / (ridge * len(train)), max_iter=1000).fit(train, labels.numpy())
     column = model.classes_.tolist().index(wanted)
-    inside, outside = (
-        _log_odds(torch.from_numpy(model.decision_function(x.numpy())), column) for x in (unseen, others)
-    )
-    recall = 100 * (model.predict(unseen) == wanted).mean()
-    return float(recall), auc(inside.numpy(), outside.numpy())
+    scores = (torch.from_numpy(model.decision_function(x)) for x in (unseen, others))
+    inside, outside = (_log_odds(each, column).numpy() for each in scores)
+    return 100 * float((model.predict(unseen) == wanted).mean()), auc(inside, outside)
 
 
 def _log_odds(scores: Tensor, column: int) -> Tensor:

@@ -36,8 +36,9 @@ def derived(rows: list[Row], folder: Path | str) -> dict[str, Values]:
     """By path of the row: distances to the retrained model of its own task, and the floor under them.
 
     `delta.*` are signed differences of metrics, `residual.*` shares of what is left in the features. `floor.*` are the
-    same distances between that retrained model and those of other training seeds (their mean): nothing below them can be
-    told from chance. Empty without a retrained model; no floor with one seed; no distances where the artefacts are gone.
+    same distances between that retrained model and those of other training seeds (their mean): nothing below them can
+    be told from chance. Empty without a retrained model; no floor with one seed; no distances where the artefacts are
+    gone.
     """
     return _derived(rows, lambda row, retrained: gaps(row, retrained) | _distances(row, retrained, Path(folder)))
 

@@ -94,7 +94,7 @@ def second_notes(summary: Summary, names: list[str]) -> list[str]:
 
 _OF_FEATURES = {  # by the column whose presence calls for it
     "probe_recall": "probe, prototype: how well the class is read off what the last layer sees, on D'_f.",
-    "relearn_head_100": "relearn: steps until half of the original's accuracy on D'_f, by the last layer alone or by all "
+    "relearn_head_100": "relearn: steps until half of the original's accuracy on D'_f, by the last layer or by all "
     "weights; ln ratio: against the retrained model, below 0 is faster.",
     "cka_forget_last": "CKA: how like the original's what the last layer sees is; 1 is the same up to a rotation.",
     "moved_head": "moved: share of the squared distance to the original's parameters in the class's row, in the head.",
