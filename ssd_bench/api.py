@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from ssd_bench.core.build import build, class_of
 from ssd_bench.core.errors import Diverged, check_choice
 from ssd_bench.core.seeds import derive_seed, initial_seed, seeded
-from ssd_bench.core.task import Context, Outputs, Probed, ask
+from ssd_bench.core.task import Context, Outputs, Probed, ask, looks_inside
 from ssd_bench.metrics.against import metrics_against, outputs_against, weights_against
 from ssd_bench.models.anew import anew, head_of
 from ssd_bench.run.cache import Cache
 from ssd_bench.run.call import call, seeds_used, warm_up
-from ssd_bench.run.evaluate import Values, compute, wants_model
+from ssd_bench.run.evaluate import Values, compute
 from ssd_bench.run.given import Data, Given, check_model, device_of, given
 from ssd_bench.run.identity import arithmetic
 from ssd_bench.run.plugins import nodes
@@ -165,7 +165,7 @@ def _metrics(metrics: Iterable[Any] | None) -> dict[str, Any]:
     known = _described("metric")
     if metrics is None:
         built = {name: build(node, f"metric.{name}") for name, node in known.items()}
-        return {name: metric for name, metric in built.items() if not wants_model(metric)}
+        return {name: metric for name, metric in built.items() if not looks_inside(metric)}
     chosen = {}
     for metric in metrics:
         if not isinstance(metric, str):

@@ -120,6 +120,11 @@ class Probed:
         return rows if part == "test" else None
 
 
+def looks_inside(metric: Any) -> bool:
+    """Whether a metric is to be handed `Probed`."""
+    return "model" in getattr(metric, "needs", ())
+
+
 @dataclass
 class Context:
     """All that a method may use beside the model and the training split.

@@ -17,7 +17,7 @@ from torch import Tensor
 from ssd_bench.core.about import describe
 from ssd_bench.core.build import build
 from ssd_bench.core.errors import ConfigError
-from ssd_bench.core.task import Outputs, outputs
+from ssd_bench.core.task import Outputs, looks_inside, outputs
 from ssd_bench.metrics.against import metrics_against, outputs_against, weights_against
 from ssd_bench.metrics.residual import RESIDUAL, readings, residual_shares, telling
 from ssd_bench.report.columns import compared, of_metrics
@@ -96,7 +96,7 @@ def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any]) -> Row:
     config = OmegaConf.to_container(OmegaConf.create(row["config"] | {"metric": metrics}), resolve=True)
     built = {name: build(node, f"metric.{name}") for name, node in config["metric"].items()}
     for name, metric in built.items():
-        if "model" in getattr(metric, "needs", ()):
+        if looks_inside(metric):
             raise ConfigError(f"metric {name} needs the model, not its outputs alone; run ssd-bench with it in metric=")
     values = {name: value for metric in built.values() for name, value in metric(answers).items()}
     about = {name: asdict(each) for name, each in of_metrics(row).items()} | describe(built)

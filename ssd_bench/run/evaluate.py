@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.core.seeds import derive_seed, generator, seeded
-from ssd_bench.core.task import Outputs, Probed, outputs
+from ssd_bench.core.task import Outputs, Probed, looks_inside, outputs
 from ssd_bench.run.bench import Bench
 from ssd_bench.run.plan import Plan, check_names
 from ssd_bench.store.address import address, digest, hash_rows
@@ -120,8 +120,8 @@ def evaluate(
         def make(name: str = name, metric: Any = metric) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return {}, compute(name, metric, logits, lambda: _probed(bench, model, original))
 
-        where = {**made_of, "metric": address(metric), **(_looked_into(bench) if wants_model(metric) else {})}
-        found = bench.store.get_or_make("values", where, make, anew)
+        kept_as = {**made_of, "metric": address(metric), **(_looked_into(bench) if looks_inside(metric) else {})}
+        found = bench.store.get_or_make("values", kept_as, make, anew)
         check_names(name, found.about, owner)
         values |= found.about
         paths[f"values.{name}"] = str(found.path)
@@ -134,11 +134,6 @@ def _random_outputs(bench: Bench) -> Artefact:
     seed = derive_seed(bench.plan.evaluate.zrf_seed, "zrf")
     key = {"seed": seed, **bench.identity.untrained}
     return infer(lambda: bench.compiled(bench.new_model(seed, pretrained=False)), key, {part: forget}, bench)
-
-
-def wants_model(metric: Any) -> bool:
-    """Whether a metric looks into the model, or trains a copy of it."""
-    return "model" in getattr(metric, "needs", ())
 
 
 def _probed(bench: Bench, model: nn.Module, original: nn.Module) -> Probed:
@@ -157,11 +152,11 @@ def _looked_into(bench: Bench) -> dict[str, Any]:
 def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed]) -> Values:
     """A metric's values, checked: named numbers that are finite, or None. Raises ConfigError that names the metric.
 
-    probed: what a metric that wants the model is handed beside the outputs.
+    probed: what a metric that looks into the model is handed beside the outputs.
     """
     try:
         with seeded(0, "metric"):
-            values = metric(seen, probed()) if wants_model(metric) else metric(seen)
+            values = metric(seen, probed()) if looks_inside(metric) else metric(seen)
     except Exception as e:
         e.add_note(f"in metric {name}")
         raise
