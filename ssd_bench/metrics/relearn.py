@@ -33,15 +33,17 @@ class Relearn:
     """`relearn_head_10`: the first step at which a copy, of which the last layer alone is trained on 10 % of D_f and as
     many retained images, has `goal` times the original's accuracy on D'_f; `relearn_all_10`: all weights are trained.
 
-    Half of a batch is of D_f. Statistics of BatchNorm stand still. max_steps: what is counted where it takes more. row:
-    fresh begins with the mean of the other classes' rows in place of the class's own, so that the features count and
-    not how far that row was pushed away; own with what is there. A class that is not forgotten whole keeps its row.
+    Half of a batch is of D_f. Statistics of BatchNorm stand still. max_steps: what is counted where it takes more.
+    unseen: so many images of D'_f, drawn, tell after each step how far it is; null: all. row: fresh begins with the
+    mean of the other classes' rows in place of the class's own, so that the features count and not how far that row was
+    pushed away; own with what is there. A class that is not forgotten whole keeps its row.
     """
 
     layers: list[str] = field(default_factory=lambda: list(LAYERS))
     shares: list[int] = field(default_factory=lambda: list(SHARES))
     goal: float = 0.5
     max_steps: int = 100
+    unseen: int | None = 200
     batch_size: int = 32
     lr: float = 0.01
     row: str = "fresh"
@@ -65,6 +67,7 @@ class Relearn:
         check_choice("row", self.row, ("fresh", "own"))
         check_range("goal", self.goal, above=0, most=1)
         check_range("max_steps", self.max_steps, 1)
+        check_range("unseen", self.unseen, 1, null=True)
         check_range("batch_size", self.batch_size, 2)
         check_range("lr", self.lr, above=0)
 
@@ -76,25 +79,24 @@ class Relearn:
         request, draws = probed.request, generator(self.seed, "relearn")
         forget = request.forget[torch.randperm(len(request.forget), generator=draws)]
         retain = request.retain[torch.randperm(len(request.retain), generator=draws)]
-        test = probed.images["test"]
-        goal = self.goal * accuracy(probed.original, test, probed.unseen, probed.batch_size)
+        unseen = probed.unseen[torch.randperm(len(probed.unseen), generator=draws)[: self.unseen]]
+        goal = self.goal * accuracy(probed.original, probed.images["test"], unseen, probed.batch_size)
         values: dict[str, float | None] = dict.fromkeys(self.about)
         for share in self.shares:
             n = min(max(1, round(len(forget) * share / 100)), len(retain))
             for layers in self.layers:
-                model, train, unseen = self._trained(probed, layers, forget[:n], retain[:n])
+                model, *images = self._trained(probed, layers, torch.cat([forget[:n], retain[:n]]), unseen)
                 batches = self._batches(n, generator(self.seed, "relearn", "batches", share))
-                values[f"{PREFIX}{layers}_{share}"] = self.steps(model, train, batches, unseen, goal)
+                values[f"{PREFIX}{layers}_{share}"] = self.steps(model, *images, batches, goal)
         return values
 
-    def _trained(self, probed: Probed, layers: str, forget: Tensor, retain: Tensor) -> tuple[nn.Module, Images, Images]:
-        """What is trained, on what (D_f, then D_r), and what tells how far it is: pictures, or what the head sees."""
-        model, rows = copy.deepcopy(probed.model), torch.cat([forget, retain])
+    def _trained(self, probed: Probed, layers: str, rows: Tensor, unseen: Tensor) -> tuple[nn.Module, Images, Images]:
+        """What is trained, on what, and what tells how far it is: pictures, or what the head sees of them."""
+        model, parts = copy.deepcopy(probed.model), {"train": rows, "test": unseen}
         head = model.get_submodule(probed.head).requires_grad_(True)  # whatever the user froze
         label = probed.request.forget_label
         if self.row == "fresh" and not (probed.request.train_labels[probed.request.retain] == label).any():
             _fresh_row(head, label)
-        parts = {"train": rows, "test": probed.unseen}
         if layers == "all":
             return model, *(probed.images[part].take(of_part) for part, of_part in parts.items())
         images = []
@@ -110,7 +112,7 @@ class Relearn:
         for forget, retain in zip(*sides, strict=True):
             yield torch.cat([forget, n + retain])
 
-    def steps(self, model: nn.Module, train: Images, batches: Iterator[Tensor], unseen: Images, goal: float) -> int:
+    def steps(self, model: nn.Module, train: Images, unseen: Images, batches: Iterator[Tensor], goal: float) -> int:
         """Steps until the accuracy on `unseen` reaches the goal (0 to 100); `max_steps` where it does not."""
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=self.lr, momentum=0.9)
         every = torch.arange(len(unseen))

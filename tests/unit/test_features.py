@@ -221,9 +221,9 @@ def test_steps_of_relearning_by_hand():
     images = Images(torch.ones(4, 1), torch.tensor([1, 1, 0, 0]))
     unseen = Images(torch.ones(3, 1), torch.ones(3, dtype=torch.int64))
     both = iter([torch.tensor([0, 1])] * 9)
-    assert Relearn(lr=0.01).steps(head, images, both, unseen, 100) == 2  # -0.03, about -0.01, above 0 by its momentum
-    assert Relearn(max_steps=3).steps(nn.Linear(1, 2), images, both, unseen, 101) == 3
-    assert Relearn().steps(head, images, both, unseen, 0) == 0
+    assert Relearn(lr=0.01).steps(head, images, unseen, both, 100) == 2  # -0.03, about -0.01, above 0 by its momentum
+    assert Relearn(max_steps=3).steps(nn.Linear(1, 2), images, unseen, both, 101) == 3
+    assert Relearn().steps(head, images, unseen, both, 0) == 0
 
 
 @pytest.mark.parametrize("name", LOOKING)
@@ -342,6 +342,7 @@ def test_shares_of_what_moved_by_hand():
         (Relearn, {"row": "none"}, "row"),
         (Relearn, {"goal": 0.0}, "goal must be"),
         (Relearn, {"max_steps": 0}, "max_steps must be"),
+        (Relearn, {"unseen": 0}, "unseen must be"),
     ],
 )
 def test_settings_out_of_range(cls, settings, said):
