@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ssd_bench.core.build import build, class_of
 from ssd_bench.core.errors import Diverged, check_choice
 from ssd_bench.core.seeds import derive_seed, initial_seed, seeded
-from ssd_bench.core.task import Context, Outputs, ask
+from ssd_bench.core.task import Context, Outputs, Probed, ask, looks_inside
 from ssd_bench.metrics.against import metrics_against, outputs_against, weights_against
 from ssd_bench.models.anew import anew, head_of
 from ssd_bench.run.cache import Cache
@@ -87,6 +87,7 @@ def evaluate(
     forget: Data,
     test: Data | None = None,
     reference: nn.Module | None = None,
+    original: nn.Module | None = None,
     metrics: Iterable[Any] | None = None,
     fresh_model: Fresh | None = None,
     batch_size: int = 128,
@@ -97,22 +98,27 @@ def evaluate(
     `forget_train_acc` are on `retain` and `forget`; `test_acc` on all of `test`; where a whole class is forgotten,
     `forget_acc` is on its part of `test` and `retain_acc` on the others', elsewhere on `forget` and on `test`.
     Percentages are 0 to 100. reference: a model trained without `forget`; with it the distances to it are added.
-    metrics: names (`list_metrics`) or objects; None: all that can be computed from what was given. A value that has no
-    meaning here is left out. Raises ValueError, in one line, for input that is wrong.
+    original: the model before it forgot, for metrics that compare with it. metrics: names (`list_metrics`) or objects;
+    None: all that outputs and what was given suffice for, so not those that look into the model, such as features. A
+    value that has no meaning here is left out. Raises ValueError, in one line, for input that is wrong.
     """
     chosen = _metrics(metrics)
     what = given(model, retain, forget, test)
-    _check_reference(what, reference)
+    _check_alike(what, "reference", reference)
+    _check_alike(what, "original", original)
+    probed = partial(_probed, what, original, batch_size)
     with devices.arithmetic(what.device, "float32"):
         random_logits = None
         if wanting := [name for name, metric in chosen.items() if "random_logits" in getattr(metric, "needs", ())]:
             random_logits = _random_logits(what, fresh_model, batch_size, wanting[0] if metrics is not None else None)
         seen = _outputs(what, model, batch_size, random_logits)
-        values = _values(chosen, seen)
+        values = _values(chosen, seen, partial(probed, model))
         if reference is not None:
             theirs = _outputs(what, reference, batch_size, random_logits)
             values |= outputs_against(seen, theirs)
-            values |= metrics_against(values, _values(chosen, theirs), what.request.scenario)
+            values |= metrics_against(
+                values, _values(chosen, theirs, partial(probed, reference)), what.request.scenario
+            )
             if _shapes(model) == _shapes(reference):
                 values |= weights_against(model.state_dict(), reference.state_dict())
     return {name: value for name, value in values.items() if value is not None}
@@ -157,8 +163,11 @@ def _method(method: Any, settings: Mapping[str, Any]) -> tuple[str, Any]:
 def _metrics(metrics: Iterable[Any] | None) -> dict[str, Any]:
     """Metrics by name. Raises ValueError for a name that does not exist."""
     known = _described("metric")
+    if metrics is None:
+        built = {name: build(node, f"metric.{name}") for name, node in known.items()}
+        return {name: metric for name, metric in built.items() if not looks_inside(metric)}
     chosen = {}
-    for metric in known if metrics is None else metrics:
+    for metric in metrics:
         if not isinstance(metric, str):
             chosen[type(metric).__name__.lower()] = metric
             continue
@@ -279,13 +288,18 @@ def _modes_of(model: nn.Module, other: nn.Module) -> None:
             theirs[name].training = module.training
 
 
-def _check_reference(what: Given, reference: nn.Module | None) -> None:
-    if reference is None:
+def _check_alike(what: Given, name: str, other: nn.Module | None) -> None:
+    if other is None:
         return
-    if (device := device_of(reference)) != what.device:
-        raise ValueError(f"reference lies on {device}, the model on {what.device}; move one of them")
-    if (n := check_model(reference, what.images["train"].raw(what.request.forget[:2]), device)) != what.n_classes:
-        raise ValueError(f"reference tells {n} classes apart, the model {what.n_classes}")
+    if (device := device_of(other)) != what.device:
+        raise ValueError(f"{name} lies on {device}, the model on {what.device}; move one of them")
+    if (n := check_model(other, what.images["train"].raw(what.request.forget[:2]), device)) != what.n_classes:
+        raise ValueError(f"{name} tells {n} classes apart, the model {what.n_classes}")
+
+
+def _probed(what: Given, original: nn.Module | None, batch_size: int, model: nn.Module) -> Probed:
+    copies = [None if each is None else copy.deepcopy(each).eval() for each in (model, original)]
+    return Probed(*copies, head_of(what.model, what.n_classes), what.images, what.request, batch_size)
 
 
 def _outputs(what: Given, model: nn.Module, batch_size: int, random_logits: Tensor | None) -> Outputs:
@@ -314,10 +328,10 @@ def _random_logits(what: Given, fresh: Fresh | None, batch_size: int, asked_by: 
     return predict(at_random, what.images[part], rows, batch_size)
 
 
-def _values(metrics: Mapping[str, Any], seen: Outputs) -> Values:
+def _values(metrics: Mapping[str, Any], seen: Outputs, probed: Callable[[], Probed]) -> Values:
     values: Values = {}
     for name, metric in metrics.items():
-        values |= compute(name, metric, seen)
+        values |= compute(name, metric, seen, probed)
     return values
 
 

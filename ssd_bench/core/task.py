@@ -1,4 +1,4 @@
-"""The vocabulary that data, scenarios, methods and metrics share: Images, Request, Split, Outputs, Context, Method."""
+"""The vocabulary that data, scenarios, methods and metrics share: Request, Split, Outputs, Probed, Context, Method."""
 
 from __future__ import annotations
 
@@ -100,6 +100,29 @@ class Outputs:
         if name not in self._probs:
             self._probs[name] = self.logits[name].double().softmax(dim=1)
         return self._probs[name]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a metric with `needs = ("model",)` is handed beside Outputs: models to look into or train, and the data."""
+
+    model: nn.Module  # a copy, the metric's own
+    original: nn.Module | None  # a copy of the model before it forgot; None where nobody knows it
+    head: str  # name of the last layer; "" where there is none
+    images: Mapping[str, Images]  # "train" and "test"
+    request: Request
+    batch_size: int = 128  # images in one inference pass
+
+    @property
+    def unseen(self) -> Tensor | None:
+        """The rows of D'_f among the test images; None where none of them show what is forgotten."""
+        part, rows = self.request.sets.get("forget", ("train", None))
+        return rows if part == "test" else None
+
+
+def looks_inside(metric: Any) -> bool:
+    """Whether a metric is to be handed `Probed`."""
+    return "model" in getattr(metric, "needs", ())
 
 
 @dataclass

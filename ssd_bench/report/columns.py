@@ -8,6 +8,7 @@ from typing import Any
 
 from ssd_bench.core.about import RETRAINED, About
 from ssd_bench.metrics.against import ABOUT as AGAINST
+from ssd_bench.metrics.residual import ABOUT as LEFT
 from ssd_bench.store.rows import Row
 
 COST = About("seconds", "0", "between methods on one machine", heading="time s", decimals=2, table="main")
@@ -21,7 +22,7 @@ def columns_of(rows: Iterable[Row]) -> dict[str, About]:
     The bounds of an interval are no columns: they stand beside the value that they belong to.
     """
     rows = list(rows)
-    sources = [*map(of_metrics, rows), *map(_of_method, rows), {"cost_s": COST}, AGAINST]
+    sources = [*map(of_metrics, rows), *map(_of_method, rows), {"cost_s": COST}, AGAINST, LEFT]
     found: dict[str, About] = {}
     for each in sources:
         found |= {name: about for name, about in each.items() if name not in found}

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from ssd_bench.core.about import describe
 from ssd_bench.core.build import build
-from ssd_bench.core.task import Outputs, outputs
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.core.task import Outputs, looks_inside, outputs
 from ssd_bench.metrics.against import metrics_against, outputs_against, weights_against
+from ssd_bench.metrics.residual import RESIDUAL, readings, residual_shares, telling
 from ssd_bench.report.columns import compared, of_metrics
 from ssd_bench.report.rows import across_seeds, references
 from ssd_bench.store.artefacts import read_artefact
@@ -33,9 +35,10 @@ Distance = Callable[[Row, Row], Values]  # (row, retrained model's row)
 def derived(rows: list[Row], folder: Path | str) -> dict[str, Values]:
     """By path of the row: distances to the retrained model of its own task, and the floor under them.
 
-    `delta.*` are signed differences of metrics. `floor.*` are the same distances between that retrained model and those
-    of other training seeds (their mean): nothing below them can be told from chance. Empty without a retrained model;
-    no floor with one seed; no distances where the artefacts are gone.
+    `delta.*` are signed differences of metrics, `residual.*` shares of what is left in the features. `floor.*` are the
+    same distances between that retrained model and those of other training seeds (their mean): nothing below them can
+    be told from chance. Empty without a retrained model; no floor with one seed; no distances where the artefacts are
+    gone.
     """
     return _derived(rows, lambda row, retrained: gaps(row, retrained) | _distances(row, retrained, Path(folder)))
 
@@ -49,10 +52,12 @@ def _derived(rows: list[Row], distance: Distance) -> dict[str, Values]:
     values: dict[str, Values] = {}
     for of_table in across_seeds(rows):
         pairs = references(of_table)
-        floors = _floors({row["path"]: row for row in pairs.values()}, distance)
+        names = told_apart(pairs)
+        floors = _floors({row["path"]: row for row in pairs.values()}, distance, names)
         for row in (row for row in of_table if row["path"] in pairs):
             retrained = pairs[row["path"]]
-            values[row["path"]] = distance(row, retrained) | floors[retrained["path"]]
+            left = residuals(row, retrained, names)
+            values[row["path"]] = distance(row, retrained) | left | floors[retrained["path"]]
     return values
 
 
@@ -61,12 +66,24 @@ def gaps(row: Row, retrained: Row) -> Values:
     return metrics_against(row["metrics"], retrained["metrics"], row["task"]["scenario"], compared(row))
 
 
+def told_apart(pairs: dict[str, Row]) -> set[str]:
+    """What tells a table's originals from its retrained models (`metrics.residual.telling`). pairs: `references`."""
+    rows = {row["path"]: row for row in pairs.values()}.values()
+    both = [(readings(row["original_metrics"] or {}), readings(row["metrics"])) for row in rows]
+    return telling(both, min((row["samples"].get("forget", 0) for row in rows), default=0))
+
+
+def residuals(row: Row, retrained: Row, names: set[str]) -> Values:
+    """`residual`, `residual.*` and `relearn_log_ratio` of a row. names: see `told_apart`."""
+    return residual_shares(row["metrics"], retrained["metrics"], retrained["original_metrics"] or {}, names)
+
+
 def reevaluate(rows: list[Row], folder: Path, metrics: dict[str, Any]) -> list[Row]:
     """The rows with these metrics (name -> YAML node) found anew from the stored outputs: nothing is inferred again.
 
     A row whose outputs are gone keeps what it has, and the log says so. References such as ${evaluate.attack_seed}
     mean the row's own configuration. What compares with a random model (ZRF) needs more than a row's outputs and keeps
-    its values. Raises ConfigError for a metric that cannot be built.
+    its values. Raises ConfigError for a metric that cannot be built, or that looks into the model.
     """
     return [_reevaluated(row, folder, metrics) if row["status"] == "done" else row for row in rows]
 
@@ -78,16 +95,22 @@ def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any]) -> Row:
         return row
     config = OmegaConf.to_container(OmegaConf.create(row["config"] | {"metric": metrics}), resolve=True)
     built = {name: build(node, f"metric.{name}") for name, node in config["metric"].items()}
+    for name, metric in built.items():
+        if looks_inside(metric):
+            raise ConfigError(f"metric {name} needs the model, not its outputs alone; run ssd-bench with it in metric=")
     values = {name: value for metric in built.values() for name, value in metric(answers).items()}
     about = {name: asdict(each) for name, each in of_metrics(row).items()} | describe(built)
     return row | {"metrics": row["metrics"] | values, "about": about}
 
 
-def _floors(retrained: dict[str, Row], distance: Distance) -> dict[str, Values]:
+def _floors(retrained: dict[str, Row], distance: Distance, names: set[str]) -> dict[str, Values]:
     """By path: how far each retrained model is, on average, from those of other training seeds."""
     apart: dict[str, list[Values]] = {path: [] for path in retrained}
     for one, other in _other_seeds(retrained):
         far = distance(retrained[one], retrained[other])  # the same from either side
+        shares = [residuals(retrained[a], retrained[b], names).get(RESIDUAL) for a, b in ((one, other), (other, one))]
+        if None not in shares:
+            far[RESIDUAL] = sum(map(abs, shares)) / 2
         apart[one].append(far)
         apart[other].append(far)
     return {path: {f"floor.{name}": value for name, value in _means(each).items()} for path, each in apart.items()}

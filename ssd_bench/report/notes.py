@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ssd_bench.core.about import RETRAINED
+from ssd_bench.metrics.residual import RESIDUAL
 from ssd_bench.report.statistics import LEAST_FOR_EQUAL
 from ssd_bench.report.summary import FLOOR, ORIGINAL, Summary
 
@@ -23,6 +24,11 @@ def main_notes(summary: Summary, names: list[str]) -> list[str]:
         notes.append(f"MIA: share of D_f that the paper's attack calls members{_attack_worth(summary)}.")
     if "cost_s" in names:
         notes.append("time: the method, with everything that it shares with other requests, as if made for it alone.")
+    if RESIDUAL in names:
+        notes.append(
+            "residual: how much of the class is left in the features, by a probe and by prototypes on D'_f (0: as in "
+            "the retrained model; 1: as in the original)."
+        )
     return [*notes, *_sampled(summary), *_about_the_gap(summary)]
 
 
@@ -75,6 +81,7 @@ def second_notes(summary: Summary, names: list[str]) -> list[str]:
     if "population_auc" in names:
         brackets = "" if len(summary.seeds) > 1 else "; brackets: 95 % bootstrap interval"
         notes.append(f"loss AUC, TPR: an attack on the loss, D_f against unseen images of the same classes{brackets}.")
+    notes += [text for name, text in _OF_FEATURES.items() if name in names]
     if not summary.retrained:
         return notes
     return [
@@ -83,6 +90,15 @@ def second_notes(summary: Summary, names: list[str]) -> list[str]:
         "statistics, ToW: against the retrained model of the same seed.",
         _floor(summary, "distance"),
     ]
+
+
+_OF_FEATURES = {  # by the column whose presence calls for it
+    "probe_recall": "probe, prototype: how well the class is read off what the last layer sees, on D'_f.",
+    "relearn_head_100": "relearn: steps until half of the original's accuracy on D'_f, by the last layer or by all "
+    "weights; ln ratio: against the retrained model, below 0 is faster.",
+    "cka_forget_last": "CKA: how like the original's what the last layer sees is; 1 is the same up to a rotation.",
+    "moved_head": "moved: share of the squared distance to the original's parameters in the class's row, in the head.",
+}
 
 
 def meaning_of_marks(summary: Summary, names: list[str], marks: set[str], ranked: bool) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ssd_bench.core.about import RETRAINED, About
 from ssd_bench.report.columns import columns_of
-from ssd_bench.report.derive import gaps
+from ssd_bench.report.derive import gaps, residuals, told_apart
 from ssd_bench.report.rows import across_seeds, by_task, cost_s, label, newest, references, varying_settings
 from ssd_bench.report.statistics import State, mean_apart, states
 from ssd_bench.store.rows import Row
@@ -261,7 +261,8 @@ def _line_of_original(rows: list[Row], pairs: dict[str, Row], derived: dict[str,
             retrained = pairs.get(row["path"])
             values = row["original_metrics"]
             if retrained:
-                values = values | gaps(row | {"metrics": values}, retrained)
+                as_run = row | {"metrics": values}
+                values = values | gaps(as_run, retrained) | residuals(as_run, retrained, told_apart(pairs))
             own = _distances(row, derived) if row["method"] == ORIGINAL else {}
             line.runs.append(Run(row["task"]["seed"], values | own, retrained["metrics"] if retrained else {}))
     return line

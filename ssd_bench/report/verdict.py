@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from ssd_bench.metrics.residual import RESIDUAL
 from ssd_bench.report.statistics import LEVEL, t_interval
 from ssd_bench.report.summary import FLOOR, ORIGINAL, Line, Summary
 
 GAP = "average_gap"
 NEAR_CHANCE = 0.05  # of an attack's AUC to 0.5
+STILL_THERE = 0.5  # the residual share from which on features count as the original's rather than the retrained model's
 
 
 def verdict(summary: Summary) -> str:
@@ -29,7 +31,7 @@ def verdict(summary: Summary) -> str:
         sentences.insert(0, "Methods were not tuned alike, so that this is no ranking of them")
     if len(summary.seeds) < 2:
         sentences.append("One training seed: nothing can be said about how certain this is")
-    sentences += [*_floor(summary, ranked, before), *_attack(original)]
+    sentences += [*_floor(summary, ranked, before), *_unsayable(summary), *_attack(original)]
     return " ".join(f"{sentence}." for sentence in sentences)
 
 
@@ -82,6 +84,27 @@ def _floor(summary: Summary, ranked: list[Line], before: float | None) -> list[s
         return [f"{text}: the original is no farther away, so this task cannot tell forgetting from doing nothing"]
     within = [line.label for line in ranked if line.mean(GAP) <= floor]
     return [f"{text}; as near as that: {', '.join(within) if within else 'no method'}"]
+
+
+def _unsayable(summary: Summary) -> list[str]:
+    """Methods whose outputs look retrained while the class is still in their features."""
+    told = []
+    for line in summary.methods:
+        shares = line.over_seeds(RESIDUAL)
+        low, high = t_interval(shares) or (line.mean(RESIDUAL),) * 2
+        if shares and low > STILL_THERE and _looks_retrained(summary, line):
+            interval = f", 95 % {low:.2f} to {high:.2f}" if len(shares) > 1 else ""
+            told.append(f"{line.label} (residual share of the features {line.mean(RESIDUAL):.2f}{interval})")
+    return [f"Unsayable, not forgotten: {', '.join(told)}"] if told else []
+
+
+def _looks_retrained(summary: Summary, line: Line) -> bool:
+    """By its outputs: the gap is within the floor, or the class is said no more often than by the retrained model."""
+    floor = summary.line(FLOOR)
+    within = [(line.mean(GAP), floor.mean(GAP) if floor else None)]
+    said = summary.retrained.mean("forget_acc")
+    within.append((line.mean("forget_acc"), said if said is None else said + (summary.margin("forget_acc") or 0)))
+    return any(ours is not None and most is not None and ours <= most for ours, most in within)
 
 
 def _attack(original: Line | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from numbers import Real
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 
 from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.core.seeds import derive_seed, generator, seeded
-from ssd_bench.core.task import Outputs, outputs
+from ssd_bench.core.task import Outputs, Probed, looks_inside, outputs
 from ssd_bench.run.bench import Bench
 from ssd_bench.run.plan import Plan, check_names
-from ssd_bench.store.address import address, hash_rows
+from ssd_bench.store.address import address, digest, hash_rows
 from ssd_bench.store.artefacts import Artefact
 from ssd_bench.store.rows import METRICS
 from ssd_bench.train.passes import predict
@@ -92,12 +93,15 @@ def find_sets(bench: Bench) -> Artefact:
     return bench.store.get_or_make("sets", key, make)
 
 
-def evaluate(bench: Bench, model: nn.Module, key: Any, anew: bool = False) -> tuple[Values, dict[str, str]]:
+def evaluate(
+    bench: Bench, model: nn.Module, key: Any, original: nn.Module, anew: bool = False
+) -> tuple[Values, dict[str, str]]:
     """All metrics of one model, and the paths of what they are made of.
 
     One inference pass serves them all; it is found under `key`, or made (always if `anew`). A metric's values are kept
     under the outputs that they are made of and the metric's own address, so that a metric that is new or mended costs
-    nothing but itself. Raises ConfigError for a metric that returns what another does, or no finite number.
+    nothing but itself; those of a metric that looks into the model also under the request and the original. Raises
+    ConfigError for a metric that returns what another does, or no finite number.
     """
     plan, sets = bench.plan, find_sets(bench)
     rows = {name.removeprefix("rows."): t for name, t in sets.tensors.items() if name.startswith("rows.")}
@@ -114,9 +118,10 @@ def evaluate(bench: Bench, model: nn.Module, key: Any, anew: bool = False) -> tu
     for name, metric in plan.metrics.items():
 
         def make(name: str = name, metric: Any = metric) -> tuple[dict[str, Tensor], dict[str, Any]]:
-            return {}, compute(name, metric, logits)
+            return {}, compute(name, metric, logits, lambda: _probed(bench, model, original))
 
-        found = bench.store.get_or_make("values", {**made_of, "metric": address(metric)}, make, anew)
+        kept_as = {**made_of, "metric": address(metric), **(_looked_into(bench) if looks_inside(metric) else {})}
+        found = bench.store.get_or_make("values", kept_as, make, anew)
         check_names(name, found.about, owner)
         values |= found.about
         paths[f"values.{name}"] = str(found.path)
@@ -131,11 +136,27 @@ def _random_outputs(bench: Bench) -> Artefact:
     return infer(lambda: bench.compiled(bench.new_model(seed, pretrained=False)), key, {part: forget}, bench)
 
 
-def compute(name: str, metric: Any, seen: Outputs) -> Values:
-    """A metric's values, checked: named numbers that are finite, or None. Raises ConfigError that names the metric."""
+def _probed(bench: Bench, model: nn.Module, original: nn.Module) -> Probed:
+    copies = (copy.deepcopy(each).eval() for each in (model, original))
+    batch_size = bench.plan.evaluate.batch_size
+    return Probed(*copies, bench.plan.model.head, bench.images, bench.request, batch_size)
+
+
+def _looked_into(bench: Bench) -> dict[str, Any]:
+    """What decides on the values of a metric that looks into the model, beside that model's outputs."""
+    request = bench.request
+    rows = (request.train, request.retain, request.forget, request.group, *(r for _, r in request.sets.values()))
+    return {"request": [hash_rows(r) for r in rows], "original": digest(bench.identity.original)}
+
+
+def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed]) -> Values:
+    """A metric's values, checked: named numbers that are finite, or None. Raises ConfigError that names the metric.
+
+    probed: what a metric that looks into the model is handed beside the outputs.
+    """
     try:
         with seeded(0, "metric"):
-            values = metric(seen)
+            values = metric(seen, probed()) if looks_inside(metric) else metric(seen)
     except Exception as e:
         e.add_note(f"in metric {name}")
         raise

@@ -112,7 +112,7 @@ def ahead(plan: Plan, what: str) -> None:
             fit_checkpoint(original, Path(plan.model.checkpoint))
         _weights(bench, original)
         if what == "outputs":
-            evaluate(bench, bench.compiled(original), bench.identity.original)
+            evaluate(bench, bench.compiled(original), bench.identity.original, original)
 
 
 def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
@@ -148,14 +148,14 @@ def carry_out(bench: Bench, original: nn.Module) -> dict[str, Any]:
     trained = _weights(bench, original)
     made = unlearn(bench, original)
     start = time.monotonic()
-    values, seen = evaluate(bench, bench.compiled(original), identity.original)
+    values, seen = evaluate(bench, bench.compiled(original), identity.original, original)
     sections = {"cached": {}, "artefacts": {}, **made.sections, "original_metrics": values}
     origin = str(trained.path) if trained else plan.model.checkpoint
     sections["artefacts"] |= {"original": origin, **{f"original_{name}": path for name, path in seen.items()}}
     if isinstance(plan.method, Original):
         sections["artefacts"]["unlearned"] = origin
     else:
-        values, seen = evaluate(bench, made.model, made.key, anew=plan.settings.force)
+        values, seen = evaluate(bench, made.model, made.key, original, anew=plan.settings.force)
     sections["metrics"] = values
     sections["times"] |= {"train_original_s": trained and trained.cost_s, "evaluate_s": time.monotonic() - start}
     sections["cached"]["original"] = trained is None or trained.found

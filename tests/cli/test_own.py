@@ -76,6 +76,27 @@ def test_values_are_shared_by_the_runs_that_have_the_same_outputs(bring, own, tm
     assert made(tmp_path, "values") == 2 * before  # those of the original are found
 
 
+VANDAL = """
+    @dataclass(frozen=True)
+    class Vandal:
+        needs = ("model",)
+        def __call__(self, seen, probed):
+            for model in (probed.model.train(), probed.original):
+                for p in model.parameters():
+                    p.data.zero_()
+            return {"sum": sum(p.detach().sum().item() for p in model.parameters())}
+"""
+
+
+def test_what_a_metric_does_to_the_models_that_it_is_handed_concerns_nobody_else(bring, own, tmp_path):
+    bring("metric", "vandal", VANDAL)
+    first = own("metric=[accuracy,vandal,cka]", "method=finetune").row
+    assert first["metrics"]["sum"] == 0
+    second = own("metric=[accuracy,cka]", "method=finetune", f"out={tmp_path / 'alone'}").row["metrics"]
+    assert {name: first["metrics"][name] for name in second} == second
+    assert 0 < second["cka_forget_last"] < 1
+
+
 def test_two_metrics_that_claim_one_name_are_refused(bring, own, tmp_path):
     metric(bring, "mine", "'mia': 1.0", about="{'mia': None}")
     ended = own("metric=[mia,mine]")
