@@ -162,7 +162,7 @@ def show(pool: Any, name: str, report: dict[str, Any], gate: dict[str, Any]) -> 
     sheet = Sheet(title, [*numbers, "ideal"], first="")
     for number, (heading, decimals, ideal) in LINES.items():
         of_line = [of.get(number) for of in numbers.values()]
-        if any(of_line):
+        if any(of and of["value"] is not None for of in of_line):  # the notes say why others are not there
             floors = {shown_floor(of, decimals) for of in of_line if of and "ideal" in of}
             cells = [*(shown(of, decimals) for of in of_line), ideal or " ".join(floors)]
             sheet.lines.append((heading, [Cell(text) for text in cells]))
