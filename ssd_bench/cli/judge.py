@@ -40,7 +40,6 @@ LINES = {  # of a table: heading, decimals, ideal ("": a floor or ceiling that w
     "accuracy_never": ("accuracy, never held (%)", 2, "original"),
     "accuracy_test": ("accuracy, test images (%)", 2, "original"),
 }
-ORIGINAL, RETRAINED = "original", "retrained"
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,8 @@ class Chosen:
         settings = [o for o in args.overrides if o.lstrip("+").startswith("method.")]
         args.overrides = [o for o in args.overrides if o not in (*asked, *settings)]
         names = asked[-1].removeprefix("method=").strip("[]").split(",") if asked else []
-        methods = tuple(dict.fromkeys(name.strip() for name in names if name.strip() not in ("placebo", ORIGINAL)))
+        names = list(dict.fromkeys(name.strip() for name in names))
+        methods = tuple(name for name in names if name not in ("placebo", "original"))
         if settings and len(methods) != 1:
             raise ConfigError(
                 f"{settings[0]}: settings on the command line are for one method; {len(methods)} are named"

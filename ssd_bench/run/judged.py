@@ -104,9 +104,8 @@ class Judge:
     def retrained(self) -> Line:
         """Models that never held the sample against others of them: half of the pairs each."""
         never = self._split(self._before.margin)[1]
-        step = len(self.places)
-        one = np.arange(len(never)) % (2 * step) < step
-        inside, outside = never[one], never[~one]
+        half = len(never) // 2
+        inside, outside = never[:half], never[half:]
         right = self._split(self._before.correct)[1]
         accuracies = {"forgotten": right[:, self._all]}
         if not self.block:
