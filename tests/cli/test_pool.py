@@ -217,8 +217,9 @@ def judged(folder):
 
 def test_methods_forget_what_each_model_holds_and_are_judged(copied, unlearned, capfd):
     capfd.readouterr()
-    asked = "method=ssd,mask_head,placebo", "pool.targets=[random,blocks]", "pool.gate=false"
-    folder, said = made(copied, *asked)
+    folder, said = made(
+        copied, "method=ssd,mask_head,placebo", "pool.targets=[random,blocks]", "pool.gate=false"
+    )
     table = pd.read_csv(folder / "ssd-random.csv")
     target, blocks = set(table["row"][table["forgotten"]]), {}
     assert len(target) == 2 * 10
@@ -252,10 +253,6 @@ def test_methods_forget_what_each_model_holds_and_are_judged(copied, unlearned, 
     printed = capfd.readouterr().out
     assert "NOT TO BE RELIED ON, the originals do not leak enough: digits" in printed
     assert "accuracy, never held" in printed
-    del unlearned[:]
-    assert made(copied, *asked)[1]["numbers"] == said["numbers"]
-    assert not unlearned
-    assert judged(folder)["targets"] == report
 
 
 def test_methods_go_on_where_they_were_killed_and_a_larger_pool_asks_the_new_models_alone(
