@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
     from ssd_bench.store.files import to_json, write_atomically
 
     forgetting, originals = unlearn(pool, plans, placebo)
-    report, paths = {}, []
+    report, paths, figures = {}, [], []
     for name, targets in groups(pool, forgetting.targets).items():
         judge = Judge(originals, targets)
         lines, missing = judge.lines(forgetting)
@@ -135,10 +136,37 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
             paths.append(pool.results / f"{label.replace(', ', '-')}-{name}.csv")
             _write_table(paths[-1], judge.table(line))
         show(pool, name, report[name], gate)
+        figures += pictures(judge, lines, name)
     paths.append(pool.results / "methods.json")
     text = to_json({"gate": gate, "targets": report, "command": command, "commit": commit()})
     write_atomically(paths[-1], lambda part: part.write_text(text))
+    if figures:
+        paths.append(write_page(pool, figures, [command, verdict(gate)]))
     print(*paths, sep="\n")
+
+
+def pictures(judge: Any, lines: dict[str, Any], name: str) -> list[Any]:
+    """How well attacks on a target do, and the margins of an image; none without plotly."""
+    if not find_spec("plotly"):
+        return []
+    from ssd_bench.report import attacks
+
+    scores, margins, row = judge.pictured(lines)
+    image = f"{name}: training image {row}, the most memorised of them, model by model"
+    return [
+        *([attacks.roc(scores, f"{name}: U-LiRA")] if scores else []),
+        attacks.one_image(margins, image),
+    ]
+
+
+def write_page(pool: Any, figures: list[Any], lines: list[str]) -> Path:
+    """`methods.html`."""
+    from ssd_bench.report.page import page_of_figures
+    from ssd_bench.store.files import write_atomically
+
+    path, title = pool.results / "methods.html", f"Methods on {pool.asked.size} models of {pool.name}"
+    write_atomically(path, lambda part: part.write_text(page_of_figures(title, lines, figures)))
+    return path
 
 
 def _write_table(path: Path, columns: dict[str, Any]) -> None:

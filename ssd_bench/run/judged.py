@@ -193,15 +193,19 @@ class Judge:
         self, pairs: Pairs, places: list[np.ndarray], score: Callable = likelihood_ratio, prefix: str = ""
     ) -> dict[str, Number]:
         """Every model attacked by all others of its set but its twin."""
-        step, models = len(places), 2 * len(pairs[0])
-        cells, scores = self._cells(places, len(pairs[0])), []
+        cells, asked = self._cells(places, len(pairs[0])), self.originals.pool.asked
+        return attack(lambda: _scores(pairs, places, score), cells, 2 * len(pairs[0]), asked, prefix)
 
-        def of_cells() -> list[np.ndarray]:
-            for i, columns in enumerate(places):
-                scores.append([of.ravel() for of in pair_left_out(*(of[i::step, columns] for of in pairs), score)])
-            return [np.concatenate(of) for of in zip(*scores, strict=True)]
-
-        return attack(of_cells, cells, models, self.originals.pool.asked, prefix)
+    def pictured(self, lines: dict[str, Line]) -> tuple[dict[str, Pairs], dict[str, Pairs], int]:
+        """U-LiRA's scores of each line that has enough models; the margins of one image, of which models tell most
+        before it is forgotten; and its row."""
+        step, (places, *_) = len(self.places), self.places
+        inside, outside = (of[::step, places] for of in lines["original"].before)
+        image = places[np.argmax((inside - outside).mean(axis=0))]
+        many = {label: line for label, line in lines.items() if not too_few("attack", 2 * len(line.inside))}
+        scores = {label: _scores((line.inside, line.outside), self.places) for label, line in many.items()}
+        margins = {label: (line.inside[::step, image], line.outside[::step, image]) for label, line in lines.items()}
+        return scores, margins, int(self.originals.pool.design.audit[image])
 
     def _cells(self, places: list[np.ndarray], pairs: int) -> Cells:
         """Set by set, and in each of them pair by pair."""
@@ -277,6 +281,13 @@ def groups(pool: Pool, targets: list[Target]) -> dict[str, list[Target]]:
         name = {"random": "blocks", "sub_class": "sub_classes"}[scenario_of(pool, target)]
         found.setdefault(name if target.block else target.name, []).append(target)
     return found
+
+
+def _scores(pairs: Pairs, places: list[np.ndarray], score: Callable = likelihood_ratio) -> Pairs:
+    """Of every model, attacked by all others of its set but its twin: set by set, and in each of them pair by pair."""
+    step = len(places)
+    of_sets = [pair_left_out(*(of[i::step, columns] for of in pairs), score) for i, columns in enumerate(places)]
+    return tuple(np.concatenate([scores[side].ravel() for scores in of_sets]) for side in (0, 1))
 
 
 def _points(unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:

@@ -217,9 +217,7 @@ def judged(folder):
 
 def test_methods_forget_what_each_model_holds_and_are_judged(copied, unlearned, capfd):
     capfd.readouterr()
-    folder, said = made(
-        copied, "method=ssd,mask_head,placebo", "pool.targets=[random,blocks]", "pool.gate=false"
-    )
+    folder, said = made(copied, "method=ssd,mask_head,placebo", "pool.targets=[random,blocks]", "pool.gate=false")
     table = pd.read_csv(folder / "ssd-random.csv")
     target, blocks = set(table["row"][table["forgotten"]]), {}
     assert len(target) == 2 * 10
@@ -266,6 +264,9 @@ def test_methods_go_on_where_they_were_killed_and_a_larger_pool_asks_the_new_mod
     assert len(unlearned) == 1 + 8
     folder, _ = made(copied, "method=ssd", *JUDGED, size=16)
     assert len(unlearned) == 1 + 16
+    page = (folder / "methods.html").read_text()
+    assert "random: U-LiRA" in page
+    assert "the most memorised of them, model by model" in page
     large = judged(folder)["targets"]["random"]["numbers"]["ssd"]
     assert 0 < large["auc"]["low"] <= large["auc"]["value"] <= large["auc"]["high"] < 1
     assert small["targets"]["random"]["numbers"]["ssd"]["auc"]["value"] is None

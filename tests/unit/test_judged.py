@@ -9,7 +9,8 @@ import torch
 
 from ssd_bench.core.design import Parts, divide
 from ssd_bench.metrics.lira import pair_left_out
-from ssd_bench.metrics.roc import auc
+from ssd_bench.metrics.roc import auc, tpr_at
+from ssd_bench.report.attacks import roc
 from ssd_bench.run.forgetting import Said
 from ssd_bench.run.judged import Judge
 from ssd_bench.run.originals import Originals
@@ -209,3 +210,21 @@ def test_the_table_of_samples():
     assert table["row"] == made.design.single.tolist()
     assert table["auc_before"][table["forgotten"]].mean() > 0.8 > table["auc"][table["forgotten"]].mean()
     assert "p" not in made.blocks().table(Made(16).blocks().original())
+
+
+def test_what_pictures_show():
+    made = Made(16)
+    made.mean[5] = 0.0
+    margin = made.originals.margin.copy()
+    place = made.judge().places[0][5]
+    margin[:, place] += 50 * made.member[:, place]
+    judge = Judge(replace(made.originals, margin=margin), [made.target()])
+    lines = {"original": judge.original(), "retrained": judge.retrained(), "ssd": judge.method([made.said(0.0)])}
+    scores, margins, row = judge.pictured(lines)
+    assert row == int(made.design.audit[place])
+    assert scores.keys() == {"original", "ssd"}  # there are not enough models for the other
+    assert auc(*scores["ssd"]) == pytest.approx(judge.numbers(lines["ssd"])["auc"]["value"])
+    assert margins["original"][0] == pytest.approx(margin[made.member[:, place], place])
+    curve = roc(scores, "title").data[1]
+    middle = np.abs(np.array(curve.x) - 0.1).argmin()
+    assert curve.y[middle] == pytest.approx(tpr_at(*scores["original"], curve.x[middle]), abs=0.02)
