@@ -106,6 +106,16 @@ def costs(pool: Any, plans: Plans, placebo: bool, workers: int) -> list[str]:
     return Forgetting(pool, plans, requests.targets(pool, originals), placebo).costs(workers)
 
 
+def missing(pool: Any, plans: Plans, placebo: bool) -> int:
+    """How many models have not forgotten all that they are asked to. The originals are there."""
+    from ssd_bench.run import requests
+    from ssd_bench.run.forgetting import Forgetting
+    from ssd_bench.run.originals import Originals
+
+    runs = Forgetting(pool, plans, requests.targets(pool, Originals.read(pool)), placebo).missing()
+    return len({run.m for run in runs})
+
+
 def unlearn(pool: Any, plans: Plans, placebo: bool) -> tuple[Any, Any]:
     """Make what is missing: the unlearned models of the pool, and its originals' words."""
     from ssd_bench.run import requests

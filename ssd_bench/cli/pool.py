@@ -91,9 +91,9 @@ def pool(args: argparse.Namespace) -> None:
     if not plans:
         return
     judge.check_gate(passed, asked)
-    if parallel:
+    if parallel and (missing := models_to_ask(plan, asked, plans, chosen.placebo)):
         job = partial(forgetter, asked=asked, plans=pickle.dumps(plans), placebo=chosen.placebo, modules=sys.path)
-        beside.launch(args, TASK, min(asked.size, workers), job)
+        beside.launch(args, TASK, min(missing, workers), job)
     with at_work(plan, asked) as made:
         judge.methods(made, plans, chosen.placebo, command, passed)
 
@@ -112,6 +112,15 @@ def what_there_is_to_do(
         if plan.settings.dry_run:
             print("\n".join(made.costs(workers) + (judge.costs(made, plans, chosen.placebo, workers) if plans else [])))
         return plans, len(made.missing())
+
+
+def models_to_ask(plan: Plan, asked: Any, plans: judge.Plans, placebo: bool) -> int:
+    """How many models have something to forget."""
+    from ssd_bench.run.pool import prepare
+    from ssd_bench.train import devices
+
+    with devices.threads_kept():
+        return judge.missing(prepare(plan, asked), plans, placebo)
 
 
 def worker(cfg: DictConfig, asked: Any, modules: list[str]) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 VARIANCES = {"own": 0.0, "shrunk": 4.0, "pooled": np.inf}  # how many models the common variance counts as
+RELEASED = ("official", "official_fixed")
 LEAST = 1e-6  # of a variance
 
 
@@ -19,11 +20,16 @@ def likelihood_ratio(
     target: margins phi of one model, n. members, others: margins of k and k2 other models (at least 2 each), with and
     without the sample. v = ((k - 1) s^2 + w s_p^2) / (k - 1 + w) (1 + 1 / k), at least 1e-6, with s^2 the sample's own
     variance, s_p^2 the mean of all samples' and w = 0 (own), 4 (shrunk) or infinity (pooled); the last factor is that
-    of a mean that is itself estimated. Raises ValueError for shapes that do not fit and an unknown variance.
+    of a mean that is itself estimated. official: as the released code does, with medians beside standard deviations
+    about the mean and no floor but 1e-30; official_fixed: its one deviation of all members' margins, which hold the
+    spread between samples, too, for both groups. Raises ValueError for shapes that do not fit and an unknown variance.
     """
-    if variance not in VARIANCES:
-        raise ValueError(f"variance must be one of {', '.join(VARIANCES)}, got {variance}")
+    if variance not in (*VARIANCES, *RELEASED):
+        raise ValueError(f"variance must be one of {', '.join((*VARIANCES, *RELEASED))}, got {variance}")
     phi, with_it, without = attacked(target, members, others)
+    if variance in RELEASED:
+        spreads = [with_it.std()] * 2 if variance == "official_fixed" else [of.std(axis=0) for of in (with_it, without)]
+        return _released(phi, with_it, spreads[0]) - _released(phi, without, spreads[1])
     return _log_density(phi, with_it, variance) - _log_density(phi, without, variance)
 
 
@@ -49,6 +55,12 @@ def _log_density(phi: np.ndarray, group: np.ndarray, variance: str) -> np.ndarra
     """Up to a constant that is the same for both groups."""
     v = np.maximum(shared_variance(group, variance) * (1 + 1 / len(group)), LEAST)
     return -0.5 * (np.log(v) + (phi - group.mean(axis=0)) ** 2 / v)
+
+
+def _released(phi: np.ndarray, group: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Up to a constant that is the same for both groups."""
+    spread = spread + 1e-30
+    return -np.log(spread) - 0.5 * ((phi - np.median(group, axis=0)) / spread) ** 2
 
 
 Score = Callable[[np.ndarray, np.ndarray, np.ndarray], NDArray[np.float64]]  # as `likelihood_ratio`

@@ -12,7 +12,7 @@ from ssd_bench.metrics.lira import pair_left_out
 from ssd_bench.metrics.roc import auc, tpr_at
 from ssd_bench.report.attacks import roc
 from ssd_bench.run.forgetting import Said
-from ssd_bench.run.judged import Judge
+from ssd_bench.run.judged import Judge, _scores
 from ssd_bench.run.originals import Originals
 from ssd_bench.run.pool import PoolSettings
 from ssd_bench.run.requests import Target
@@ -113,6 +113,25 @@ def test_each_set_is_judged_on_the_pairs_that_did_not_choose_it():
     assert values(other.attacked((other.original().inside, other.original().outside), judge.places)) == values(
         judge.attacked((judge.original().inside, judge.original().outside), judge.places)
     )
+
+
+def test_what_was_chosen_on_other_models_does_not_seem_to_leak():
+    """Methods start from the original: models that never held a sample stay as they were when it was chosen."""
+    crossed, naive = [], []
+    for seed in range(24):
+        made = Made(16, shift=0.0, seed=seed)
+        said, before = made.said(0.0), made.originals.margin
+        said = replace(said, margin=np.where(made.member, said.margin, before))
+        single = made.design.single
+        rows = tuple(single[places] for places in made.originals.chosen(20))
+        inside, outside = made.originals.split(before)
+        most = np.sort(np.argsort(-(inside - outside).mean(axis=0))[:20])
+        for found, sets in ((crossed, rows), (naive, (single[most],))):
+            judge = Judge(made.originals, [Target("hard", sets)])
+            line = judge.method([said])
+            found.append(auc(*_scores((line.inside, line.outside), judge.places)))
+    assert np.mean(crossed) == pytest.approx(0.5, abs=0.025)  # three standard errors
+    assert np.mean(naive) > 0.525
 
 
 def test_models_that_never_held_are_held_against_others_that_did_not_choose_the_set_either():
