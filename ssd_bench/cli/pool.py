@@ -107,7 +107,7 @@ def what_there_is_to_do(
     from ssd_bench.train import devices
 
     with devices.threads_kept():
-        made = prepare(plan, asked)
+        made = prepare(plan, asked, to_count=not plan.settings.dry_run)
         plans = chosen.plans(args, made) if chosen.methods else {}
         if plan.settings.dry_run:
             print("\n".join(made.costs(workers) + (judge.costs(made, plans, chosen.placebo, workers) if plans else [])))
@@ -120,7 +120,7 @@ def models_to_ask(plan: Plan, asked: Any, plans: judge.Plans, placebo: bool) -> 
     from ssd_bench.train import devices
 
     with devices.threads_kept():
-        return judge.missing(prepare(plan, asked), plans, placebo)
+        return judge.missing(prepare(plan, asked, to_count=True), plans, placebo)
 
 
 def worker(cfg: DictConfig, asked: Any, modules: list[str]) -> None:

@@ -253,11 +253,14 @@ class Pool:
         return lines
 
 
-def prepare(plan: Plan, asked: PoolSettings) -> Pool:
-    """The pool that these settings describe. Nothing is trained or written. Raises ConfigError."""
+def prepare(plan: Plan, asked: PoolSettings, to_count: bool = False) -> Pool:
+    """The pool that these settings describe. Nothing is trained or written. Raises ConfigError.
+
+    to_count: only to say what is missing; nothing is put on the device.
+    """
     dataset = vouched(plan.data.load(), plan.data)
     design = divide(dataset.train.fine, asked, _sub_classes(plan, dataset, asked), asked.seed)
-    pool = Pool(pipeline.prepare(plan, parallel=True), dataset, asked, design)
+    pool = Pool(pipeline.prepare(plan, parallel=True, to_count=to_count), dataset, asked, design)
     if plan.model.checkpoint:
         raise ConfigError("model.checkpoint gives one model, and a pool trains its own; leave it out")
     if not writable(Path(plan.settings.out)):

@@ -13,7 +13,7 @@ import torch
 from ssd_bench.cli import pool
 from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.metrics.margin import margins
-from ssd_bench.run import forgetting, trained
+from ssd_bench.run import forgetting, originals, trained
 from ssd_bench.run import pool as run_pool
 from ssd_bench.store.artefacts import read_artefact
 from ssd_bench.store.locks import take
@@ -262,7 +262,13 @@ def test_methods_go_on_where_they_were_killed_and_a_larger_pool_asks_the_new_mod
     assert len(unlearned) == 1
     small = judged(made(copied, "method=ssd", *JUDGED)[0])
     assert len(unlearned) == 1 + 8
-    folder, _ = made(copied, "method=ssd", *JUDGED, size=16)
+    for name in originals.GATE:
+        monkeypatch.setitem(originals.GATE, name, 0.0)
+    capfd.readouterr()
+    folder, _ = made(copied, "method=ssd", "pool.targets=[random]", size=16)
+    printed = capfd.readouterr().out
+    assert "digits, resnet18_slim: 20 images (random), 16 models" in printed
+    assert "NOT TO BE RELIED ON" not in printed
     assert len(unlearned) == 1 + 16
     page = (folder / "methods.html").read_text()
     assert "random: U-LiRA" in page
