@@ -1,10 +1,11 @@
-"""The command `ssd-bench-pool`: train a pool of models, and say whether they leak and what they memorise."""
+"""The command `ssd-bench-pool`: train a pool of models, say whether they leak, and judge methods on them."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import os
+import pickle
 import shlex
 import signal
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ssd_bench.cli import beside, overrides
+from ssd_bench.cli import beside, judge, overrides
 from ssd_bench.core import console
 from ssd_bench.core.build import build
 from ssd_bench.core.console import clock, log_handler
@@ -27,7 +28,7 @@ from ssd_bench.run.plan import Plan
 
 log = logging.getLogger(__name__)
 
-NOT_OURS = ("scenario", "method", "metric", "experiment", "seed", "seed_unlearn", "seed_forget", "force", "save_model")
+NOT_OURS = ("scenario", "metric", "experiment", "seed", "seed_unlearn", "seed_forget", "force", "save_model")
 TASK = ["scenario=random", "scenario.n_forget=1", "method=original"]  # whose original a pool's models are like
 LINES = {  # of the table: heading, decimals
     "auc": ("LiRA, AUC", 3),
@@ -43,7 +44,7 @@ LINES = {  # of the table: heading, decimals
 def main(argv: list[str] | None = None) -> None:
     """Entry point; exit code 0, 2 (input), 3 (diverged) or 130 (interrupted; the same command goes on)."""
     parser = argparse.ArgumentParser(prog="ssd-bench-pool", description=__doc__)
-    parser.add_argument("overrides", nargs="*", help="as of ssd-bench, and pool.size=32, pool.seed=1, ...")
+    parser.add_argument("overrides", nargs="*", help="as of ssd-bench; method=a,b; pool.size=32, pool.seed=1, ...")
     parser.add_argument("--config-dir", help="a folder with model/, train/, ... of your own")
     args = parser.parse_args(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()], force=True)
@@ -63,52 +64,84 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def pool(args: argparse.Namespace) -> None:
-    """Train what is missing of the pool that the arguments describe, and print what it says. Raises ConfigError."""
+    """Train what is missing of the pool that the arguments describe, and print what it says of its originals and of
+    methods. Raises ConfigError."""
     command = f"ssd-bench-pool {shlex.join(args.overrides)}"
     for override in args.overrides:
         key = override.lstrip("+~").partition("=")[0].partition(".")[0]
         if key in NOT_OURS:
-            hint = "pool.seed decides on all that is drawn" if "seed" in key else "all of its models are originals"
+            hint = "pool.targets says what is forgotten, and the pool what is measured"
+            hint = "pool.seed decides on all that is drawn" if "seed" in key else hint
             raise ConfigError(f"{override}: a pool has no {key} of its own; leave it out ({hint})")
+    chosen = judge.Chosen.taken_from(args)
     _, own = beside.own_settings(args, "pool")
+    chosen.check(args)
     plan = beside.composed(args, TASK)
     from ssd_bench.run.pool import PoolSettings  # here, so that a typo does not wait for torch
 
     asked = build(own["pool"], "pool", PoolSettings)
     parallel, workers = overrides.take_launcher(argparse.Namespace(overrides=list(args.overrides)))
+    workers = (workers or os.cpu_count() or 1) if parallel else 1
+    plans, missing = what_there_is_to_do(args, plan, asked, chosen, workers)
     if plan.settings.dry_run:
-        dry(plan, asked, (workers or os.cpu_count() or 1) if parallel else 1)
         return
-    if parallel and (missing := missing_of(plan, asked)):
-        job = partial(worker, asked=asked, modules=sys.path)
-        beside.launch(args, TASK, min(missing, workers or os.cpu_count() or 1), job)
-    measure(plan, asked, command)
+    if parallel and missing:
+        beside.launch(args, TASK, min(missing, workers), partial(worker, asked=asked, modules=sys.path))
+    passed = measure(plan, asked, command)
+    if not plans:
+        return
+    judge.check_gate(passed, asked)
+    if parallel and (missing := models_to_ask(plan, asked, plans, chosen.placebo)):
+        job = partial(forgetter, asked=asked, plans=pickle.dumps(plans), placebo=chosen.placebo, modules=sys.path)
+        beside.launch(args, TASK, min(missing, workers), job)
+    with at_work(plan, asked) as made:
+        judge.methods(made, plans, chosen.placebo, command, passed)
 
 
-def dry(plan: Plan, asked: Any, workers: int) -> None:
-    """Print what is missing and what it would cost."""
+def what_there_is_to_do(
+    args: argparse.Namespace, plan: Plan, asked: Any, chosen: judge.Chosen, workers: int
+) -> tuple[judge.Plans, int]:
+    """The plans of the methods, and how many models are not there; what cannot be made says so now. With dry_run=true
+    it is printed what it would cost."""
     from ssd_bench.run.pool import prepare
     from ssd_bench.train import devices
 
     with devices.threads_kept():
-        print("\n".join(prepare(plan, asked).costs(workers)))
+        made = prepare(plan, asked, to_count=not plan.settings.dry_run)
+        plans = chosen.plans(args, made) if chosen.methods else {}
+        if plan.settings.dry_run:
+            print("\n".join(made.costs(workers) + (judge.costs(made, plans, chosen.placebo, workers) if plans else [])))
+        return plans, len(made.missing())
 
 
-def missing_of(plan: Plan, asked: Any) -> int:
-    """How many models are not there; what cannot be trained says so now."""
+def models_to_ask(plan: Plan, asked: Any, plans: judge.Plans, placebo: bool) -> int:
+    """How many models have something to forget."""
     from ssd_bench.run.pool import prepare
     from ssd_bench.train import devices
 
     with devices.threads_kept():
-        return len(prepare(plan, asked).missing())
+        return judge.missing(prepare(plan, asked, to_count=True), plans, placebo)
 
 
 def worker(cfg: DictConfig, asked: Any, modules: list[str]) -> None:
     """A job of a launcher: train until nothing is missing."""
+    with at_work_in_job(cfg, asked, modules) as made:
+        train(made)
+
+
+def forgetter(cfg: DictConfig, asked: Any, plans: bytes, placebo: bool, modules: list[str]) -> None:
+    """A job of a launcher: unlearn until nothing is missing. plans: pickled, as classes may lie in `modules`."""
+    with at_work_in_job(cfg, asked, modules) as made:
+        judge.unlearn(made, pickle.loads(plans), placebo)
+
+
+@contextmanager
+def at_work_in_job(cfg: DictConfig, asked: Any, modules: list[str]) -> Iterator[Any]:
+    """The same as `at_work`, of the config that a launcher gives a job."""
     sys.path += [path for path in modules if path not in sys.path]
     console.bars_allowed = False
     with at_work(beside.plan_of(cfg, HydraConfig.get().runtime.choices), asked) as made:
-        train(made)
+        yield made
 
 
 @contextmanager
@@ -124,8 +157,8 @@ def at_work(plan: Plan, asked: Any) -> Iterator[Any]:
             yield made
 
 
-def measure(plan: Plan, asked: Any, command: str) -> None:
-    """Train what is missing, then keep and print what the pool says of its originals."""
+def measure(plan: Plan, asked: Any, command: str) -> dict[str, Any]:
+    """Train what is missing, then keep and print what the pool says of its originals; returns the gate's words."""
     from ssd_bench.run.originals import Originals
 
     with at_work(plan, asked) as made:
@@ -136,6 +169,7 @@ def measure(plan: Plan, asked: Any, command: str) -> None:
     show(made, report)
     for path in paths:
         print(path)
+    return report["gate"]
 
 
 def train(made: Any) -> None:
@@ -178,37 +212,14 @@ def show(made: Any, report: dict[str, Any]) -> None:
     sheet = Sheet(title, headings, first="")
     for name, (heading, decimals) in LINES.items():
         of_set = [numbers.get(name) for numbers in report["numbers"].values()]
-        sheet.lines.append((heading, [Cell(shown(number, decimals)) for number in of_set]))
+        sheet.lines.append((heading, [Cell(judge.shown(number, decimals)) for number in of_set]))
     why = {number["reason"]: None for of in report["numbers"].values() for number in of.values() if "reason" in number}
     sheet.notes = [
         "[95 % interval over pairs of models and samples]; LiRA: each model attacked by all others but its twin",
         *(f"-: {reason}" for reason in why),
-        verdict(report["gate"]),
+        judge.verdict(report["gate"]),
     ]
     print_sheet(sheet)
 
 
 HEADINGS = ("single samples", "most memorised", "test images")
-
-
-def shown(number: dict[str, Any] | None, decimals: int) -> str:
-    """A number with its interval."""
-    if number is None:
-        return ""
-    if number["value"] is None:
-        return "-"
-    value, low, high = (f"{number[key]:.{decimals}f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
-
-
-def verdict(gate: dict[str, Any]) -> str:
-    """Whether methods can be judged on this pool, in a line."""
-    if gate["passed"] is None:
-        return f"whether the originals leak cannot be said: {'; '.join(gate['lacking'])}"
-    if gate["passed"]:
-        return "the originals leak: what a method does about it can be measured on this pool"
-    lacking = "; ".join(gate["lacking"])
-    return (
-        f"the originals do not leak enough for methods to be judged on this pool ({lacking}). What makes models "
-        f"memorise more: {', '.join(gate['change'])}"
-    )

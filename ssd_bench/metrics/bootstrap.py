@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,20 +25,30 @@ def crossed_interval(
     pair, sample = np.asarray(pairs), np.asarray(samples)
     if not len(pair) or pair.shape != sample.shape:
         raise ValueError(f"pairs and samples must be of one length, and not empty: {pair.shape}, {sample.shape}")
-    of_pairs, of_samples = (np.random.default_rng([seed, part]) for part in (0, 1))
     pair, sample = (np.unique(which, return_inverse=True)[1] for which in (pair, sample))
-    step = max(1, CELLS // len(pair))
-    values = []
+    sizes = int(pair.max()) + 1, int(sample.max()) + 1
+    resamples = crossed(*sizes, draws, seed, max(1, CELLS // len(pair)))
+    values = [statistic(of_pairs.take(pair, 1) * of_samples.take(sample, 1)) for of_pairs, of_samples in resamples]
+    return np.nanquantile(np.concatenate(values), ends(level), axis=0)
+
+
+def ends(level: float = 0.95) -> list[float]:
+    """The quantiles between which this share lies."""
+    return [(1 - level) / 2, (1 + level) / 2]
+
+
+def crossed(
+    pairs: int, samples: int, draws: int, seed: int, step: int
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """How often each pair and each sample is drawn, `step` resamples at a time: b x pairs and b x samples."""
+    of_pairs, of_samples = (np.random.default_rng([seed, part]) for part in (0, 1))
     for start in range(0, draws, step):
-        n = min(step, draws - start)
-        weights = _counts(of_pairs, n, pair).take(pair, axis=1) * _counts(of_samples, n, sample).take(sample, axis=1)
-        values.append(statistic(weights))
-    return np.nanquantile(np.concatenate(values), [(1 - level) / 2, (1 + level) / 2], axis=0)
+        b = min(step, draws - start)
+        yield _counts(of_pairs, b, pairs), _counts(of_samples, b, samples)
 
 
-def _counts(rng: np.random.Generator, resamples: int, which: np.ndarray) -> np.ndarray:
-    """How often each of them is drawn: resamples x n, float64."""
-    n = int(which.max()) + 1
+def _counts(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
+    """How often each of n is drawn: resamples x n, float64."""
     drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float64)
 

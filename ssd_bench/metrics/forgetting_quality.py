@@ -56,14 +56,21 @@ def _shares_below(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.
     return shares[0], shares[1]
 
 
-def forgetting_quality(epsilon: ArrayLike, models: int) -> float:
-    """Mean over samples of 2^-floor(2 epsilon), and 0 where epsilon is at least ceil(ln(models - 1)): 0 to 1.
+def points(epsilon: ArrayLike, models: int) -> NDArray[np.float64]:
+    """2^-floor(2 epsilon) of each sample, and 0 where epsilon is at least ceil(ln(models - 1)): n, 0 to 1.
 
-    models: in each group. What exact retraining reaches (0.05 to 0.2) is its ceiling: read it as a share of that.
+    models: in each group. Raises ValueError for fewer than 3.
     """
     e = np.asarray(epsilon, dtype=np.float64)
     if models < 3:
         raise ValueError(f"at least 3 models in each group are needed, got {models}")
     most = math.ceil(math.log(models - 1))
-    points = np.where(e < most, 2.0 ** -np.floor(2 * np.minimum(e, most)), 0.0)
-    return float(points.mean())
+    return np.where(e < most, 2.0 ** -np.floor(2 * np.minimum(e, most)), 0.0)
+
+
+def forgetting_quality(epsilon: ArrayLike, models: int) -> float:
+    """The mean of `points`: 0 to 1.
+
+    What exact retraining reaches (0.05 to 0.2) is its ceiling: read it as a share of that.
+    """
+    return float(points(epsilon, models).mean())

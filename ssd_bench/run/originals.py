@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,14 +13,21 @@ from scipy.stats import binomtest
 from ssd_bench.metrics.bootstrap import FEW_HITS, Statistic, crossed_interval, mean_of, roc_of
 from ssd_bench.metrics.lira import pair_left_out
 from ssd_bench.metrics.memorisation import by_margin, memorisation, standard_error
-from ssd_bench.run.pool import Pool
+from ssd_bench.run.pool import Pool, PoolSettings
 
-LEAST = {"accuracy": 8, "attack": 16, "margin": 32, "correct": 128}  # models, for each kind of number
+LEAST = {  # models, for each kind of number
+    "accuracy": 8, "attack": 16, "margin": 32, "correct": 128, "per_sample": 32, "gaussian_kl": 64, "klom": 128,
+    "quality": 128,
+}  # fmt: skip
 WHAT = {
     "accuracy": "accuracy",
     "attack": "LiRA",
     "margin": "memorisation by margin",
     "correct": "memorisation by answers",
+    "per_sample": "a verdict on each sample",
+    "gaussian_kl": "Gaussian KL",
+    "klom": "KLoM",
+    "quality": "forgetting quality",
 }
 CHOSEN_ON_ALL = 64  # models: with fewer, what is most memorised is chosen on half of the pairs and judged on the rest
 RATES = {"tpr_1": 0.01, "tpr_01": 0.001}
@@ -57,17 +64,19 @@ class Originals:
     correct: np.ndarray  # models x audit samples, bool
     member: np.ndarray  # models x audit samples, bool
     test_correct: np.ndarray  # models x test images, bool
+    test_margin: np.ndarray  # models x test images, float64
 
     @classmethod
     def read(cls, pool: Pool) -> Originals:
         """Of a pool whose models are all there."""
         said = [pool.margins(m).tensors for m in range(pool.asked.size)]
-        correct = {
-            part: np.stack([(tensors[f"{part}.argmax"] == pool.labels(part)).numpy() for tensors in said])
-            for part in ("train", "test")
-        }
-        margin = np.stack([tensors["train.margin"].double().numpy() for tensors in said])
-        return cls(pool, margin, correct["train"], pool.design.member(pool.asked.size).numpy(), correct["test"])
+        correct, margin = {}, {}
+        for part in ("train", "test"):
+            labels = pool.labels(part)
+            correct[part] = np.stack([(tensors[f"{part}.argmax"] == labels).numpy() for tensors in said])
+            margin[part] = np.stack([tensors[f"{part}.margin"].double().numpy() for tensors in said])
+        member = pool.design.member(pool.asked.size).numpy()
+        return cls(pool, margin["train"], correct["train"], member, correct["test"], margin["test"])
 
     @property
     def singles(self) -> int:
@@ -84,50 +93,40 @@ class Originals:
         """LiRA's, in and out: pairs x singles."""
         return pair_left_out(*self.split(self.margin))
 
-    @cached_property
-    def hard(self) -> np.ndarray:
-        """Where the most memorised samples are judged: pairs x singles, bool.
+    def chosen(self, n: int, easy: bool = False) -> list[np.ndarray]:
+        """The n most memorised single samples (by margin), or the least of those that most models are right about.
 
-        A sample that is chosen and judged on the same models seems to leak where nothing does.
+        One choice of all pairs, or where models are few two: the first is made on pairs 1, 3, ... and to be judged on
+        pairs 0, 2, ..., the second the other way round. A sample that is chosen and judged on the same models seems to
+        leak where nothing does. Places among the single samples, ascending.
         """
         difference = np.subtract(*self.split(self.margin))
-        n = max(1, round(self.pool.asked.hard * self.singles))
-        half = np.arange(len(difference)) % 2 == 1
-        chosen_on = (
-            [(slice(None), slice(None))] if len(self.margin) >= CHOSEN_ON_ALL else [(half, ~half), (~half, half)]
-        )
-        where = np.zeros(difference.shape, dtype=bool)
-        for chosen, judged in chosen_on:
-            most = np.argsort(-difference[chosen].mean(axis=0), kind="stable")[:n]
-            place = np.zeros(difference.shape[1], dtype=bool)
-            place[most] = True
-            where[judged] = place
+        right = np.add(*(of.astype(float) for of in self.split(self.correct))) / 2
+        choices = []
+        for on in [slice(None)] if len(self.margin) >= CHOSEN_ON_ALL else [slice(1, None, 2), slice(0, None, 2)]:
+            rank = -difference[on].mean(axis=0)
+            if easy:
+                rank = np.where(right[on].mean(axis=0) >= 0.5, -rank, np.inf)
+            choices.append(np.sort(np.argsort(rank, kind="stable")[:n]))
+        return choices
+
+    @cached_property
+    def hard(self) -> np.ndarray:
+        """Where the most memorised samples are judged: pairs x singles, bool."""
+        choices = self.chosen(max(1, round(self.pool.asked.hard * self.singles)))
+        where = np.zeros((len(self.margin) // 2, self.singles), dtype=bool)
+        for i, places in enumerate(choices):
+            where[i :: len(choices), places] = True
         return where
 
     def number(self, kind: str, statistic: Callable[[], Statistic], cells: Cells) -> list[Number]:
         """Each value of a statistic with its interval; or why there is none."""
-        n, least = len(self.margin), LEAST[kind]
-        if n < least:
-            return [{"value": None, "reason": f"{WHAT[kind]} needs {least} models, there are {n}"}]
-        of_cells = statistic()
-        value = of_cells(np.ones((1, len(cells.pair))))[0]
-        asked = self.pool.asked
-        low, high = crossed_interval(of_cells, cells.pair, cells.sample, asked.draws, asked.seed)
-        return [
-            {"value": float(v), "low": float(a), "high": float(b), "models": n}
-            for v, a, b in zip(value, low, high, strict=True)
-        ]
+        return number(kind, statistic, cells, len(self.margin), self.pool.asked)
 
     def attack(self, where: np.ndarray) -> dict[str, Number]:
         """LiRA's AUC, and in percent its true positives at few false ones, on these cells (pairs x singles, bool)."""
         cells = Cells.where(where)
-        found = self.number(
-            "attack", lambda: roc_of(*(cells.of(scores) for scores in self.scores), tuple(RATES.values())), cells
-        )
-        if len(found) == 1:
-            return dict.fromkeys(("auc", *RATES), found[0])
-        numbers = dict(zip(("auc", *RATES), found, strict=True))
-        return numbers | {name: _rate(numbers[name], RATES[name], len(cells.pair)) for name in RATES}
+        return attack(lambda: [cells.of(of) for of in self.scores], cells, len(self.margin), self.pool.asked)
 
     def memorised(self, where: np.ndarray) -> dict[str, Number]:
         """Mean memorisation on these cells: of margins in pooled spreads of each sample, of answers in points."""
@@ -180,6 +179,41 @@ class Originals:
             "memorisation_correct": memorisation(self.correct, self.member),
             "memorisation_correct_se": standard_error(self.correct, self.member),
         }
+
+
+def number(
+    kind: str, statistic: Callable[[], Statistic], cells: Cells, models: int, asked: PoolSettings
+) -> list[Number]:
+    """Each value of a statistic of the cells of so many models with its interval; or why there is none."""
+    if reason := too_few(kind, models):
+        return [reason]
+    of_cells = statistic()
+    value = of_cells(np.ones((1, len(cells.pair))))[0]
+    low, high = crossed_interval(of_cells, cells.pair, cells.sample, asked.draws, asked.seed)
+    return [
+        {"value": float(v), "low": float(a), "high": float(b), "models": models}
+        for v, a, b in zip(value, low, high, strict=True)
+    ]
+
+
+def too_few(kind: str, models: int) -> Number | None:
+    """Why there is no such number of so many models."""
+    least = LEAST[kind]
+    return (
+        {"value": None, "reason": f"{WHAT[kind]} needs {least} models, there are {models}"} if models < least else None
+    )
+
+
+def attack(
+    scores: Callable[[], Sequence[np.ndarray]], cells: Cells, models: int, asked: PoolSettings, prefix: str = ""
+) -> dict[str, Number]:
+    """AUC, and in percent the true positives at few false ones, of these scores of members and others, cell by cell."""
+    found = number("attack", lambda: roc_of(*scores(), tuple(RATES.values())), cells, models, asked)
+    if len(found) == 1:
+        return dict.fromkeys((f"{prefix}{name}" for name in ("auc", *RATES)), found[0])
+    numbers = dict(zip(("auc", *RATES), found, strict=True))
+    numbers |= {name: _rate(numbers[name], RATES[name], len(cells.pair)) for name in RATES}
+    return {f"{prefix}{name}": value for name, value in numbers.items()}
 
 
 def _rate(number: Number, rate: float, negatives: int) -> Number:

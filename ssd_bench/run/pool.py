@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import re
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssd_bench.core.console import clock, size
 from ssd_bench.core.dataset import Dataset
@@ -54,6 +55,11 @@ class PoolSettings(Parts):
     logits: bool = False  # keep whole logits, too
     hard: float = 0.05  # this share of the single samples, the most memorised, is judged by itself
     draws: int = 1000  # resamples behind an interval
+    targets: list[str] = field(default_factory=lambda: ["random", "hard"])  # what methods are asked to forget
+    k: int | None = (
+        None  # images of a target that a model holds, on average; null: 100, at most an eighth of the singles
+    )
+    gate: bool = True  # judge no method where the originals do not leak
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,6 +70,8 @@ class PoolSettings(Parts):
                 "seed must be at least 0, draws at least 100 and hard between 0 and 1, got "
                 f"{self.seed}, {self.draws} and {self.hard}"
             )
+        if self.k is not None and self.k < 1:
+            raise ValueError(f"k must be null or at least 1, got {self.k}")
 
 
 @dataclass(frozen=True)
@@ -136,20 +144,34 @@ class Pool:
 
         told: called with each model made here, and how many are still missing. Raises Diverged, CannotWrite.
         """
-        needs = to_json(["/".join(path.parts[-2:]) for m in range(self.asked.size) for path in self.kept(m)])
-        write_atomically(self.results / NEEDS, lambda part: part.write_text(needs))
-        while missing := self.missing():
-            if not any(self._try(m, told) for m in missing):
-                time.sleep(POLL_S)
+        self.needs(path for m in range(self.asked.size) for path in self.kept(m))
 
-    def _try(self, m: int, told: Callable[[int, int], None]) -> bool:
-        """Make model m, unless somebody else is at it."""
-        if not (lock := take(self.folder / "locks" / f"{m}.lock")):
-            return False
-        try:
+        def make(m: int) -> None:
             if not self._there(m):
                 self.margins(m)
                 told(m, len(self.missing()))
+
+        self.share(self.missing, make)
+
+    def needs(self, paths: Iterable[Path]) -> None:
+        """Note that these artefacts belong to the pool of this size."""
+        noted = self.results / NEEDS
+        known = json.loads(noted.read_text()) if noted.exists() else []
+        text = to_json(sorted({*known, *("/".join(path.parts[-2:]) for path in paths)}))
+        write_atomically(noted, lambda part: part.write_text(text))
+
+    def share(self, missing: Callable[[], list[int]], make: Callable[[int], None]) -> None:
+        """Do what is missing model by model, as long as something is; each model's part by one process at a time."""
+        while left := missing():
+            if not any(self._alone(m, make) for m in left):
+                time.sleep(POLL_S)
+
+    def _alone(self, m: int, make: Callable[[int], None]) -> bool:
+        """Whether nobody else is at model m, and its part is done now."""
+        if not (lock := take(self.folder / "locks" / f"{m}.lock")):
+            return False
+        try:
+            make(m)
         finally:
             lock.release()
         return True
@@ -159,7 +181,7 @@ class Pool:
         `PART.entropy` (nats) and `PART.top` (the highest probability); PART: train, test."""
 
         def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
-            return self._said(self._logits(m)), {"model": m}
+            return self.said(self._logits(m)), {"model": m}
 
         if not self._there(m):
             self._trained_or_found(m)  # beforehand: what an artefact cost is its own making
@@ -170,27 +192,33 @@ class Pool:
     def _logits(self, m: int) -> dict[str, Tensor]:
         """Of each part; kept if pool.logits=true."""
         if self.asked.logits:
-            return infer(lambda: self._model(m), self.members[m].key, self.rows, self.bench).tensors
-        model, batch_size = self._model(m), self.bench.plan.evaluate.batch_size
+            return infer(lambda: self.bench.compiled(self.model(m)), self.members[m].key, self.rows, self.bench).tensors
+        return self.logits_of(self.bench.compiled(self.model(m)), f"model {m}")
+
+    def logits_of(self, model: nn.Module, what: str) -> dict[str, Tensor]:
+        """Of each part. Raises Diverged, naming `what`, where they are not finite."""
+        batch_size = self.bench.plan.evaluate.batch_size
         logits = {part: predict(model, self.bench.images[part], rows, batch_size) for part, rows in self.rows.items()}
         if not all(of_part.isfinite().all() for of_part in logits.values()):
-            raise Diverged(f"the outputs of model {m} are not finite")
+            raise Diverged(f"the outputs of {what} are not finite")
         return logits
 
     def _trained_or_found(self, m: int) -> Artefact:
         return train_or_find(self.bench, self.members[m], f"model {m} of {self.asked.size}")
 
-    def _model(self, m: int) -> torch.nn.Module:
+    def model(self, m: int) -> nn.Module:
+        """Model m, not compiled."""
         model = self.bench.new_model(0, pretrained=False)
         model.load_state_dict(self._trained_or_found(m).tensors)
-        return self.bench.compiled(model)
+        return model
 
     def labels(self, part: str) -> Tensor:
         """Of the rows that models are asked about."""
         request = self.bench.request
         return {"train": request.train_labels, "test": request.test_labels}[part][self.rows[part]]
 
-    def _said(self, logits: dict[str, Tensor]) -> dict[str, Tensor]:
+    def said(self, logits: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is kept of these logits of each part, as `margins` names it."""
         said = {}
         for part, of_part in logits.items():
             log_p = of_part.double().log_softmax(dim=1)
@@ -225,11 +253,14 @@ class Pool:
         return lines
 
 
-def prepare(plan: Plan, asked: PoolSettings) -> Pool:
-    """The pool that these settings describe. Nothing is trained or written. Raises ConfigError."""
+def prepare(plan: Plan, asked: PoolSettings, to_count: bool = False) -> Pool:
+    """The pool that these settings describe. Nothing is trained or written. Raises ConfigError.
+
+    to_count: only to say what is missing; nothing is put on the device.
+    """
     dataset = vouched(plan.data.load(), plan.data)
     design = divide(dataset.train.fine, asked, _sub_classes(plan, dataset, asked), asked.seed)
-    pool = Pool(pipeline.prepare(plan, parallel=True), dataset, asked, design)
+    pool = Pool(pipeline.prepare(plan, parallel=True, to_count=to_count), dataset, asked, design)
     if plan.model.checkpoint:
         raise ConfigError("model.checkpoint gives one model, and a pool trains its own; leave it out")
     if not writable(Path(plan.settings.out)):

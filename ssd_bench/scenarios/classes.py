@@ -45,8 +45,8 @@ def class_request(
         forget = in_class[half].sort().values
         held[forget] = True
     retain_mask = ~held if placebo else train_group != index
-    retain = _by_class(retain_mask.nonzero().flatten(), train_group)
-    retain_test = _by_class((test_group != index).nonzero().flatten(), test_group)
+    retain = by_class(retain_mask.nonzero().flatten(), train_group)
+    retain_test = by_class((test_group != index).nonzero().flatten(), test_group)
     return Request(
         scenario=scenario,
         target=names[index],
@@ -71,6 +71,6 @@ def class_request(
     )
 
 
-def _by_class(rows: Tensor, group: Tensor) -> Tensor:
+def by_class(rows: Tensor, group: Tensor) -> Tensor:
     """Rows class by class, in stored order inside each: the released code's order of D_r and D'_r."""
     return rows[group[rows].argsort(stable=True)]

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from ssd_bench.cli import pool
-from ssd_bench.core.errors import ConfigError
+from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.metrics.margin import margins
+from ssd_bench.run import forgetting, originals, trained
 from ssd_bench.run import pool as run_pool
-from ssd_bench.run import trained
 from ssd_bench.store.artefacts import read_artefact
 from ssd_bench.store.locks import take
 from ssd_bench.store.prune import at_rest, not_needed, unfinished
@@ -185,9 +186,138 @@ def test_what_a_pool_needs_is_not_pruned_and_nothing_while_it_is_trained(copied)
     not find_spec("hydra_plugins.hydra_joblib_launcher"), reason="needs pip install 'ssd-bench[parallel]'"
 )
 def test_the_workers_of_a_launcher_share_a_pool(tmp_path, trainings):
-    _, said = made(tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", size=4)
+    folder, said = made(
+        tmp_path, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "method=ssd", "method.alpha=2", *JUDGED, size=4
+    )
     assert not trainings  # in this process
     assert said["models"] == 4
+    assert len(list(tmp_path.glob("artefacts/margins/*.json"))) == 4 + 4
+    assert (folder / "ssd-random.csv").exists()
+
+
+JUDGED = ("pool.gate=false", "pool.targets=[random]")
+
+
+@pytest.fixture
+def unlearned(monkeypatch):
+    """What is asked of methods from now on: each bench, in order."""
+    seen, unlearn = [], forgetting.unlearn
+
+    def watch(bench, original):
+        seen.append(bench)
+        return unlearn(bench, original)
+
+    monkeypatch.setattr(forgetting, "unlearn", watch)
+    return seen
+
+
+def judged(folder):
+    return json.loads((folder / "methods.json").read_text())
+
+
+def test_methods_forget_what_each_model_holds_and_are_judged(copied, unlearned, capfd):
+    capfd.readouterr()
+    folder, said = made(copied, "method=ssd,mask_head,placebo", "pool.targets=[random,blocks]", "pool.gate=false")
+    table = pd.read_csv(folder / "ssd-random.csv")
+    target, blocks = set(table["row"][table["forgotten"]]), {}
+    assert len(target) == 2 * 10
+    for bench in unlearned:
+        request = bench.request
+        assert set(request.retain.tolist()) == set(request.train.tolist()) - set(request.forget.tolist())
+        assert request.placebo == (not torch.isin(request.forget, request.train).any())
+        assert request.placebo or torch.isin(request.forget, request.train).all()
+        assert bench.identity.trained.seed in {member["seed"] for member in said["members"]}
+        if len(request.forget) == 4:
+            blocks.setdefault(tuple(sorted(request.forget.tolist())), []).append(bench)
+        else:
+            seen = set(request.forget.tolist()) | set(request.train.tolist()) & target
+            assert request.placebo or seen == set(request.forget.tolist())
+            assert set(request.forget.tolist()) <= target
+            assert not request.placebo or target - set(request.forget.tolist()) <= set(request.train.tolist())
+    assert len(unlearned) == 2 * 8 + 2 * 4
+    assert [len(of) for of in blocks.values()] == [4, 4]
+    assert not list(copied.glob("artefacts/unlearned/*.safetensors"))
+    assert len(list(copied.glob("artefacts/margins/*.json"))) == 8 + len(unlearned)
+    assert not_needed(copied, artefacts_too=False) == []
+    assert not [path for path in not_needed(copied, artefacts_too=True) if path.parent.name == "margins"]
+    report = judged(folder)["targets"]
+    assert report.keys() == {"random", "blocks"}
+    assert report["random"]["numbers"].keys() == {"original", "retrained", "ssd", "ssd, placebo"}
+    for numbers in (of for target in report.values() for of in target["numbers"].values()):
+        for number in numbers.values():
+            assert number.get("reason") or number["low"] <= number["value"] <= number["high"]
+    assert report["random"]["numbers"]["ssd"]["auc"]["reason"] == "LiRA needs 16 models, there are 8"
+    assert "mask_head needs one class to forget" in report["blocks"]["missing"][0]
+    printed = capfd.readouterr().out
+    assert "NOT TO BE RELIED ON, the originals do not leak enough: digits" in printed
+    assert "accuracy, never held" in printed
+
+
+def test_methods_go_on_where_they_were_killed_and_a_larger_pool_asks_the_new_models_alone(
+    copied, unlearned, monkeypatch, capfd
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(forgetting.Pool, "said", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert ends(capfd, f"out={copied}", "method=ssd", *JUDGED)[0] == 130
+    assert len(unlearned) == 1
+    small = judged(made(copied, "method=ssd", *JUDGED)[0])
+    assert len(unlearned) == 1 + 8
+    for name in originals.GATE:
+        monkeypatch.setitem(originals.GATE, name, 0.0)
+    capfd.readouterr()
+    folder, _ = made(copied, "method=ssd", "pool.targets=[random]", size=16)
+    printed = capfd.readouterr().out
+    assert "digits, resnet18_slim: 20 images (random), 16 models" in printed
+    assert "NOT TO BE RELIED ON" not in printed
+    assert len(unlearned) == 1 + 16
+    page = (folder / "methods.html").read_text()
+    assert "random: U-LiRA" in page
+    assert "the most memorised of them, model by model" in page
+    large = judged(folder)["targets"]["random"]["numbers"]["ssd"]
+    assert 0 < large["auc"]["low"] <= large["auc"]["value"] <= large["auc"]["high"] < 1
+    assert small["targets"]["random"]["numbers"]["ssd"]["auc"]["value"] is None
+
+
+def test_models_are_retrained_without_what_they_held_and_found_where_they_held_nothing(copied, trainings, unlearned):
+    folder, _ = made(copied, "method=retrain,placebo", *JUDGED)
+    assert len(trainings) == 8  # a placebo's are the originals
+    table = pd.read_csv(folder / "retrain-placebo-random.csv")
+    numbers = judged(folder)["targets"]["random"]["numbers"]
+    assert numbers["retrain, placebo"]["accuracy_test"] == numbers["original"]["accuracy_test"]
+    of = table["forgotten"]
+    never = pd.read_csv(folder / "original-random.csv")["margin_never"]
+    assert table["margin"][of].to_numpy() == pytest.approx(never[of].to_numpy())
+
+
+def test_a_method_that_diverges_is_said_to(copied, monkeypatch, capfd):
+    def diverges(bench, original):
+        raise Diverged("the loss is not finite")
+
+    monkeypatch.setattr(forgetting, "unlearn", diverges)
+    capfd.readouterr()
+    folder, _ = made(copied, "method=ssd", *JUDGED)
+    assert judged(folder)["targets"]["random"]["missing"] == ["ssd diverged on 8 of 8 models"]
+    assert "not in the table: ssd diverged on 8 of 8 models" in capfd.readouterr().out
+
+
+def test_no_method_is_run_where_the_originals_do_not_leak(copied, unlearned, capfd):
+    code, said = ends(capfd, f"out={copied}", "method=ssd")
+    assert code == 2
+    assert "no method is judged: whether the originals leak cannot be said" in said
+    assert "pool.gate=false" in said
+    assert not unlearned
+
+
+def test_a_method_has_the_settings_of_the_command_line(copied, unlearned, monkeypatch, capfd):
+    monkeypatch.setattr("ssd_bench.run.estimate.MEASURED_S", 0.05)
+    capfd.readouterr()
+    given = "method=finetune", "method.epochs=1", *JUDGED
+    pool.main([*SHORT, "pool.size=8", f"out={copied}", *given, "dry_run=true"])
+    said = capfd.readouterr().out
+    assert "8 unlearning runs, of finetune on random" in said
+    assert not unlearned
+    made(copied, *given)
+    assert {bench.plan.method.epochs for bench in unlearned} == {1}
 
 
 def test_what_a_pool_would_cost(tmp_path, capfd, monkeypatch):
@@ -209,6 +339,15 @@ WRONG = {
     "pool.sub_classes=[8]": "learn the finest classes",
     "pool=3": "pool=3 is no setting",
     "scenario=random": "a pool has no scenario of its own",
+    "method=sdd": "method=sdd does not exist; did you mean 'ssd'",
+    "method=placebo": "name one, too: method=ssd,placebo",
+    "method.alpha=2": "for one method; 0 are named",
+    "method=ssd,finetune method.alpha=2": "for one method; 2 are named",
+    "method=ssd method.alhpa=2": "did you mean 'method.alpha'",
+    "method=ssd pool.targets=[random,heard]": "did you mean 'hard'",
+    "method=ssd pool.k=40": "pool.k=40: a target of 80 single samples leaves none of 80",
+    "method=ssd pool.size=4 pool.blocks=3 pool.targets=[random-2]": "in a pool of 4 it goes with another block",
+    "pool.k=0": "k must be null or at least 1",
     "seed=1": "pool.seed decides on all that is drawn",
     "modle=resnet18": "did you mean 'model'",
     "train.epochs=0": "epochs must be at least 1",
@@ -217,7 +356,7 @@ WRONG = {
 
 @pytest.mark.parametrize("override", WRONG)
 def test_wrong_input_is_one_line(override, tmp_path, capfd):
-    code, said = ends(capfd, f"out={tmp_path}", override)
+    code, said = ends(capfd, f"out={tmp_path}", *override.split())
     assert code == 2
     assert said.startswith("ssd-bench: ")
     assert WRONG[override] in said

@@ -20,7 +20,7 @@ def originals(models, samples, shift, seed=0, test=50, hard=0.05):
     base = SimpleNamespace(recipe=Recipe(epochs=20), model=SimpleNamespace(width=16))
     asked = SimpleNamespace(draws=200, seed=0, hard=hard)
     pool = SimpleNamespace(design=SimpleNamespace(single=range(samples)), asked=asked, base=base)
-    return Originals(pool, margin, margin > 0, member, rng.random((models, test)) < 0.7)
+    return Originals(pool, margin, margin > 0, member, rng.random((models, test)) < 0.7, np.zeros((models, test)))
 
 
 def test_members_and_others_are_told_apart_by_pair():

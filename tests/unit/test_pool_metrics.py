@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from ssd_bench.metrics.forgetting_quality import epsilons, forgetting_quality
 from ssd_bench.metrics.klom import gaussian_kl, klom
@@ -78,6 +79,18 @@ def test_shrunk_variances_lie_between_own_and_pooled_ones():
     assert likelihood_ratio(phi, inside, outside) == pytest.approx(expected)
     with pytest.raises(ValueError, match="k at least 2"):
         likelihood_ratio(phi, inside[:1], outside)
+
+
+def test_the_released_likelihood_ratio_by_hand():
+    """Medians beside deviations about the mean; fixed: one deviation of all members, of all samples at once."""
+    inside, outside, phi = column(0, 0, 3), column(-1, 1, 6), np.array([1.0])
+    s, t = math.sqrt(2), math.sqrt((9 + 1 + 16) / 3)  # means 1 and 2
+    expected = norm.logpdf(1, 0, s) - norm.logpdf(1, 1, t)
+    assert likelihood_ratio(phi, inside, outside, "official") == pytest.approx([expected])
+    two = [np.hstack([group, group + 10]) for group in (inside, outside)]
+    of_all = math.sqrt(2 + 25)  # within and between the samples
+    fixed = norm.logpdf(1, 0, of_all) - norm.logpdf(1, 1, of_all)
+    assert likelihood_ratio([1.0, 11.0], *two, "official_fixed") == pytest.approx([fixed] * 2)
 
 
 def test_models_and_samples_in_another_order_change_nothing():

@@ -1,0 +1,245 @@
+"""Methods on a pool of models, for the command line: which, whether they can be judged, the tables and files."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ssd_bench.cli import beside, overrides
+from ssd_bench.core.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+Plans = dict[tuple[str, str], Any]  # by method and scenario
+LINES = {  # of a table: heading, decimals, ideal ("": a floor or ceiling that was measured)
+    "auc": ("U-LiRA, AUC", 3, "0.5"),
+    "tpr_1": ("U-LiRA, true positives at 1 % false ones (%)", 1, "1"),
+    "tpr_01": ("U-LiRA, true positives at 0.1 % false ones (%)", 1, "0.1"),
+    "ruli_privacy_auc": ("RULI privacy, AUC", 3, "0.5"),
+    "ruli_privacy_tpr_1": ("RULI privacy, true positives at 1 % false ones (%)", 1, "1"),
+    "ruli_efficacy_auc": ("RULI efficacy, AUC", 3, "0.5"),
+    "ruli_efficacy_tpr_1": ("RULI efficacy, true positives at 1 % false ones (%)", 1, "1"),
+    "leaking": ("samples that leak (%)", 1, "0"),
+    "worse": ("samples that leak more than before (%)", 1, "0"),
+    "worst_auc": ("the worst 5 %, AUC", 3, "0.5"),
+    "klom": ("KLoM, forgotten (nats)", 3, ""),
+    "klom_p95": ("KLoM, forgotten, 95th percentile (nats)", 3, ""),
+    "klom_test": ("KLoM, test images (nats)", 3, ""),
+    "gaussian_kl": ("Gaussian KL, forgotten (nats)", 3, ""),
+    "gaussian_kl_test": ("Gaussian KL, test images (nats)", 3, ""),
+    "quality": ("forgetting quality", 3, ""),
+    "others_auc": ("not to be forgotten: U-LiRA, AUC", 3, "original"),
+    "others_tpr_1": ("not to be forgotten: true positives at 1 % false ones (%)", 1, "original"),
+    "others_leaking": ("not to be forgotten: samples that leak (%)", 1, "original"),
+    "others_worse": ("not to be forgotten: samples that leak more than before (%)", 1, "0"),
+    "others_worst_auc": ("not to be forgotten: the worst 5 %, AUC", 3, "original"),
+    "accuracy_forgotten": ("accuracy, forgotten (%)", 2, "retrained"),
+    "accuracy_never": ("accuracy, never held (%)", 2, "original"),
+    "accuracy_test": ("accuracy, test images (%)", 2, "original"),
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The methods that the command line names, and settings of the one."""
+
+    methods: tuple[str, ...]
+    settings: tuple[str, ...]
+    placebo: bool
+
+    @classmethod
+    def taken_from(cls, args: argparse.Namespace) -> Chosen:
+        """They are taken out of `args.overrides`. Raises ConfigError."""
+        asked = [o for o in args.overrides if o.startswith("method=")]
+        settings = [o for o in args.overrides if o.lstrip("+").startswith("method.")]
+        args.overrides = [o for o in args.overrides if o not in (*asked, *settings)]
+        names = asked[-1].removeprefix("method=").strip("[]").split(",") if asked else []
+        names = list(dict.fromkeys(name.strip() for name in names))
+        methods = tuple(name for name in names if name not in ("placebo", "original"))
+        if settings and len(methods) != 1:
+            raise ConfigError(
+                f"{settings[0]}: settings on the command line are for one method; {len(methods)} are named"
+            )
+        if "placebo" in names and not methods:
+            raise ConfigError("method=placebo is a control of other methods; name one, too: method=ssd,placebo")
+        return cls(methods, tuple(settings), "placebo" in names)
+
+    def check(self, args: argparse.Namespace) -> None:
+        """Raise ConfigError for a method or setting that does not exist."""
+        for name in self.methods:
+            given = [*args.overrides, f"method={name}", *self.settings]
+            overrides.check(argparse.Namespace(overrides=given, config_dir=args.config_dir, multirun=False))
+
+    def plans(self, args: argparse.Namespace, pool: Any) -> Plans:
+        """Of each method, its settings in the scenarios of the pool's targets. Raises ConfigError."""
+        from ssd_bench.run import requests
+
+        scenarios = {requests.scenario_of(pool, target) for target in requests.targets(pool, None)}
+        tasks = {"random": ["scenario=random", "scenario.n_forget=1"], "sub_class": ["scenario=sub_class"]}
+        found = {}
+        for name in self.methods:
+            asked = [*args.overrides, f"method={name}", *self.settings]
+            given = argparse.Namespace(overrides=asked, config_dir=args.config_dir)
+            found |= {(name, scenario): beside.composed(given, tasks[scenario]) for scenario in sorted(scenarios)}
+        return found
+
+
+def check_gate(gate: dict[str, Any], asked: Any) -> None:
+    """Raise ConfigError where methods cannot be judged on the pool."""
+    if asked.gate and not gate["passed"]:
+        raise ConfigError(
+            f"no method is judged: {verdict(gate)}. pool.gate=false judges them all the same, for what it is worth"
+        )
+
+
+def costs(pool: Any, plans: Plans, placebo: bool, workers: int) -> list[str]:
+    """What the unlearning would cost."""
+    from ssd_bench.run import requests
+    from ssd_bench.run.forgetting import Forgetting
+    from ssd_bench.run.originals import Originals
+
+    originals = None if pool.missing() else Originals.read(pool)
+    return Forgetting(pool, plans, requests.targets(pool, originals), placebo).costs(workers)
+
+
+def missing(pool: Any, plans: Plans, placebo: bool) -> int:
+    """How many models have not forgotten all that they are asked to. The originals are there."""
+    from ssd_bench.run import requests
+    from ssd_bench.run.forgetting import Forgetting
+    from ssd_bench.run.originals import Originals
+
+    runs = Forgetting(pool, plans, requests.targets(pool, Originals.read(pool)), placebo).missing()
+    return len({run.m for run in runs})
+
+
+def unlearn(pool: Any, plans: Plans, placebo: bool) -> tuple[Any, Any]:
+    """Make what is missing: the unlearned models of the pool, and its originals' words."""
+    from ssd_bench.run import requests
+    from ssd_bench.run.forgetting import Forgetting, reporter
+    from ssd_bench.run.originals import Originals
+
+    originals = Originals.read(pool)
+    forgetting = Forgetting(pool, plans, requests.targets(pool, originals), placebo)
+    forgetting.make(reporter(forgetting, log.info))
+    return forgetting, originals
+
+
+def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str, Any]) -> None:
+    """Unlearn what is missing; keep and print what there is to say of each method and target."""
+    from ssd_bench.run.environment import commit
+    from ssd_bench.run.judged import Judge, groups
+    from ssd_bench.store.files import to_json, write_atomically
+
+    forgetting, originals = unlearn(pool, plans, placebo)
+    report, paths, figures = {}, [], []
+    for name, targets in groups(pool, forgetting.targets).items():
+        judge = Judge(originals, targets)
+        lines, missing = judge.lines(forgetting)
+        numbers = {label: judge.numbers(line) for label, line in lines.items()}
+        report[name] = {"samples": judge.samples, "numbers": numbers, "missing": missing}
+        report[name]["seconds"] = {label: line.seconds for label, line in lines.items() if line.seconds is not None}
+        for label, line in lines.items():
+            paths.append(pool.results / f"{label.replace(', ', '-')}-{name}.csv")
+            _write_table(paths[-1], judge.table(line))
+        show(pool, name, report[name], gate)
+        figures += pictures(judge, lines, name)
+    paths.append(pool.results / "methods.json")
+    text = to_json({"gate": gate, "targets": report, "command": command, "commit": commit()})
+    write_atomically(paths[-1], lambda part: part.write_text(text))
+    if figures:
+        paths.append(write_page(pool, figures, [command, verdict(gate)]))
+    print(*paths, sep="\n")
+
+
+def pictures(judge: Any, lines: dict[str, Any], name: str) -> list[Any]:
+    """How well attacks on a target do, and the margins of an image; none without plotly."""
+    if not find_spec("plotly"):
+        return []
+    from ssd_bench.report import attacks
+
+    scores, margins, row = judge.pictured(lines)
+    image = f"{name}: training image {row}, the most memorised of them, model by model"
+    return [
+        *([attacks.roc(scores, f"{name}: U-LiRA")] if scores else []),
+        attacks.one_image(margins, image),
+    ]
+
+
+def write_page(pool: Any, figures: list[Any], lines: list[str]) -> Path:
+    """`methods.html`."""
+    from ssd_bench.report.page import page_of_figures
+    from ssd_bench.store.files import write_atomically
+
+    path, title = pool.results / "methods.html", f"Methods on {pool.asked.size} models of {pool.name}"
+    write_atomically(path, lambda part: part.write_text(page_of_figures(title, lines, figures)))
+    return path
+
+
+def _write_table(path: Path, columns: dict[str, Any]) -> None:
+    import pandas as pd
+
+    from ssd_bench.store.files import write_atomically
+
+    write_atomically(path, lambda part: pd.DataFrame(columns).to_csv(part, index=False))
+
+
+def show(pool: Any, name: str, report: dict[str, Any], gate: dict[str, Any]) -> None:
+    """Print the table of a target."""
+    from ssd_bench.report.sheet import Cell, Sheet
+    from ssd_bench.report.table import print_sheet
+
+    numbers, names = report["numbers"], pool.bench.plan.names
+    warned = "" if gate["passed"] else "NOT TO BE RELIED ON, the originals do not leak enough: "
+    title = (
+        f"{warned}{names['data']}, {names['model']}: {report['samples']:,} images ({name}), {pool.asked.size} models"
+    )
+    sheet = Sheet(title, [*numbers, "ideal"], first="")
+    for number, (heading, decimals, ideal) in LINES.items():
+        of_line = [of.get(number) for of in numbers.values()]
+        if any(of and of["value"] is not None for of in of_line):  # the notes say why others are not there
+            floors = {shown_floor(of, decimals) for of in of_line if of and "ideal" in of}
+            cells = [*(shown(of, decimals) for of in of_line), ideal or " ".join(floors)]
+            sheet.lines.append((heading, [Cell(text) for text in cells]))
+    seconds = [report["seconds"].get(label) for label in numbers]
+    sheet.lines.append(("seconds a request", [Cell("" if s is None else f"{s:.2f}") for s in [*seconds, None]]))
+    why = {of["reason"]: None for line in numbers.values() for of in line.values() if "reason" in of}
+    sheet.notes = [
+        "[95 % interval over pairs of models and samples]; attacks: each model by all others of its set but its twin",
+        "retrained: models that never held an image against others of them, half of the pairs each",
+        *(f"-: {reason}" for reason in why),
+        *(f"not in the table: {reason}" for reason in report["missing"]),
+        *([] if gate["passed"] else [verdict(gate)]),
+    ]
+    print_sheet(sheet)
+
+
+def shown_floor(number: dict[str, Any], decimals: int) -> str:
+    """What retrained models reach, in groups of the same size."""
+    return f"{number['ideal']:.{decimals}f} ({number['a_side']} a side)"
+
+
+def shown(number: dict[str, Any] | None, decimals: int) -> str:
+    """A number with its interval."""
+    if number is None:
+        return ""
+    if number["value"] is None:
+        return "-"
+    value, low, high = (f"{number[key]:.{decimals}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
+def verdict(gate: dict[str, Any]) -> str:
+    """Whether methods can be judged on this pool, in a line."""
+    if gate["passed"] is None:
+        return f"whether the originals leak cannot be said: {'; '.join(gate['lacking'])}"
+    if gate["passed"]:
+        return "the originals leak: what a method does about it can be measured on this pool"
+    lacking = "; ".join(gate["lacking"])
+    return (
+        f"the originals do not leak enough for methods to be judged on this pool ({lacking}). What makes models "
+        f"memorise more: {', '.join(gate['change'])}"
+    )
