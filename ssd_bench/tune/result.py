@@ -33,7 +33,8 @@ def describe(study: Study, ended: optuna.Study, command: str) -> dict[str, Any]:
     """What is known of a study: how it was made, what it found, and what it cost in seconds."""
     trials, (best, second) = ended.get_trials(deepcopy=False), choose(ended, study.objective.slack)
     over = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-    first = next((t for t in over if t.number == 0), None)
+    whole = len(study.first()[0]) == len(study.space)  # else the published settings do not lie in the space
+    first = next((t for t in over if t.number == 0 and whole), None)
     hours = study.budget.hours
     return {
         "name": study.name,

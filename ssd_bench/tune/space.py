@@ -30,7 +30,7 @@ class Parameter:
 
     def holds(self, value: Any) -> bool:
         """Whether the value can be suggested."""
-        return value in self.choices if self.choices else self.low <= value <= self.high
+        return value in self.choices if self.choices else value is not None and self.low <= value <= self.high
 
 
 def read_space(method: str, cls: type, given: Mapping[str, Any]) -> dict[str, Parameter]:

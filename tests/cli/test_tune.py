@@ -203,6 +203,13 @@ def test_spaces_that_are_wrong_are_one_line(space):
         read_space("ssd", SSD, given)
 
 
+def test_what_a_run_has_may_lie_in_no_range():
+    space = read_space("finetune", Finetune, {"lr": {"low": 1e-3, "high": 0.1}})
+    assert not space["lr"].holds(None)
+    assert not space["lr"].holds(1.0)
+    assert space["lr"].holds(0.1)
+
+
 def test_whole_numbers_stay_whole():
     space = read_space("finetune", Finetune, {"epochs": {"low": 1, "high": 5}, "lr": {"low": 1e-3, "high": 0.1}})
     drawn = optuna.create_study().ask()
