@@ -15,15 +15,15 @@ from optuna.visualization import plot_optimization_history, plot_param_importanc
 
 from ssd_bench.run.environment import commit
 from ssd_bench.store.files import write_atomically
-from ssd_bench.tune.study import Study
+from ssd_bench.tune.study import OVER, Study
 
 ENOUGH = 4  # trials, below which nothing is said about which setting matters
 
 
-def choose(ended: optuna.Study, slack: float) -> tuple[FrozenTrial, FrozenTrial | None]:
+def choose(trials: list[FrozenTrial], slack: float) -> tuple[FrozenTrial, FrozenTrial | None]:
     """The trial whose settings are taken, nearest to the retrained model or cheaper and as near (`Objective`), and the
     best of the others."""
-    done = sorted(ended.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), key=lambda t: (t.value, t.number))
+    done = sorted((t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: (t.value, t.number))
     near = [t for t in done if t.value <= done[0].value + slack]
     best = min(near, key=lambda t: (t.user_attrs["passes"] or 0, t.value, t.number))
     return best, next((t for t in done if t.params != best.params), None)
@@ -31,8 +31,8 @@ def choose(ended: optuna.Study, slack: float) -> tuple[FrozenTrial, FrozenTrial 
 
 def describe(study: Study, ended: optuna.Study, command: str) -> dict[str, Any]:
     """What is known of a study: how it was made, what it found, and what it cost in seconds."""
-    trials, (best, second) = ended.get_trials(deepcopy=False), choose(ended, study.objective.slack)
-    over = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+    over = [t for t in ended.get_trials(deepcopy=False) if t.state in OVER][: study.budget.trials]
+    best, second = choose(over, study.objective.slack)
     whole = len(study.first()[0]) == len(study.space)  # else the published settings do not lie in the space
     first = next((t for t in over if t.number == 0 and whole), None)
     hours = study.budget.hours

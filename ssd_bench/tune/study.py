@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 REPORTED_SEEDS = 100  # training seeds below this are for tables; studies take others
 WORST = 1000.0  # the score of a model that diverged, and the highest of all
+POLL_S = 0.5
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -198,18 +199,27 @@ class Study:
         study.set_user_attr("floors", floors)
         study.set_user_attr("references_s", seconds)
         while not self.over(study):
-            trial, lock = self._begin(study)
+            if not (begun := self._begin(study)):  # others are at work on the last ones
+                time.sleep(POLL_S)
+                continue
+            trial, lock = begun
             try:
                 told(study, self._one(study, trial, references, floors))
             finally:
                 lock.release()
         return study
 
-    def _begin(self, study: optuna.Study) -> tuple[optuna.Trial, FileLock]:
-        """The next trial, and the lock that shows that somebody is at work on it. One process at a time begins one."""
+    def _begin(self, study: optuna.Study) -> tuple[optuna.Trial, FileLock] | None:
+        """The next trial, and the lock that shows that somebody is at work on it. One process at a time begins one.
+
+        None where as many as the budget has are over or being tried.
+        """
         with FileLock(self.folder / "begin.lock"):
             self._take_up(study)
-            seed = derive_seed(self.seed, "tune", len(study.get_trials(deepcopy=False))) % 2**32
+            begun = study.get_trials(deepcopy=False)
+            if sum(t.state in (*OVER, TrialState.RUNNING) for t in begun) >= self.budget.trials:
+                return None
+            seed = derive_seed(self.seed, "tune", len(begun)) % 2**32
             study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self.startup)
             trial = study.ask()
             return trial, FileLock(self._lock(trial.number)).acquire().lock

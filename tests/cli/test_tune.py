@@ -123,22 +123,31 @@ def test_several_methods_in_one_command_and_one_that_cannot_be_tuned(tmp_path, c
     assert [path.name for path in (tmp_path / "tuning/conf/tuned").glob("*.yaml")] == ["ssd.yaml"]
 
 
-def test_a_trial_of_a_process_that_is_gone_is_taken_up_again(tmp_path):
+def test_a_trial_of_a_process_that_is_gone_is_taken_up_again_and_no_more_are_begun_than_the_budget_has(
+    tmp_path, monkeypatch
+):
     folder = study(tmp_path, "budget.trials=1")
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     storage = JournalStorage(JournalFileBackend(str(folder / "journal.log")))
-    dead = optuna.load_study(study_name=folder.name, storage=storage)
-    trial = dead.ask({"alpha": optuna.distributions.FloatDistribution(1.0, 100.0, log=True)})
-    alive = dead.ask({"alpha": optuna.distributions.FloatDistribution(1.0, 100.0, log=True)})
+    others = optuna.load_study(study_name=folder.name, storage=storage)
+    dead, alive = (others.ask({"alpha": optuna.distributions.FloatDistribution(1.0, 100.0, log=True)}) for _ in "da")
+    alive.set_user_attr("seconds", 1.0)
+    waited = []
+
+    def ends(seconds):
+        waited.append(seconds)
+        others.tell(alive.number, 999.0)
+
+    monkeypatch.setattr("ssd_bench.tune.study.time.sleep", ends)
     with FileLock(folder / f"trial-{alive.number}.lock"):  # somebody is at work on this one
         study(tmp_path)
-    states = [t.state.name for t in dead.get_trials()]
+    states = [t.state.name for t in others.get_trials()]
     assert states.count("FAIL") == 1
-    assert states.count("COMPLETE") + states.count("PRUNED") == 3
-    assert [t.number for t in dead.get_trials() if t.state.name == "RUNNING"] == [alive.number]
-    assert dead.trials[trial.number].state.name == "FAIL"
+    assert others.trials[dead.number].state.name == "FAIL"
+    assert states.count("COMPLETE") + states.count("PRUNED") == 3  # the budget, the other's included
+    assert len(waited) == 1
 
 
 def test_another_space_or_protocol_is_never_mixed_into_a_study(tmp_path, capfd):
