@@ -38,8 +38,10 @@ def test_a_run_leaves_a_row_and_prints_a_table(command, runs):
     row = ended.row
     assert set(row) == SECTIONS
     assert (row["status"], row["method"], row["schema"]) == ("done", "ssd", 1)
-    assert row["settings"]["alpha"] == 8.0
-    assert row["settings"]["lam"] == 1.0
+    assert {key: row["settings"][key] for key in ("alpha", "lam")} == {
+        k: composed().method[k] for k in ("alpha", "lam")
+    }
+    assert row["tuned"] == {"study": "ssd-digits-resnet18_slim-full_class", "budget": "20 trials"}
     assert row["task"]["target"] == "8"
     assert row["task"]["n_forget"] == 30
     assert len(row["task"]["forget_sha256"]) == 64
@@ -383,7 +385,9 @@ def test_a_bug_keeps_its_traceback_from_the_package_on(command, monkeypatch, tmp
 
 
 def test_precedence_command_line_fidelity_tuned_default():
-    assert composed().method.alpha == 8.0  # tuned for digits
+    assert composed().method.alpha == pytest.approx(5.643, abs=1e-3)  # a study's, for digits
+    assert composed("protocol=published").method.alpha == 10.0
+    assert composed("fidelity=official").method.alpha == 10.0
     assert composed("data=cifar100").method.alpha == 10.0  # the method's default
     assert composed("method.alpha=3").method.alpha == 3
     assert composed().method.order == "class_pure"
