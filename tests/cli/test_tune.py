@@ -106,7 +106,11 @@ def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_
         (here, found["method"]["alpha"], {"study": folder.name, "budget": "3 trials"}),
         ([*here, "protocol=published"], published, None),
         ([*here, "fidelity=official"], published, None),
-        ([*here, "train.epochs=2"], published, None),  # another recipe than the study's
+        (
+            [*here, "train.epochs=2"],
+            composed().method.alpha,
+            {"study": folder.name, "budget": "20 trials"},
+        ),  # the package's
         ([*here, "method.alpha=3"], 3.0, None),
     ):
         cfg = composed(*given)
