@@ -285,7 +285,7 @@ def tuning(table: Table, folder: Path) -> None:
     """Trials of a study an hour, originals and retrained models included, against each trial in a folder of its own."""
     table.section("Tuning", "method", "trials", "shared, trials/h", "apart, trials/h", "ratio", "goal", "met")
     machine = (f"model.width={ARGS.width}", f"device={ARGS.device}", f"threads={ARGS.threads}")
-    for method, n in (("ssd", 8), ("teacher", 4)):
+    for method, n in (("ssd", 20), ("teacher", 8)):  # 20: the default budget
         given = [*BASE, *machine, "data.train_per_class=5", f"method={method}"]
 
         def study(name: str, trials: int, given: list[str] = given) -> None:
