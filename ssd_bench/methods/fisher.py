@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssd_bench.core import console
 from ssd_bench.core.errors import check_choice, check_range
-from ssd_bench.core.task import Context, Cost, Method, Split
+from ssd_bench.core.task import Context, Cost, Method, Split, row_hash
 from ssd_bench.importance.per_sample import PerSample, zero_sums
 from ssd_bench.train.passes import eval_mode, pass_clock
 from ssd_bench.train.recipe import Recipe
@@ -19,6 +19,7 @@ from ssd_bench.train.recipe import Recipe
 log = logging.getLogger(__name__)
 
 BATCH = 64
+KIND = "fisher_of_retain"
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class Fisher(Method):
     The last layer's v is capped at 1e2; its row of the forgotten class (full_class) is drawn anew around 0. v is
     multiplied by 10 in the last layer and in one-dimensional tensors. variant=official takes any tensor with as many
     rows as there are classes for the last layer, and outside full_class multiplies one-dimensional tensors alone.
-    n_samples: a seeded subsample of D_r (null: all of it).
+    n_samples: a seeded subsample of D_r (null: all of it). The information is kept: every alpha, and without a
+    subsample every seed, has the same.
     """
 
     alpha: float = 1e-6
     n_samples: int | None = None
     variant: str = "corrected"
+    version = 2
     needs = ("retain",)
     seeds = ("seed_unlearn",)
 
@@ -45,12 +48,18 @@ class Fisher(Method):
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         samples = len(data.retain[: self.n_samples])
-        return Cost(forward=samples, backward=samples * data.n_classes)
+        made = Cost(forward=samples, backward=samples * data.n_classes)
+        if self.n_samples is not None:  # which of them decides a seed that is not known here
+            return made
+        return Cost(shared={KIND: (_key(data.retain), made)})
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         drawn = torch.randperm(len(data.retain), generator=context.generator("samples"))
-        rows = data.retain[drawn[: self.n_samples]]
-        information = label_expected_fisher(model, data, rows.to(data.images.indexed_on))
+        rows = data.retain[drawn[: self.n_samples].sort().values]
+        kept = context.cached(
+            KIND, _key(rows), lambda: label_expected_fisher(model, data, rows.to(data.images.indexed_on))
+        )
+        information = {name: kept[name].to(p.device) for name, p in model.named_parameters()}
         draws = context.generator("noise")
         with torch.no_grad():
             for name, p in model.named_parameters():
@@ -95,3 +104,7 @@ def label_expected_fisher(model: nn.Module, data: Split, rows: Tensor) -> dict[s
                 log.info("fisher: about %s; method.n_samples makes it cheaper", console.clock(left))
     torch._foreach_div_(list(total.values()), float(len(rows)))
     return total
+
+
+def _key(rows: Tensor) -> dict[str, str]:
+    return {"rows": row_hash(rows)}

@@ -1,6 +1,7 @@
 """One test for each claim that a method makes, on a small model and images without the pipeline."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -249,3 +250,19 @@ def test_fisher_in_the_last_layer(images, variant, scenario):
 def test_fisher_takes_the_samples_that_it_says(images, context, original):
     Fisher(n_samples=12)(original, split(images, "full_class"), context)
     assert context.details["n_samples"] == 12
+
+
+def test_fisher_makes_its_information_once_for_every_alpha_and_seed(images, context, original):
+    data, kept = split(images, "full_class"), {}
+
+    def cached(kind, key, make):
+        at = kind, str(key)
+        if at not in kept:
+            kept[at] = make()
+        return kept[at]
+
+    for alpha, seed in ((1e-9, 0), (1e-7, 1)):
+        Fisher(alpha=alpha)(copy.deepcopy(original), data, replace(context, cached=cached, seed_unlearn=seed))
+    assert len(kept) == 1
+    Fisher(n_samples=12)(copy.deepcopy(original), data, replace(context, cached=cached))
+    assert len(kept) == 2
