@@ -34,6 +34,16 @@ class About:
             float(self.ideal)
 
 
+def describe_sets(scenario: Any) -> dict[str, dict[str, Any]]:
+    """The accuracies on the sets of the scenario's own, where it gives them headings (`sets` maps name to heading)."""
+    sets = getattr(scenario, "sets", ())
+    headings = sets if isinstance(sets, Mapping) else {}
+    return {
+        f"{name}_acc": asdict(About("percent", RETRAINED, "everywhere", (name,), 20, heading, 2, "main"))
+        for name, heading in headings.items()
+    }
+
+
 def describe(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """How these metrics (by name in the configuration) describe their values: the package's first, then the others.
 

@@ -23,8 +23,8 @@ class Request:
     """What is to be forgotten, as data alone: index sets over one data set's training and test images."""
 
     scenario: str
-    target: str | None  # name of the class to forget; None in the random scenario
-    target_index: int | None
+    target: str | None  # name of what is to be forgotten ("lamp+rocket": both); None in the random scenario
+    target_index: int | None  # of the one class; None where there is not exactly one
     classes: tuple[str, ...]  # names of the model's labels
     train_labels: Tensor  # of all training images, int64: the model's labels
     test_labels: Tensor
@@ -33,10 +33,14 @@ class Request:
     retain: Tensor  # rows of D_r in the released order: class by class, or as the random split drew them
     forget: Tensor  # rows of D_f (not in D with a placebo)
     sets: Mapping[str, tuple[str, Tensor]]  # SETS and the scenario's own: ("train" or "test", rows)
-    forget_label: int | None  # the model's label of what is forgotten (the superclass of a sub-class)
+    forget_label: int | None  # the model's label of what is forgotten (the superclass of a sub-class); None: not one
     placebo: bool = False
     drawn: bool = False  # whether `seed_forget` decided on any of it
     dataset: Dataset | None = None  # the data set as the scenario changed it; None: as it was loaded
+    forget_labels: tuple[int, ...] = ()  # the model's labels of all classes that are named; by default the one
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "forget_labels", _all_labels(self))
 
     @property
     def forget_sha256(self) -> str:
@@ -54,6 +58,7 @@ class Request:
             scenario=self.scenario,
             forget_label=self.forget_label,
             n_classes=len(self.classes),
+            forget_labels=self.forget_labels,
         )
 
 
@@ -67,8 +72,12 @@ class Split:
     forget: Tensor  # D_f
     group: Tensor  # of all training images: the class that the scenario selects by
     scenario: str
-    forget_label: int | None  # the model's label of what is forgotten; None in the random scenario
+    forget_label: int | None  # the model's label of what is forgotten; None in the random scenario, and of several
     n_classes: int
+    forget_labels: tuple[int, ...] = ()  # of all classes that are forgotten; () in the random scenario
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "forget_labels", _all_labels(self))
 
     @property
     def placebo(self) -> bool:
@@ -80,6 +89,12 @@ class Split:
         labels = self.images.labels.clone()
         labels[self.forget.to(labels.device)] = torch.as_tensor(forget, device=labels.device)
         return labels
+
+
+def _all_labels(request: Request | Split) -> tuple[int, ...]:
+    """The labels of the classes that are named, where the caller gave but the one."""
+    one = () if request.forget_label is None else (request.forget_label,)
+    return request.forget_labels or one
 
 
 @dataclass(frozen=True)
@@ -182,7 +197,8 @@ class Method:
         for need in getattr(self, "needs", ()):
             if need not in HANDED_IN and getattr(request, need, None) is None:
                 words = {"forget_label": "one class to forget"}.get(need, need)
-                return f"{type(self).__name__.lower()} needs {words}; scenario={request.scenario} has none"
+                has = "several" if need == "forget_label" and request.forget_labels else "none"
+                return f"{type(self).__name__.lower()} needs {words}; scenario={request.scenario} has {has}"
         return None
 
     def cost(self, data: Split, recipe: Any) -> Cost | None:

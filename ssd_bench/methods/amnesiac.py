@@ -35,9 +35,20 @@ def wrong_labels(data: Split, draws_from: torch.Generator) -> Tensor:
     """The labels of all images, those of D_f drawn uniformly from the classes that are not to be said.
 
     That is every class but the forgotten one (the superclass of a sub-class); in the random scenario, but the image's
-    own. int64, on the images' device.
+    own; where several classes are forgotten, but those and the image's own. int64, on the images' device.
     """
     own = data.images.labels[data.forget.to(data.images.device)]
+    if data.forget_labels and data.forget_label is None:
+        return data.relabelled(_outside(own.cpu(), data, draws_from))
     steps = torch.randint(1, data.n_classes, own.shape, generator=draws_from).to(own.device)
     excluded = own if data.forget_label is None else data.forget_label
     return data.relabelled((excluded + steps) % data.n_classes)
+
+
+def _outside(own: Tensor, data: Split, draws_from: torch.Generator) -> Tensor:
+    """Labels of none of the forgotten classes, nor the image's own; where no other is left, of another class at all."""
+    others = torch.arange(data.n_classes) != own[:, None]
+    allowed = others.clone()
+    allowed[:, list(data.forget_labels)] = False
+    allowed = torch.where(allowed.any(1, keepdim=True), allowed, others)
+    return torch.multinomial(allowed.float(), 1, generator=draws_from).squeeze(1)

@@ -32,6 +32,6 @@ class Boundary(FurtherTraining):
 
     def train_as(self, classes: Tensor | int, model: nn.Module, data: Split, context: Context, name: str) -> nn.Module:
         """The model, trained on D_f as if its images were of these classes."""
-        context.details["outside_paper"] = data.forget_label is None
+        context.details["outside_paper"] = not data.forget_labels
         images = data.images.with_labels(data.relabelled(classes))
         return self.train(model, images, data.forget, context, name)

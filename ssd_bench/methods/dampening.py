@@ -115,14 +115,14 @@ class Dampening(Method, ABC):
     def bound(self, data: Split, full: list[Tensor], forget: list[Tensor]) -> float | None:
         """What I_f / I_D cannot exceed, so that alpha from there on is idle; None where it has no such bound.
 
-        It has one where what I_f is a mean of (samples, or class-pure batches of a whole class) is part of I_D.
+        It has one where what I_f is a mean of (samples, or class-pure batches of whole classes) is part of I_D.
         """
         if not self._forget_in_full(data):
             return None
         if self.importance == "per_sample":
             return sum(map(len, full)) / sum(map(len, forget))
-        pure = self.order == "class_pure" and data.scenario != "random"
-        return len(full) / len(forget) if pure else None
+        whole = not torch.isin(data.group[data.retain], data.group[data.forget].unique()).any()
+        return len(full) / len(forget) if self.order == "class_pure" and whole else None
 
     def _class_pure(self, rows: Tensor, group: Tensor) -> list[Tensor]:
         members = rows[group[rows].argsort(stable=True)]

@@ -27,7 +27,7 @@ class Fisher(Method):
     """theta + sqrt(v) eps with v = alpha min(1 / (F + 1e-8), 1e3), averaged over each filter's inputs, where F is the
     diagonal Fisher information of D_r with the expectation over the model's own labels: samples x classes gradients.
 
-    The last layer's v is capped at 1e2; its row of the forgotten class (full_class) is drawn anew around 0. v is
+    The last layer's v is capped at 1e2; its rows of forgotten classes (full_class) are drawn anew around 0. v is
     multiplied by 10 in the last layer and in one-dimensional tensors. variant=official takes any tensor with as many
     rows as there are classes for the last layer, and outside full_class multiplies one-dimensional tensors alone.
     n_samples: a seeded subsample of D_r (null: all of it). The information is kept: every alpha, and without a
@@ -78,8 +78,8 @@ class Fisher(Method):
             variance = variance.mean(dim=1, keepdim=True).expand_as(p).clone()
         mean = p.clone()
         if last and full_class:
-            mean[data.forget_label] = 0
-            variance[data.forget_label] = 1e-4
+            mean[list(data.forget_labels)] = 0
+            variance[list(data.forget_labels)] = 1e-4
         if p.ndim == 1 or (last and (full_class or not official)):
             variance *= 10
         return mean, variance

@@ -1,4 +1,4 @@
-"""A control: make the forgotten class unsayable in the last layer, and forget nothing."""
+"""A control: make the forgotten classes unsayable in the last layer, and forget nothing."""
 
 import math
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from ssd_bench.train.recipe import Recipe
 
 @dataclass(frozen=True)
 class MaskHead(Method):
-    """The last layer's weights of the class become 0 and its bias `bias`, far below any logit and finite.
+    """The last layer's weights of a forgotten class become 0 and its bias `bias`, far below any logit and finite.
 
     All features are the original's, and so are the odds of the other classes: what judges outputs alone sees the class
-    gone, what looks at features must see nothing gone. Only of a class of the model's labels that is forgotten whole.
+    gone, what looks at features must see nothing gone. Only of classes of the model's labels that are forgotten whole.
     """
 
     bias: float = -1e4
@@ -26,11 +26,12 @@ class MaskHead(Method):
             raise ValueError(f"bias must be negative and finite, got {self.bias}")
 
     def skip(self, request: Request) -> str | None:
-        label = request.forget_label
-        if label is None:
-            return f"mask_head needs one class to forget; scenario={request.scenario} has none"
-        if (request.train_labels[request.retain] == label).any():
-            return f"mask_head needs a class that is forgotten whole; some of {request.classes[label]} is to be kept"
+        if not request.forget_labels:
+            return f"mask_head needs classes to forget; scenario={request.scenario} has none"
+        for label in request.forget_labels:
+            if (request.train_labels[request.retain] == label).any():
+                kept = request.classes[label]
+                return f"mask_head needs classes that are forgotten whole; some of {kept} is to be kept"
         return None
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
@@ -41,6 +42,6 @@ class MaskHead(Method):
         if getattr(head, "bias", None) is None:
             raise ValueError(f"mask_head needs a last layer with a bias and a row for each class, not {head}")
         with torch.no_grad():
-            head.weight[data.forget_label] = 0
-            head.bias[data.forget_label] = self.bias
+            head.weight[list(data.forget_labels)] = 0
+            head.bias[list(data.forget_labels)] = self.bias
         return model

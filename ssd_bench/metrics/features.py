@@ -77,8 +77,8 @@ class Features:
 
 def why_not(probed: Probed) -> str | None:
     """Why the features of a model cannot be judged; None where they can."""
-    if probed.request.forget_label is None:
-        return "no class is to be forgotten"
+    if probed.request.target_index is None:
+        return "what is to be forgotten is not one class"
     if probed.unseen is None:
         return "no test images show what is to be forgotten"
     head = dict(probed.model.named_modules()).get(probed.head)

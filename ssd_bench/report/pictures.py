@@ -205,8 +205,8 @@ def classes(summary: Summary, folder: Path) -> Figure | None:
     figure = Figure(figsize=(max(6.4, 1.6 + 0.16 * len(names)), 1.9 + 0.28 * len(change)))
     axes = figure.subplots()
     image = axes.imshow(change, cmap="PuOr", vmin=-most, vmax=most, aspect="auto")
-    forgotten = summary.task["target"]
-    labels = [f"» {name}" if name == forgotten else name for name in names]
+    forgotten = (summary.task["target"] or "").split("+")
+    labels = [f"» {name}" if name in forgotten else name for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=90, fontsize=7)
     axes.set_yticks(range(len(right)), list(right))
     axes.grid(visible=False)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssd_bench.core.about import describe
+from ssd_bench.core.about import describe, describe_sets
 from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.data.source import vouched
 from ssd_bench.data.view import view
@@ -126,7 +126,7 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
         "config": plan.config,
         "metrics": dict.fromkeys(METRICS),
     }
-    row["about"] = describe(plan.metrics)
+    row["about"] = describe(plan.metrics) | describe_sets(plan.scenario)
     row["columns"] = {key: asdict(about) for key, about in getattr(plan.method, "columns", {}).items()}
     row["classes"] = list(bench.request.classes)
     row["samples"] = {name: len(rows) for name, (_, rows) in chosen_sets(bench).items()}

@@ -8,6 +8,7 @@ from ssd_bench.core.dataset import Dataset
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.seeds import generator
 from ssd_bench.core.task import Request
+from ssd_bench.scenarios.classes import check_no_class_is_gone
 
 DEFAULT = 100
 
@@ -40,6 +41,7 @@ class Random:
             raise ConfigError(f"scenario: {n} images to forget of {total} training images; allowed: 1 to {total - 1}")
         drawn = torch.randperm(total, generator=generator(seed, "forget"))
         forget, retain = drawn[:n], drawn[n:]
+        check_no_class_is_gone(dataset.names(dataset.labels), labels, retain, set())
         test = torch.arange(len(dataset.test.fine))
         return Request(
             scenario="random",

@@ -134,7 +134,8 @@ class Study:
         """Those asked for, or drawn; never one of the reported ones. Raises ConfigError."""
         dataset = plan.data.load()
         names = dataset.names("fine" if isinstance(plan.scenario, SubClass) else dataset.labels)
-        reported = {str(t) for t in plan.data.targets.get(plan.names["scenario"], [])} | {str(plan.scenario.target)}
+        asked = getattr(plan.scenario, "targets", (plan.scenario.target,))
+        reported = {*map(str, plan.data.targets.get(plan.names["scenario"], [])), *map(str, asked)}
         reported |= {names[int(t)] for t in reported if t not in names and t.isdecimal() and int(t) < len(names)}
         for target in self.validation.targets or ():
             if target in reported:

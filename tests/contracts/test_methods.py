@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from ssd_bench.run.plan import CONF_DIR
 
 METHODS = sorted(path.stem for path in (CONF_DIR / "method").glob("*.yaml"))
-SCENARIOS = ("full_class", "sub_class", "random")
+SCENARIOS = ("full_class", "sub_class", "random", "several")  # several: classes and random images together
 FAST = {
     "cf_k": ["method.epochs=1"],
     "ct": ["method.epochs=1"],
@@ -32,6 +32,8 @@ FAST = {
 
 
 def forgotten(scenario):
+    if scenario == "several":
+        return ["scenario=full_class", "scenario.target=[8,3]", "scenario.n_forget=20"]
     return [f"scenario={scenario}", *(["scenario.n_forget=20"] if scenario == "random" else [])]
 
 

@@ -34,7 +34,7 @@ def samples(labels):
 
 @pytest.mark.parametrize(
     ("retain", "forget", "said"),
-    [([0, 1, 2], [2, 2], "forgotten whole; some of 2 is to be kept"), ([0, 1, 2], [1, 2], "needs one class to forget")],
+    [([0, 1, 2], [2, 2], "forgotten whole; some of 2 is to be kept"), ([0, 1, 2], [1, 2], "needs classes to forget")],
 )
 def test_it_makes_no_sense_where_no_class_goes_as_a_whole(retain, forget, said):
     kept, gone = samples(retain), samples(forget)

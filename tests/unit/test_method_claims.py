@@ -88,6 +88,14 @@ def test_amnesiac_never_draws_the_excluded_label(images, context, scenario):
             assert (others[others > 0] / others.sum() - 1 / 3).abs().max() < 0.12
 
 
+def test_amnesiac_draws_none_of_several_forgotten_labels(images, context):
+    data = replace(split(images, "random"), forget_labels=(0, 2))
+    drawn = torch.stack([wrong_labels(data, context.generator("labels", i)) for i in range(50)])
+    own = images.labels[data.forget].expand(50, -1)
+    assert set(drawn[:, data.forget].unique().tolist()) == {1, 3}
+    assert (drawn[:, data.forget] != own).all()
+
+
 def test_amnesiac_unlearns_what_it_relabels(images, context, original):
     data = split(images, "full_class")
     before = says(original, images, data.forget)[:, 2].mean()

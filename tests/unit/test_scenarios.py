@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ssd_bench.core.dataset import Dataset, Part
 from ssd_bench.core.errors import ConfigError
@@ -19,6 +21,7 @@ from ssd_bench.scenarios.random import Random
 from ssd_bench.scenarios.sub_class import SubClass
 
 TARGETS = {"full_class": ["vehicle2"], "sub_class": ["rocket"]}
+COARSE_NAMES_OF_19 = [CIFAR100_NAMES[f] for f in COARSE_MEMBERS[19]]
 
 
 def dataset(per_class=5, test_per_class=2, labels="coarse"):
@@ -108,6 +111,52 @@ def test_sub_class():
     assert task.classes == CIFAR20_NAMES
 
 
+def test_several_sub_classes_at_once():
+    task = SubClass(target=["rocket", "lamp"])(dataset(), TARGETS, 0)
+    assert (task.target, task.target_index, task.forget_label) == ("lamp+rocket", None, None)
+    assert task.forget_labels == (5, 19)
+    assert_partition(task, 500)
+    assert task.group[task.forget].tolist() == [40] * 5 + [69] * 5  # class by class, for class-pure batches
+    assert sorted(task.test_labels[task.sets["forget"][1]].tolist()) == [5, 5, 19, 19]
+    assert rows(task, "forget") | rows(task, "retain") == rows(task, "test")
+    assert SubClass(target=["lamp", "rocket"])(dataset(), TARGETS, 1).forget_sha256 == task.forget_sha256
+
+
+def test_several_sub_classes_of_one_label_have_that_label():
+    task = SubClass(target=["rocket", "tank"])(dataset(), TARGETS, 0)
+    assert (task.forget_label, task.forget_labels) == (19, (19,))
+
+
+def test_classes_and_random_images_at_once():
+    task = FullClass(target=["vehicle2", "veg"], n_forget=20)(dataset(), TARGETS, 3)
+    drawn = rows(task, "forget_drawn")
+    assert task.target == "veg+vehicle2+20 random"
+    assert (task.forget_label, task.forget_labels, task.drawn) == (None, (4, 19), True)
+    assert_partition(task, 500)
+    assert len(drawn) == 20
+    assert drawn <= rows(task, "forget_train")
+    assert not set(task.train_labels[list(drawn)].tolist()) & {4, 19}
+    assert set(task.test_labels[task.sets["forget"][1]].tolist()) == {4, 19}
+    assert rows(FullClass(target="veg", n_forget=20)(dataset(), TARGETS, 4), "forget_drawn") != drawn
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sets(st.integers(0, 19), min_size=1, max_size=6),
+    st.one_of(st.none(), st.integers(1, 60)),
+    st.booleans(),
+    st.integers(0, 50),
+)
+def test_splits_part_the_data_whatever_is_asked(classes, n_forget, placebo, seed):
+    asked = FullClass(target=sorted(map(str, classes)), n_forget=n_forget, placebo=placebo)
+    task = asked(dataset(), TARGETS, seed)
+    assert_partition(task, 500)
+    assert set(task.train.tolist()) == (rows(task, "retain_train") if placebo else set(range(500)))
+    assert rows(task, "forget") | rows(task, "retain") == set(range(200))
+    assert not rows(task, "forget") & rows(task, "retain")
+    assert len(task.sets.get("forget_drawn", (0, ()))[1]) == (n_forget or 0)
+
+
 def test_digits_have_sub_classes_too():
     data = Digits().load()
     task = SubClass(target="8")(data, {}, 0)
@@ -160,6 +209,12 @@ def test_a_placebo_was_never_trained_on(scenario):
         (SubClass(), dataset(labels="fine"), "data=cifar20"),
         (Random(n_forget=500), dataset(), "1 to 499"),
         (Random(n_forget=501), dataset(), "1 to 499"),
+        (Random(n_forget=495), dataset(), "leaves no training image of"),
+        (FullClass(target=["vehicle2", "19"]), dataset(), "names vehicle2 twice"),
+        (FullClass(target=[str(i) for i in range(20)]), dataset(), "are all classes with test images"),
+        (FullClass(target="sea", n_forget=495), dataset(labels="fine"), "allowed: 1 to 494"),
+        (FullClass(target="sea", n_forget=494), dataset(labels="fine"), "leaves no training image of"),
+        (SubClass(target=list(COARSE_NAMES_OF_19)), dataset(), "scenario=full_class scenario.target=vehicle2"),
     ],
 )
 def test_what_cannot_be_forgotten_is_said(scenario, data, message):
