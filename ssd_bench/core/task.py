@@ -38,6 +38,7 @@ class Request:
     drawn: bool = False  # whether `seed_forget` decided on any of it
     dataset: Dataset | None = None  # the data set as the scenario changed it; None: as it was loaded
     forget_labels: tuple[int, ...] = ()  # the model's labels of all classes that are named; by default the one
+    earlier: tuple[Request, ...] = ()  # the requests that were forgotten before this one, in their order
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "forget_labels", _all_labels(self))
@@ -185,6 +186,7 @@ class Method:
     """
 
     version: ClassVar[int] = 1  # of what the package ships: raised when the weights that come out change
+    of_data: ClassVar[tuple[str, ...]] = ()  # kinds of `Context.cached` that describe all of D, whatever the request
     seeds: ClassVar[tuple[str, ...]] = ("seed", "seed_unlearn")  # what the result depends on beside the original
     needs: ClassVar[tuple[str, ...]] = ()  # what it cannot do without: "retain", "recipe", "forget_label"
     columns: ClassVar[Mapping[str, Any]] = {}
@@ -226,6 +228,11 @@ def row_hash(rows: Tensor) -> str:
 def seeds_of(method: Any) -> tuple[str, ...]:
     """The seeds that a method's result depends on."""
     return tuple(getattr(method, "seeds", Method.seeds))
+
+
+def of_data(method: Any) -> tuple[str, ...]:
+    """The kinds of what a method keeps that describe all of D."""
+    return tuple(getattr(method, "of_data", Method.of_data))
 
 
 def outputs(

@@ -62,6 +62,10 @@ class Dampening(Method, ABC):
         check_range("lam", self.lam, 0)
         check_range("batch_size", self.batch_size, 1)
 
+    @property
+    def of_data(self) -> tuple[str, ...]:
+        return ("importance_full",) if self.reference == "full" else ()
+
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         full, forget = self.batches(data)
         passes = [Cost(backward=sum(map(len, batches)) + self._checked(batches)) for batches in (full, forget)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -27,11 +27,19 @@ class Bench:
     device: torch.device
     new_model: Callable[..., nn.Module]  # (seed, pretrained=True) -> a newly initialised model on the device
     parallel: bool = False  # whether other jobs share the machine
+    earlier: tuple[Bench, ...] = ()  # of the requests that are forgotten before this one
+    stale: Mapping[str, str] = field(default_factory=dict)  # kept of another model: kind -> path of the artefact
+
+    @property
+    def steps(self) -> tuple[Bench, ...]:
+        """One for each request, in their order."""
+        return *self.earlier, self
 
     @cached_property
     def skipped(self) -> str | None:
-        """Why the method makes no sense for this request."""
-        return ask(self.plan.method, "skip", self.request)
+        """Why the method makes no sense for this request, or for one before it."""
+        reasons = (ask(self.plan.method, "skip", step.request) for step in self.steps)
+        return next((reason for reason in reasons if reason), None)
 
     def compiled(self, model: nn.Module) -> nn.Module:
         """The same model, its forward pass compiled where compile=true. A copy of a compiled model is not compiled."""

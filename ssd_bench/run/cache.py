@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from ssd_bench.core.seeds import seeded
 from ssd_bench.store.address import digest
-from ssd_bench.store.artefacts import Artefact, NoStore, Store
+from ssd_bench.store.artefacts import Artefact, NoStore, Store, read_artefact
 from ssd_bench.train import devices
 
 
@@ -29,6 +30,7 @@ class Cache:
     found: dict[str, bool] = field(default_factory=dict)
     paths: dict[str, str] = field(default_factory=dict)
     beside: bool = False  # whether any of it was made while other jobs shared the machine
+    stale: Mapping[str, str] = field(default_factory=dict)  # kind -> path: handed out whatever the key, at no cost
     given: list[tuple[str, Tensor, int]] = field(default_factory=list)  # kind, tensor and its version when handed out
     _depth: int = 0
     _found_s: float = 0.0  # cost of what was found inside something that is being made
@@ -38,6 +40,11 @@ class Cache:
 
         What `make` draws from global random numbers is seeded by the key, so that it is the same whoever makes it.
         """
+        if kind in self.stale:
+            start = time.monotonic()
+            self._note(kind, artefact := read_artefact(Path(self.stale[kind])))
+            self.aside_s += time.monotonic() - start
+            return artefact.tensors
         purpose, key = digest(key), self.address_of(key)
 
         def timed() -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -103,6 +103,12 @@ class Grid:
 
 def work_of(bench: Bench) -> Iterator[Work]:
     """What a run needs, whether it is there or not."""
+    for step in bench.steps:
+        yield from _work_of(step, bench)
+
+
+def _work_of(bench: Bench, last: Bench) -> Iterator[Work]:
+    """The same of one request; last: the last of its sequence, or itself."""
     plan, store, identity = bench.plan, bench.store, bench.identity
     weights = _weights(bench)
     rows = needed_rows(bench)
@@ -113,9 +119,11 @@ def work_of(bench: Bench) -> Iterator[Work]:
         if trained:
             training = Cost(backward=trained.recipe.epochs * len(trained.rows))
             again = anew and name == "retrained"
-            yield Work(name, store.path(KIND, trained.key), training, weights, again, "" if again else name)
-    original = store.path("outputs", outputs_key(identity.original, rows, plan))
-    yield Work("outputs", original, *of_outputs, alone="outputs")
+            alone = "" if again or (last.earlier and name == "retrained") else name
+            yield Work(name, store.path(KIND, trained.key), training, weights, again, alone)
+    if bench is last:
+        original = store.path("outputs", outputs_key(bench.steps[0].identity.original, rows, plan))
+        yield Work("outputs", original, *of_outputs, alone="outputs")
     if isinstance(plan.method, Original):
         return
     key = identity.retrained.key if _retrained(bench) else identity.unlearned

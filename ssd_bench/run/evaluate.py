@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.core.seeds import derive_seed, generator, seeded
-from ssd_bench.core.task import Outputs, Probed, looks_inside, outputs
+from ssd_bench.core.task import SETS, Outputs, Probed, looks_inside, outputs
 from ssd_bench.run.bench import Bench
 from ssd_bench.run.plan import Plan, check_names
 from ssd_bench.store.address import address, digest, hash_rows
@@ -48,11 +48,11 @@ def outputs_key(model: Any, rows: dict[str, Tensor], plan: Plan) -> dict[str, An
 def chosen_sets(bench: Bench) -> dict[str, tuple[str, Tensor]]:
     """What is evaluated: of each set the part that it lies in and its rows; of D_r a sample, where one is asked for.
 
-    Sets of the scenario's own are always evaluated. The sample is the same for every request but for the images that
+    Sets of the request's own are always evaluated. The sample is the same for every request but for the images that
     are to be forgotten.
     """
     asked = bench.plan.evaluate
-    own = getattr(bench.plan.scenario, "sets", ())
+    own = [name for name in bench.request.sets if name not in SETS]
     wanted = {name: bench.request.sets[name] for name in dict.fromkeys((*asked.sets, *own))}
     if asked.retain_train_samples is not None and "retain_train" in wanted:
         part, rows = wanted["retain_train"]

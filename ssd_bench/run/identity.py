@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ssd_bench.core.dataset import Dataset
-from ssd_bench.core.task import Images, Request, seeds_of
+from ssd_bench.core.seeds import derive_seed
+from ssd_bench.core.task import Images, Request, of_data, seeds_of
+from ssd_bench.methods.original import Original
 from ssd_bench.models.checkpoint import checkpoint_sha256
 from ssd_bench.run.call import seeds_used
 from ssd_bench.run.cases import tuned_by
@@ -86,7 +88,11 @@ def arithmetic(device: torch.device, threads: int, precision: str = "float32", c
 def identify(
     plan: Plan, dataset: Dataset, request: Request, train: Images, device: torch.device, threads: int
 ) -> Identity:
-    """The identity of the run that `plan` describes on this data and device."""
+    """The identity of the run that `plan` describes on this data and device.
+
+    What a later request of a sequence is forgotten from is what forgot those before it; all else is as for one alone.
+    """
+    first = request.earlier[0] if request.earlier else request
     view = {"mean": train.mean.tolist(), "std": train.std.tolist(), "side": train.side}
     place = {"data": dataset.fingerprint, "classes": len(request.classes), "view": view}
     place["machine"] = arithmetic(device, threads, plan.settings.precision, plan.settings.compile)
@@ -94,19 +100,21 @@ def identify(
         Trained(
             rows.sort().values, plan.settings.seed, recipe, plan.data.augment, plan.model, request.train_labels, place
         )
-        for rows, recipe in ((request.train, plan.train), (request.retain, plan.train.without_selection()))
+        for rows, recipe in ((first.train, plan.train), (request.retain, plan.train.without_selection()))
     )
-    original = trained.key
+    original = beginning = trained.key
     if plan.model.checkpoint:
         given = {"checkpoint": checkpoint_sha256(Path(plan.model.checkpoint))}
-        original = {name: original[name] for name in ("rows", "labels", "model", *place)} | given
-    unlearned = {"original": digest(original), "method": address(plan.method), **_asked(plan, request)}
+        original = beginning = {name: original[name] for name in ("rows", "labels", "model", *place)} | given
+    for each in request.earlier:
+        original = original if isinstance(plan.method, Original) else _unlearned(plan, original, each)
+    unlearned = _unlearned(plan, original, request)
     shared = {"original": original}
     if code := code_of(type(plan.method)).get("code"):  # of the package's methods, the keys themselves say all
         shared |= {"code": code, "seeds": unlearned["seeds"]}
     task = _described(plan, dataset, request)
-    task |= {"recipe": digest(original.get("checkpoint", trained.training))[:16]}
-    task |= {"original": digest(original)[:16], "reference": digest(retrained.key)[:16]}
+    task |= {"recipe": digest(beginning.get("checkpoint", trained.training))[:16]}
+    task |= {"original": digest(beginning)[:16], "reference": digest(retrained.key)[:16]}
     evaluate = address(plan.evaluate)
     metrics = {name: address(metric) for name, metric in plan.metrics.items()}
     task["evaluation"] = digest(evaluate)[:16]
@@ -118,15 +126,30 @@ def identify(
         retrained=retrained,
         unlearned=unlearned,
         shared=shared,
-        untrained={"model": original["model"], **place},
+        untrained={"model": beginning["model"], **place},
         row={"task": task, "unlearned": unlearned, "evaluate": evaluate, "metrics": metrics, **tuned},
         task=task,
     )
 
 
+def _unlearned(plan: Plan, original: dict[str, Any], request: Request) -> dict[str, Any]:
+    """The key of what forgets this request, from the model under the key `original`."""
+    return {"original": digest(original), "method": address(plan.method), **_asked(plan, request)}
+
+
+def seed_unlearn(plan: Plan, request: Request) -> int:
+    """Of the method's own draws: the first request of a sequence has those that it would have alone."""
+    step = len(request.earlier) + 1
+    return plan.seed_unlearn if step == 1 else derive_seed(plan.seed_unlearn, "step", step)
+
+
 def _asked(plan: Plan, request: Request) -> dict[str, Any]:
     """What a method sees of the request, beside the original."""
+    several = {"forget_labels": request.forget_labels} if len(request.forget_labels) > 1 else {}
+    stale = {"refresh": False} if request.earlier and not plan.scenario.refresh and of_data(plan.method) else {}
     return {
+        **several,
+        **stale,
         "rows": hash_rows(request.train),
         "retain": hash_rows(request.retain),
         "forget": hash_rows(request.forget),
@@ -136,7 +159,7 @@ def _asked(plan: Plan, request: Request) -> dict[str, Any]:
         "forget_label": request.forget_label,
         "train": address(plan.train),
         "augment": address(plan.data.augment),
-        "seeds": seeds_used(plan.method, plan.settings.seed, plan.seed_unlearn),
+        "seeds": seeds_used(plan.method, plan.settings.seed, seed_unlearn(plan, request)),
     }
 
 
@@ -145,12 +168,13 @@ def _described(plan: Plan, dataset: Dataset, request: Request) -> dict[str, Any]
     return {
         "data": plan.names["data"],
         "model": plan.names["model"],
-        "scenario": request.scenario,
-        "target": request.target,
-        "target_index": request.target_index,
+        "scenario": "sequence" if request.earlier else request.scenario,
+        "target": request.target and ">".join(each.target for each in (*request.earlier, request)),
+        "target_index": None if request.earlier else request.target_index,
         "placebo": request.placebo,
-        "n_train": len(request.train),
-        "n_forget": len(request.forget),
+        "n_train": len(request.train) + sum(len(each.forget) for each in request.earlier),
+        "n_forget": sum(len(each.forget) for each in (*request.earlier, request)),
+        **({"requests": len(request.earlier) + 1} if request.earlier else {}),
         "n_test": len(request.test_labels),
         "seed": plan.settings.seed,
         "seed_unlearn": plan.seed_unlearn if "seed_unlearn" in seeds_of(plan.method) else None,

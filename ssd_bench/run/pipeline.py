@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 
 from ssd_bench.core.about import describe, describe_sets
 from ssd_bench.core.errors import ConfigError, Diverged
+from ssd_bench.core.task import of_data
 from ssd_bench.data.source import vouched
 from ssd_bench.data.view import view
 from ssd_bench.methods.original import Original
@@ -25,8 +26,9 @@ from ssd_bench.run.environment import environment
 from ssd_bench.run.evaluate import chosen_sets, evaluate
 from ssd_bench.run.identity import identify, row_path
 from ssd_bench.run.plan import Plan
+from ssd_bench.run.sequence import together
 from ssd_bench.run.trained import KIND, initial, train_or_find
-from ssd_bench.run.unlearn import unlearn
+from ssd_bench.run.unlearn import Unlearned, unlearn
 from ssd_bench.store.artefacts import Artefact, Store
 from ssd_bench.store.files import clear_parts, writable
 from ssd_bench.store.locks import hold
@@ -53,14 +55,17 @@ def prepare(plan: Plan, parallel: bool = False, to_count: bool = False) -> Bench
         dataset = vouched(request.dataset, plan.scenario)
     at = torch.device("cpu") if to_count else device
     images = view(dataset, request, plan.data.norm, plan.model, at)
-    identity = identify(plan, dataset, request, images["train"], device, threads)
 
     def new_model(seed: int, pretrained: bool = True) -> nn.Module:
         _, channels, side, _ = dataset.train.pixels.shape
         model = plan.model if pretrained else plan.model.untrained()
         return fresh(model, seed, len(request.classes), channels, side).to(at)
 
-    return Bench(plan, request, images, identity, Store(Path(settings.out)), device, new_model, parallel)
+    store, benches = Store(Path(settings.out)), []
+    for each in (*request.earlier, request):
+        identity = identify(plan, dataset, each, images["train"], device, threads)
+        benches.append(Bench(plan, each, images, identity, store, device, new_model, parallel, tuple(benches)))
+    return benches[-1]
 
 
 @devices.threads_kept()
@@ -91,9 +96,8 @@ def run(plan: Plan, parallel: bool = False) -> Path:
             row["env"] = environment(bench.device, started, datetime.now(UTC))
             row["env"] |= {"parallel": row.pop("parallel", parallel), "deterministic": not nondeterministic}
             write_row(path, row)
-            discard(
-                bench.store, "unlearned", bench.identity.unlearned
-            )  # with save_model=false they are there until now
+            for step in bench.steps:  # with save_model=false they are there until now
+                discard(bench.store, "unlearned", step.identity.unlearned)
     return path
 
 
@@ -112,7 +116,7 @@ def ahead(plan: Plan, what: str) -> None:
             fit_checkpoint(original, Path(plan.model.checkpoint))
         _weights(bench, original)
         if what == "outputs":
-            evaluate(bench, bench.compiled(original), bench.identity.original, original)
+            evaluate(bench, bench.compiled(original), bench.steps[0].identity.original, original)
 
 
 def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
@@ -133,7 +137,8 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
     row |= {"original_metrics": None, "details": {}, "times": {}, "cached": {}, "artefacts": {}}
     row |= {"memory": {"peak_bytes": None, "what": None}}
     try:
-        row |= {"status": "skipped", "reason": bench.skipped} if bench.skipped else carry_out(bench, original)
+        made = {"status": "skipped", "reason": bench.skipped} if bench.skipped else carry_out(bench, original)
+        row |= made | {"about": row["about"] | made.get("about", {})}
     except Diverged as e:
         row |= {"status": "diverged", "reason": str(e)}
         trained = bench.identity.trained
@@ -143,24 +148,39 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
 
 
 def carry_out(bench: Bench, original: nn.Module) -> dict[str, Any]:
-    """Train or find the original, unlearn, evaluate both models: the sections of the row."""
-    plan, identity = bench.plan, bench.identity
+    """Train or find the original, unlearn request by request, evaluate all models: the sections of the row."""
+    plan, first = bench.plan, bench.steps[0]
     trained = _weights(bench, original)
-    made = unlearn(bench, original)
-    start = time.monotonic()
-    values, seen = evaluate(bench, bench.compiled(original), identity.original, original)
-    sections = {"cached": {}, "artefacts": {}, **made.sections, "original_metrics": values}
     origin = str(trained.path) if trained else plan.model.checkpoint
+    model, stale, steps = bench.compiled(original), {}, []
+    for step in bench.steps:
+        made, sections = forget(replace(step, stale=stale), model)
+        if isinstance(plan.method, Original):
+            sections["artefacts"]["unlearned"] = origin
+        if not getattr(plan.scenario, "refresh", True) and step is first:
+            stale = {kind: sections["artefacts"][kind] for kind in of_data(plan.method)}
+        model = made.model
+        steps.append(sections)
+    start = time.monotonic()
+    values, seen = evaluate(bench, original, first.identity.original, original)
+    sections = together(bench, steps, values) if bench.earlier else {**steps[0], "original_metrics": values}
     sections["artefacts"] |= {"original": origin, **{f"original_{name}": path for name, path in seen.items()}}
-    if isinstance(plan.method, Original):
-        sections["artefacts"]["unlearned"] = origin
-    else:
-        values, seen = evaluate(bench, made.model, made.key, original, anew=plan.settings.force)
-    sections["metrics"] = values
-    sections["times"] |= {"train_original_s": trained and trained.cost_s, "evaluate_s": time.monotonic() - start}
+    sections["times"]["train_original_s"] = trained and trained.cost_s
+    sections["times"]["evaluate_s"] += time.monotonic() - start
     sections["cached"]["original"] = trained is None or trained.found
-    sections["artefacts"] |= seen
     return sections
+
+
+def forget(bench: Bench, model: nn.Module) -> tuple[Unlearned, dict[str, Any]]:
+    """What has forgotten one request, and the sections of a row about it."""
+    made = unlearn(bench, model)
+    start = time.monotonic()
+    anew = bench.plan.settings.force and not isinstance(bench.plan.method, Original)
+    values, seen = evaluate(bench, made.model, made.key, model, anew=anew)
+    sections = {"cached": {}, "artefacts": {}, **made.sections, "metrics": values}
+    sections["times"]["evaluate_s"] = time.monotonic() - start
+    sections["artefacts"] |= seen
+    return made, sections
 
 
 def _weights(bench: Bench, original: nn.Module) -> Artefact | None:

@@ -13,6 +13,7 @@ from ssd_bench.methods.original import Original
 from ssd_bench.run.bench import Bench
 from ssd_bench.run.cache import Cache
 from ssd_bench.run.call import call, warm_up
+from ssd_bench.run.identity import seed_unlearn
 from ssd_bench.run.trained import KIND, train_or_find
 from ssd_bench.store.address import address, digest
 from ssd_bench.store.resume import Checkpoints, checkpoints
@@ -68,7 +69,7 @@ def _retrain(bench: Bench) -> Unlearned:
 def _make(bench: Bench, original: nn.Module, resumed: Checkpoints) -> Unlearned:
     """Call the method, time it, and keep what comes out."""
     plan, key, name = bench.plan, bench.identity.unlearned, bench.plan.names["method"]
-    cache = Cache(bench.store, bench.identity.kept, bench.device, bench.parallel)
+    cache = Cache(bench.store, bench.identity.kept, bench.device, bench.parallel, stale=bench.stale)
     data, context = bench.split(), _context(bench, cache, resumed)
     model = bench.compiled(copy.deepcopy(original))
     warm_up(model, data, None if plan.settings.compile else digest(address(plan.model)))
@@ -105,7 +106,7 @@ def _context(bench: Bench, cache: Cache, resumed: Checkpoints) -> Context:
     return Context(
         device=bench.device,
         seed=plan.settings.seed,
-        seed_unlearn=plan.seed_unlearn,
+        seed_unlearn=seed_unlearn(plan, bench.request),
         recipe=plan.train,
         augment=plan.data.augment,
         fresh_model=lambda *args, **kwargs: bench.compiled(bench.new_model(*args, **kwargs)),
