@@ -38,6 +38,7 @@ ABOUT = {
         heading="L2 of statistics",
         decimals=2,
     ),
+    "kept_up": About("requests", "", "in a sequence", heading="kept up, requests", decimals=1),
     "tow": About("fraction", "1", "everywhere", ("forget_train", "retain_train", "test"), 20, "ToW"),
 }
 
@@ -85,6 +86,18 @@ def average_gap(metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenar
     if any(value is None for pair in pairs for value in pair):
         return None
     return sum(abs(value - other) for value, other in pairs) / len(pairs)
+
+
+def gap_after(k: int) -> str:
+    """The name of the average gap after request k of a sequence."""
+    return f"gap_after_{k}"
+
+
+def kept_up(gaps: list[float | None], floors: list[float | None]) -> float | None:
+    """After how many requests in a row from the first on a method was within the floor; None where one is not known."""
+    if not gaps or None in gaps or None in floors:
+        return None
+    return float(next((k for k, (gap, floor) in enumerate(zip(gaps, floors, strict=True)) if gap > floor), len(gaps)))
 
 
 def metrics_against(

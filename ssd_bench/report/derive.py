@@ -18,7 +18,14 @@ from ssd_bench.core.about import describe
 from ssd_bench.core.build import build
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.task import Outputs, looks_inside, outputs
-from ssd_bench.metrics.against import metrics_against, outputs_against, weights_against
+from ssd_bench.metrics.against import (
+    average_gap,
+    gap_after,
+    kept_up,
+    metrics_against,
+    outputs_against,
+    weights_against,
+)
 from ssd_bench.metrics.residual import RESIDUAL, readings, residual_shares, telling
 from ssd_bench.report.columns import compared, of_metrics
 from ssd_bench.report.rows import across_seeds, references
@@ -58,12 +65,22 @@ def _derived(rows: list[Row], distance: Distance) -> dict[str, Values]:
             retrained = pairs[row["path"]]
             left = residuals(row, retrained, names)
             values[row["path"]] = distance(row, retrained) | left | floors[retrained["path"]]
+            values[row["path"]] |= _kept_up(row, values[row["path"]])
     return values
 
 
+def _kept_up(row: Row, values: Values) -> Values:
+    names = [gap_after(k) for k in range(1, len(row.get("metrics_by_request", ())) + 1)]
+    ours, floors = ([values.get(f"{prefix}{name}") for name in names] for prefix in ("", "floor."))
+    return {"kept_up": kept_up(ours, floors)} if names else {}
+
+
 def gaps(row: Row, retrained: Row) -> Values:
-    """`average_gap`, `tow` and `delta.*` of a row."""
-    return metrics_against(row["metrics"], retrained["metrics"], row["task"]["scenario"], compared(row))
+    """`average_gap`, `tow` and `delta.*` of a row; of a sequence also `gap_after_k` for each of its requests."""
+    pairs = zip(row.get("metrics_by_request", ()), retrained.get("metrics_by_request", ()), strict=True)
+    scenario = row["task"]["scenario"]
+    after = {gap_after(k): average_gap(a["metrics"], b["metrics"], scenario) for k, (a, b) in enumerate(pairs, 1)}
+    return metrics_against(row["metrics"], retrained["metrics"], scenario, compared(row)) | after
 
 
 def told_apart(pairs: dict[str, Row]) -> set[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ssd_bench.report.summary import ORIGINAL, Line, Summary
+from ssd_bench.report.summary import FLOOR, ORIGINAL, Line, Summary
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#A6761D")
 SYMBOLS = ("square", "diamond", "triangle-up", "triangle-down", "cross", "x", "triangle-left", "triangle-right")
@@ -47,7 +47,7 @@ def heading(summary: Summary, name: str) -> str:
 
 def style(summary: Summary, line: Line) -> tuple[str, str]:
     """Colour and symbol of a line in every picture: grey and black for the original and the retrained model."""
-    if line.label == ORIGINAL:
+    if line.label in (ORIGINAL, FLOOR):
         return "#777777", "circle"
     if line is summary.retrained:
         return "#000000", "star"

@@ -8,11 +8,13 @@ from typing import Any
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
 
 from ssd_bench import __version__
 from ssd_bench.report.figures import Plot, heading, plots, style
+from ssd_bench.report.requests import PANELS, Curve, curves
 from ssd_bench.report.sheet import Cell, Sheet, sheets
-from ssd_bench.report.summary import Summary
+from ssd_bench.report.summary import FLOOR, Summary
 from ssd_bench.report.verdict import verdict
 
 HEAD = """<!doctype html>
@@ -46,6 +48,8 @@ def page(summaries: list[Summary]) -> str:
         parts.append('<div class="plots">')
         parts += [f'<div class="plot">{_embed(drawn(summary, p), f"plot{i}-{p.name}")}</div>' for p in plots(summary)]
         parts.append("</div>")
+        if panels := curves(summary):
+            parts.append(f'<div class="plot">{_embed(over_requests(summary, panels), f"plot{i}-requests")}</div>')
         parts += [_table(sheet) for sheet in sheets(summary)]
     parts.append("<script>addEventListener('load', () => dispatchEvent(new Event('resize')))</script>")  # plots fit
     parts.append(f"<footer>{escape(_made_with(summaries))}</footer></body></html>\n")
@@ -73,6 +77,22 @@ def drawn(summary: Summary, plot: Plot) -> go.Figure:
         yaxis_title=escape(heading(summary, plot.y)), template="plotly_white", height=380,
         margin={"l": 60, "r": 10, "t": 50, "b": 50}, legend={"orientation": "h", "y": -0.25},
     )  # fmt: skip
+
+
+def over_requests(summary: Summary, panels: dict[str, list[Curve]]) -> go.Figure:
+    """Curves over the requests of a sequence, a panel a value, as plotly draws them."""
+    figure = make_subplots(rows=1, cols=len(panels), subplot_titles=[PANELS[name] for name in panels])
+    for column, of_panel in enumerate(panels.values(), 1):
+        for curve in of_panel:
+            (colour, symbol), label = style(summary, curve.line), escape(curve.line.label)
+            figure.add_scatter(
+                x=list(range(1, len(curve.means) + 1)), y=curve.means, error_y={"array": curve.spreads, "thickness": 1},
+                name=label, legendgroup=label, showlegend=column == 1, mode="lines+markers",
+                line={"color": colour, "dash": "dot" if curve.line.label == FLOOR else "solid"},
+                marker={"symbol": symbol}, row=1, col=column,
+            )  # fmt: skip
+    figure.update_xaxes(title="requests", dtick=1)
+    return figure.update_layout(template="plotly_white", height=380, legend={"orientation": "h", "y": -0.25})
 
 
 def _scatter(figure: go.Figure, summary: Summary, plot: Plot) -> None:

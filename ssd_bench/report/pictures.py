@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from ssd_bench.metrics.membership import entropy, scores
 from ssd_bench.report.derive import outputs_of, tensors_of
 from ssd_bench.report.figures import Plot, heading, plots, shown, style
-from ssd_bench.report.summary import ORIGINAL, Summary
+from ssd_bench.report.requests import PANELS, Curve, curves
+from ssd_bench.report.summary import FLOOR, ORIGINAL, Summary
 from ssd_bench.report.sweeps import sweeps
 from ssd_bench.store.address import digest
 from ssd_bench.store.rows import Row
@@ -65,9 +66,27 @@ def pictures(summary: Summary, folder: Path) -> Iterator[tuple[str, Figure]]:
     for picture in (histograms, classes):
         if figure := picture(summary, folder):
             yield picture.__name__, figure
+    if panels := curves(summary):
+        yield "requests", over_requests(summary, panels)
     yield from sweeps(summary)
     yield from shares(summary, folder)
     yield from of_methods(summary, folder)
+
+
+def over_requests(summary: Summary, panels: dict[str, list[Curve]]) -> Figure:
+    """Curves over the requests of a sequence, a panel a value."""
+    figure = Figure(figsize=(3.4 * len(panels) + 1.6, 3.4))
+    for axes, (name, of_panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        for curve in of_panel:
+            places = range(1, len(curve.means) + 1)
+            colour, symbol = style(summary, curve.line)
+            axes.errorbar(
+                places, curve.means, yerr=curve.spreads, color=colour, marker=MATPLOTLIB[symbol], markersize=5,
+                capsize=2, ls=":" if curve.line.label == FLOOR else "-", label=curve.line.label,
+            )  # fmt: skip
+        axes.set(xlabel="requests", ylabel=PANELS[name], xticks=places)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center")
+    return figure
 
 
 def of_methods(summary: Summary, folder: Path) -> Iterator[tuple[str, Figure]]:

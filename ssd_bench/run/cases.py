@@ -19,6 +19,7 @@ from ssd_bench.core.errors import ConfigError, check_choice
 CHOICES = ("method", "data", "model", "scenario")  # in the name under which Hydra asks for them
 ALLOWED = ("when", "method", "why", "study", "published", "official")
 SEPARATOR = "+"
+SEQUENCE = "sequence"
 
 
 def cases(folders: Iterable[Path], method: str) -> list[dict[str, Any]]:
@@ -43,10 +44,16 @@ def as_list(value: Any) -> list[Any]:
 
 
 def setting(folders: Iterable[Path], name: str) -> dict[str, Any]:
-    """What a config gets for this combination, such as `ssd+digits+resnet18_slim+full_class`."""
+    """What a config gets for this combination, such as `ssd+digits+resnet18_slim+full_class`.
+
+    A sequence takes what a study found for one request of its kind (`scenario.of`).
+    """
     chosen = dict(zip(CHOICES, name.split(SEPARATOR), strict=True))
     method, studies = {}, []
     for case in cases(folders, chosen["method"]):
+        if chosen["scenario"] == SEQUENCE and "study" in case and "scenario" in case["when"]:
+            when = case["when"]
+            case = case | {"when": when | {"scenario": SEQUENCE, "scenario.of": when["scenario"]}}
         asked = {key: value for key, value in case["when"].items() if key in chosen}
         if not all(chosen[key] in as_list(value) for key, value in asked.items()):
             continue

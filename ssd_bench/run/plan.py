@@ -28,6 +28,13 @@ def _by_fidelity(corrected: Any, official: Any, *, _root_: DictConfig) -> Any:
 
 
 OmegaConf.register_new_resolver("by_fidelity", _by_fidelity, replace=True)
+
+
+def _kind_of_requests(requests: Any) -> str:
+    return "random" if str(requests).isdecimal() else "sub_class"
+
+
+OmegaConf.register_new_resolver("kind_of_requests", _kind_of_requests, replace=True)
 OmegaConf.register_new_resolver("when_null", lambda value, other: other if value is None else None, replace=True)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ssd_bench.core.dataset import Dataset
 from ssd_bench.core.errors import ConfigError, check_choice, check_range
 from ssd_bench.core.task import Request
-from ssd_bench.scenarios.classes import check_no_class_is_gone
+from ssd_bench.scenarios.classes import Classes, check_no_class_is_gone
 from ssd_bench.scenarios.full_class import FullClass
 from ssd_bench.scenarios.random import Random
 from ssd_bench.scenarios.sub_class import SubClass
@@ -33,25 +33,30 @@ class Sequence:
     """
 
     requests: Any = None
-    of: str = "sub_class"
+    of: str = "sub_class"  # or full_class; random where `requests` is a number
     n_forget: int = 100
     refresh: bool = True
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        check_choice("of", self.of, KINDS)
+        check_choice("of", self.of, (*KINDS, "random"))
         check_range("n_forget", self.n_forget, 1)
         asked = self.requests
         if isinstance(asked, List) and not isinstance(asked, str):
-            object.__setattr__(self, "requests", tuple(KINDS[self.of](target=each).target for each in asked))
+            object.__setattr__(self, "requests", tuple(Classes(target=each).target for each in asked))
         elif asked is not None and (isinstance(asked, bool) or not str(asked).isdecimal()):
             raise ValueError(f"requests={asked} is neither a list of targets nor a number of random batches")
+        if self.random != (self.of == "random"):
+            raise ValueError(
+                f"of={self.of} does not go with requests={asked}: a number of requests is of random batches"
+            )
         if self.count == 1 or self.count == 0:
             kind = "random" if self.random else self.of
             raise ValueError(f"requests names {self.count}; a sequence takes two or more (one alone: scenario={kind})")
 
     @property
     def random(self) -> bool:
+        """Whether batches of images are drawn."""
         return self.requests is not None and not isinstance(self.requests, tuple)
 
     @property

@@ -36,7 +36,7 @@ def planned(*overrides) -> Plan:
 def test_there_are_options():
     assert set(options("data")) == {"digits", "cifar10", "cifar20", "cifar100", "folder", "arrays"}
     assert set(options("model")) == {"resnet18", "resnet18_slim", "vit_base", "vit_tiny", "timm"}
-    assert set(options("scenario")) == {"full_class", "sub_class", "random"}
+    assert set(options("scenario")) >= {"full_class", "sub_class", "random", "sequence"}
     assert set(options("method")) >= {"original", "retrain", "finetune", "ssd"}
 
 
@@ -204,3 +204,13 @@ def test_a_number_on_the_edge_of_its_range_and_null_where_it_is_allowed_pass():
     check_range("share", 0, 0, 1)
     check_range("share", 1, 0, 1)
     check_range("share", None, above=0, null=True)
+
+
+def test_a_sequence_takes_what_was_found_for_one_request_of_its_kind():
+    def alpha(*overrides):
+        asked = ("data=digits", "method=ssd", "scenario=sequence", *overrides)
+        return plan(composed(*asked), {}).config["method"]["alpha"]
+
+    of_one = plan(composed("data=digits", "method=ssd", "scenario=full_class"), {}).config["method"]["alpha"]
+    assert alpha("scenario.of=full_class", "scenario.requests=[3,8]") == of_one != 10.0
+    assert alpha("scenario.requests=[3,8]") == alpha("scenario.requests=5") == 10.0  # no study of these
