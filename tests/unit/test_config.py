@@ -163,7 +163,8 @@ def test_every_experiment_is_a_sweep_whose_jobs_compose(name):
     assert {"original", "retrain", "ssd"} <= set(swept["method"].split(","))
     assert len(swept["seed"].split(",")) == (3 if name.endswith("_slim") else 10)
     assert name.startswith(f"{swept['data']}_{swept['scenario']}")
-    first = composed(*(f"{key}={value.split(',')[0]}" for key, value in swept.items() if key != "experiment"))
+    alone = {key: value if value.startswith("[") else value.split(",")[0] for key, value in swept.items()}
+    first = composed(*(f"{key}={value}" for key, value in alone.items() if key != "experiment"))
     assert first.scenario._target_
     if targets := first.data.targets.get(swept["scenario"]):
         assert swept["scenario.target"].split(",") == targets[: 1 if name.endswith("_slim") else None]
