@@ -43,6 +43,12 @@ class Request:
         """Of the indices of D_f into the training images, ascending, as little-endian int64."""
         return hashlib.sha256(self.forget.sort().values.numpy().astype("<i8").tobytes()).hexdigest()
 
+    @property
+    def unseen(self) -> Tensor | None:
+        """The rows of D'_f among the test images; None where none of them show what is forgotten."""
+        part, rows = self.sets.get("forget", ("train", None))
+        return rows if part == "test" else None
+
     def split(self, images: Images) -> Split:
         """The training side, for a method: copies of what it must not change, but for the pixels."""
         return Split(
@@ -115,9 +121,7 @@ class Probed:
 
     @property
     def unseen(self) -> Tensor | None:
-        """The rows of D'_f among the test images; None where none of them show what is forgotten."""
-        part, rows = self.request.sets.get("forget", ("train", None))
-        return rows if part == "test" else None
+        return self.request.unseen
 
 
 def looks_inside(metric: Any) -> bool:

@@ -6,8 +6,10 @@ import pytest
 from conftest import Ended
 
 from ssd_bench.cli import report
+from ssd_bench.report.derive import derived
+from ssd_bench.store.rows import read_rows
 
-METRICS = "metric=[accuracy,mia,features,relearn,cka,where]"
+METRICS = "metric=[accuracy,mia,features,relearn,cka,where,perturbed]"
 SHORT = ("train.epochs=4", "model.width=4", "threads=1", "method.importance=batch_mean")
 
 
@@ -41,11 +43,36 @@ def test_a_masked_class_is_unsayable_and_not_forgotten(command, tmp_path, capfd)
         "Relearn": 4,
     }  # each model
 
+    made = {row["method"]: derived(read_rows(out), out)[row["path"]] for row in read_rows(out)}
+    to_retrained = {name: made["mask_head"][name] for name in made["ssd"] if name.startswith("cka_retrained_")}
+    assert len(to_retrained) == 10
+    assert all(0 < value < 1 for value in to_retrained.values())
+    assert to_retrained == {name: made["original"][name] for name in to_retrained}
+    assert {made["retrain"][name] for name in to_retrained} == {1.0}
+    assert made["retrain"]["perturbed_here_alone"] == made["retrain"]["perturbed_retrained_alone"] == 0
+    assert made["mask_head"]["perturbed_here_alone"] == 0 < made["original"]["perturbed_here_alone"]
+
     said = reported(capfd, str(out)).out
     assert "Unsayable, not forgotten: mask_head (residual share of the features 1.00)" in " ".join(said.split())
     lines = {line.split()[0]: line.split() for line in said.splitlines() if line.strip()}
     assert said.splitlines()[2].split()[-1] == "residual"
     assert lines["mask_head"][-1] == lines["original"][-1]  # in the second table: the logarithm of relearning
+
+
+def test_retrained_models_of_other_seeds_are_beside_what_is_compared_with_one(command, tmp_path):
+    options = (
+        "metric=[accuracy,cka,perturbed]",
+        "method=retrain",
+        "train.epochs=2",
+        "model.width=4",
+        f"out={tmp_path}",
+    )
+    rows = [command(*options, f"seed={seed}").row for seed in (0, 1)]
+    assert rows[0]["metrics"]["cka_forget_1"] is not None
+    floors = list(derived(read_rows(tmp_path), tmp_path).values())
+    assert 0 < floors[0]["floor.cka_retrained_retain_1"] == floors[1]["floor.cka_retrained_retain_1"] < 1
+    names = ("floor.perturbed_here_alone", "floor.perturbed_retrained_alone")
+    assert [floors[0][name] for name in names] == [floors[1][name] for name in names[::-1]]
 
 
 def test_another_request_to_the_same_original_is_looked_into_anew(command, tmp_path):

@@ -15,8 +15,9 @@ from ssd_bench.core.about import describe
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.images import Images
 from ssd_bench.core.task import Probed
-from ssd_bench.metrics.cka import CKA, cka, hsic
+from ssd_bench.metrics.cka import CKA, _small, alike, cka, hsic
 from ssd_bench.metrics.features import Features, class_means, probe, prototype_recall, stratified
+from ssd_bench.metrics.perturbed import Perturbed, alone, seen_from_there
 from ssd_bench.metrics.relearn import Relearn
 from ssd_bench.metrics.residual import readings, residual_shares, telling
 from ssd_bench.metrics.where import Where, moved
@@ -30,7 +31,7 @@ from ssd_bench.report.verdict import verdict
 from ssd_bench.run.given import given
 from ssd_bench.train.features import LAST, features, stages
 
-LOOKING = {"features": Features, "relearn": Relearn, "cka": CKA, "where": Where}
+LOOKING = {"features": Features, "relearn": Relearn, "cka": CKA, "where": Where, "perturbed": Perturbed}
 
 
 def normal(*shape, seed=0):
@@ -69,6 +70,64 @@ def test_hsic_is_songs_formula(d):
 def test_cka_of_too_few_samples_and_of_samples_that_do_not_differ_is_none():
     assert cka(normal(3, 5), normal(3, 5)) is None
     assert cka(torch.ones(9, 2), normal(9, 2)) is None
+
+
+def test_cka_to_another_model_is_that_of_the_features_that_were_kept():
+    x, y = (10 * normal(50, 7).float(), normal(50, 9, seed=1).float())
+    rows = torch.arange(50)
+    ours = {"features.forget.rows": rows, "features.forget.1": _small(x), "features.retain.rows": rows}
+    theirs = {"features.forget.rows": rows, "features.forget.1": _small(x + y[:, :7]), "features.retain.rows": rows + 1}
+    assert ours["features.forget.1"].dtype == torch.float16
+    assert alike(ours, theirs) == {"cka_retrained_forget_1": pytest.approx(cka(x, x + y[:, :7]), abs=1e-5)}
+    assert alike(ours, ours) == {"cka_retrained_forget_1": 1}
+    other_images = theirs | {"features.forget.rows": rows.flip(0)}
+    assert alike(ours, other_images) == alike(ours, {}) == {}
+
+
+# Images that are slightly changed
+
+
+class Bright(nn.Module):
+    """Says class 1 where the mean of an image is above a level."""
+
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        self.scale, self.level = nn.Parameter(torch.tensor([[-1.0, 1.0]])), level
+
+    def forward(self, x):
+        return (x.flatten(1).mean(1, keepdim=True) - self.level) * self.scale
+
+
+def test_noise_that_is_added_and_taken_away_by_hand():
+    """Images of one value, which noise of a length moves by exactly that."""
+    x = torch.tensor([0.5, 0.52, 0.6]).repeat(40).view(-1, 1, 1, 1)
+    data = {"retain": (x - 1, torch.zeros(120).long()), "forget": (x, torch.ones(120).long())}
+    found = ssd_bench.evaluate(Bright(0.5), **data, metrics=[Perturbed(norm="2", size=0.03)])
+    assert found["perturbed_acc"] == pytest.approx(100 * (0.5 + 0.5 + 1) / 3)
+    values = ssd_bench.evaluate(Bright(0.4), **data, reference=Bright(0.55), metrics=[Perturbed(size=0.01)])
+    assert values["perturbed_acc"] == 100
+    assert values["perturbed_here_alone"] == pytest.approx(200 / 3)
+    assert values["perturbed_retrained_alone"] == 0
+
+
+@pytest.mark.parametrize("norm", ["inf", "2"])
+def test_noise_has_the_norm_that_it_is_asked_for(norm):
+    noise = Perturbed(size=0.03, norm=norm)._noise(torch.Size((200, 3, 8, 8)), torch.Generator().manual_seed(0))
+    if norm == "2":
+        torch.testing.assert_close(noise.flatten(1).norm(dim=1), torch.full((200,), 0.03))
+    else:
+        assert 0.0299 < noise.abs().max() <= 0.03
+    assert abs(noise.mean()) < 0.001
+
+
+def test_what_one_model_alone_tells_by_hand():
+    rows = torch.tensor([4, 7])
+    ours = {"perturbed.rows": rows, "perturbed.right": torch.tensor([[True, True], [True, False]])}
+    theirs = {"perturbed.rows": rows, "perturbed.right": torch.tensor([[False, True], [False, True]])}
+    assert alone(ours, theirs) == {"perturbed_here_alone": 50, "perturbed_retrained_alone": 25}
+    assert seen_from_there(alone(ours, theirs)) == alone(theirs, ours)
+    assert seen_from_there({"js_test": 1.0}) == {"js_test": 1.0}
+    assert alone(ours, theirs | {"perturbed.rows": rows.flip(0)}) == alone(ours, {}) == {}
 
 
 # Probe and prototypes
@@ -343,6 +402,10 @@ def test_shares_of_what_moved_by_hand():
         (Relearn, {"goal": 0.0}, "goal must be"),
         (Relearn, {"max_steps": 0}, "max_steps must be"),
         (Relearn, {"unseen": 0}, "unseen must be"),
+        (Perturbed, {"size": 0.0}, "size must be"),
+        (Perturbed, {"norm": "1"}, "norm"),
+        (Perturbed, {"samples": 0}, "samples must be"),
+        (Perturbed, {"draws": 0}, "draws must be"),
     ],
 )
 def test_settings_out_of_range(cls, settings, said):
