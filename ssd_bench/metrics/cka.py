@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ssd_bench.core.errors import check_range
 from ssd_bench.core.seeds import generator
-from ssd_bench.core.task import Outputs, Probed
+from ssd_bench.core.task import Cost, Outputs, Probed, Request
 from ssd_bench.metrics import About
-from ssd_bench.metrics.features import VALID, why_not
+from ssd_bench.metrics.features import VALID, told_by_images, why_not
 from ssd_bench.train.features import LAST, MOST, features, stages
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,10 @@ class CKA:
 
     def __post_init__(self) -> None:
         check_range("samples", self.samples, 4)
+
+    def cost(self, request: Request) -> Cost:
+        each = sum(min(self.samples, len(rows)) for rows in (request.forget, request.retain))
+        return Cost(forward=2 * each) if told_by_images(request) else Cost()
 
     def __call__(self, seen: Outputs, probed: Probed) -> dict[str, float | Tensor | None]:
         reason = "the original is not known" if probed.original is None else why_not(probed)

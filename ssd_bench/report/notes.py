@@ -97,10 +97,10 @@ _OF_FEATURES = {  # by the column whose presence calls for it
     "relearn_head_100": "relearn: steps until half of the original's accuracy on D'_f, by the last layer or by all "
     "weights; ln ratio: against the retrained model, below 0 is faster.",
     "cka_forget_last": "CKA: how like the original's what the last layer sees is; 1 is the same up to a rotation.",
-    "cka_retrained_forget_last": "CKA to retrained: the same with the retrained model of the same seed in the original's "
-    "place.",
-    "perturbed_acc": "D_f ± noise: share of slightly changed images of D_f told right, and told right by one alone of the "
-    "model and the retrained model.",
+    "cka_retrained_forget_last": "CKA to retrained: the same with the retrained model of the same seed in place of the "
+    "original.",
+    "perturbed_acc": "D_f ± noise: share of slightly changed images of D_f told right; and told right by one alone of "
+    "the model and the retrained model.",
     "moved_head": "moved: share of the squared distance to the original's parameters in the class's row, in the head.",
 }
 

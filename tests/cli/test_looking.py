@@ -1,6 +1,8 @@
 """Metrics that look into models, through the command line: what is kept, and what the tables say."""
 
 import json
+import re
+import sys
 
 import pytest
 from conftest import Ended
@@ -73,6 +75,44 @@ def test_retrained_models_of_other_seeds_are_beside_what_is_compared_with_one(co
     assert 0 < floors[0]["floor.cka_retrained_retain_1"] == floors[1]["floor.cka_retrained_retain_1"] < 1
     names = ("floor.perturbed_here_alone", "floor.perturbed_retrained_alone")
     assert [floors[0][name] for name in names] == [floors[1][name] for name in names[::-1]]
+
+
+SILENT = """
+from dataclasses import dataclass
+@dataclass(frozen=True)
+class Silent:
+    needs = ("model",)
+    def __call__(self, seen, probed):
+        return {"silent": 1.0}
+"""
+
+
+def test_a_dry_run_counts_what_looking_into_models_takes(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("ssd_bench.run.estimate.throughput", lambda bench: (1.0, 1.0))
+    monkeypatch.setattr("ssd_bench.run.estimate.clock", str)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "conf/metric").mkdir(parents=True)
+    (tmp_path / "conf/metric/silent.yaml").write_text("silent: {_target_: silent_metric.Silent}")
+    (tmp_path / "silent_metric.py").write_text(SILENT)
+    own = ("--config-dir", str(tmp_path / "conf"), *SHORT[:-1], f"out={tmp_path / 'runs'}")
+
+    def dry(*options):
+        ended = command("-m", *own, *options, "method=ssd", SHORT[-1], "dry_run=true")
+        assert ended.code == 0, ended.err
+        return ended.out
+
+    def seconds(said):
+        return float(re.search(r"about ([\d.]+) of", said)[1])
+
+    plain, looking = dry("metric=[accuracy]"), dry("metric=[accuracy,features,cka,where,silent]")
+    for wanted in ("2 features", "2 cka", "2 where", "2 silent", "not in the time: silent ("):
+        assert wanted in looking
+    assert "features" not in plain
+    ended = command(*own, "metric=[accuracy,features]", "method=original")
+    n_train, n_test = ended.row["task"]["n_train"], ended.row["task"]["n_test"]
+    of_features, of_cka = n_train + 5 * 50 + n_test, 2 * n_train  # all images of D in the model and in the original
+    assert seconds(looking) - seconds(plain) == pytest.approx(2 * (of_features + of_cka))
+    assert "1 features" in dry("metric=[accuracy,features]")  # those of the original are there
 
 
 def test_another_request_to_the_same_original_is_looked_into_anew(command, tmp_path):

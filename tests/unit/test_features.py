@@ -14,7 +14,7 @@ import ssd_bench
 from ssd_bench.core.about import describe
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.images import Images
-from ssd_bench.core.task import Probed
+from ssd_bench.core.task import Cost, Probed
 from ssd_bench.metrics.cka import CKA, _small, alike, cka, hsic
 from ssd_bench.metrics.features import Features, class_means, probe, prototype_recall, stratified
 from ssd_bench.metrics.perturbed import Perturbed, alone, seen_from_there
@@ -300,6 +300,34 @@ def test_the_models_that_are_looked_into_stay_as_they_are(name, original):
     assert first
     assert first == ssd_bench.evaluate(model, **data, original=original, metrics=[name])  # seeded
     assert set(first) <= set(LOOKING[name].about)
+
+
+COSTING = {**LOOKING, "relearn": lambda: Relearn(max_steps=3, lr=1e-9)}  # which learns nothing
+
+
+@pytest.mark.parametrize("name", COSTING)
+def test_a_metric_costs_what_it_says(name, original):
+    """Images that go through the first layer, with gradients and without."""
+    went, probed = {True: 0, False: 0}, looked_into(masked(original), original, "fc")
+
+    def count(layer, inputs):
+        went[torch.is_grad_enabled()] += len(inputs[0])
+
+    for model in (probed.model, probed.original):
+        model.conv1.register_forward_pre_hook(count)  # which copies carry along
+    metric = COSTING[name]()
+    metric(None, probed)
+    told = metric.cost(probed.request)
+    assert went[True] == told.backward
+    assert 0 <= went[False] - told.forward <= 2  # two images tell whether the model can be looked into
+    assert (told.forward > 0) == (name != "where")
+
+
+@pytest.mark.parametrize("metric", [Features(), CKA(), Relearn()])
+def test_a_metric_that_has_no_value_costs_nothing(metric):
+    x, y = pictures(160, 0)
+    samples = given(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), (x[20:], y[20:]), (x[:20], y[:20]), pictures(40, 1))
+    assert metric.cost(samples.request) == Cost()
 
 
 def test_without_being_asked_the_library_looks_into_no_model(original):
