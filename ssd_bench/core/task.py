@@ -174,6 +174,7 @@ class Method:
     """
 
     version: ClassVar[int] = 1  # of what the package ships: raised when the weights that come out change
+    control: ClassVar[bool] = False  # there to be compared with: it does not compete
     seeds: ClassVar[tuple[str, ...]] = ("seed", "seed_unlearn")  # what the result depends on beside the original
     needs: ClassVar[tuple[str, ...]] = ()  # what it cannot do without: "retain", "recipe", "forget_label"
     columns: ClassVar[Mapping[str, Any]] = {}
