@@ -89,7 +89,7 @@ def _floor(summary: Summary, ranked: list[Line], before: float | None) -> list[s
 def _unsayable(summary: Summary) -> list[str]:
     """Methods whose outputs look retrained while the class is still in their features."""
     told = []
-    for line in [*summary.methods, *summary.controls]:
+    for line in [*summary.controls, *summary.methods]:
         shares = line.over_seeds(RESIDUAL)
         low, high = t_interval(shares) or (line.mean(RESIDUAL),) * 2
         if shares and low > STILL_THERE and _looks_retrained(summary, line):
