@@ -5,29 +5,21 @@ import logging
 
 import pytest
 import torch
-from made_rows import row, summary_of
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
 import ssd_bench
-from ssd_bench.core.about import describe
-from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.images import Images
 from ssd_bench.core.task import Cost, Probed
-from ssd_bench.metrics.cka import CKA, _small, alike, cka, hsic
+from ssd_bench.metrics.cka import CKA
 from ssd_bench.metrics.features import Features, class_means, probe, prototype_recall, stratified
-from ssd_bench.metrics.perturbed import Perturbed, alone, seen_from_there
+from ssd_bench.metrics.perturbed import Perturbed
 from ssd_bench.metrics.relearn import Relearn
-from ssd_bench.metrics.residual import readings, residual_shares, telling
 from ssd_bench.metrics.where import Where, moved
 from ssd_bench.models import ResNet18
 from ssd_bench.models.timm import Timm
 from ssd_bench.models.vit import ViT
-from ssd_bench.report.derive import derived_metrics, reevaluate
-from ssd_bench.report.sheet import main_sheet
-from ssd_bench.report.summary import FLOOR
-from ssd_bench.report.verdict import verdict
 from ssd_bench.run.given import given
 from ssd_bench.train.features import LAST, features, stages
 
@@ -36,98 +28,6 @@ LOOKING = {"features": Features, "relearn": Relearn, "cka": CKA, "where": Where,
 
 def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-# Centred kernel alignment
-
-
-def test_cka_is_one_for_a_rotation_and_a_scale():
-    x = normal(40, 7)
-    rotation = torch.linalg.qr(normal(7, 7, seed=1)).Q
-    assert cka(x, x) == 1.0
-    assert cka(x, 3 * x @ rotation + 5) == pytest.approx(1, abs=1e-12)
-    assert cka(x, x * torch.arange(1, 8)) < 0.99
-
-
-def test_unrelated_features_have_no_cka_however_many_there_are():
-    x, y = normal(30, 400), normal(30, 400, seed=1)
-    one, other = (each - each.mean(0) for each in (x, y))
-    k, l = one @ one.T, other @ other.T  # noqa: E741
-    biased = (k * l).sum() / (k.norm() * l.norm())
-    assert biased > 0.9
-    assert abs(cka(x, y)) < 0.1
-
-
-@pytest.mark.parametrize("d", [3, 50])  # by features, and by pairs of samples
-def test_hsic_is_songs_formula(d):
-    n, x, y = 12, normal(12, d), normal(12, d + 1, seed=1)
-    k, l = (each @ each.T * (1 - torch.eye(n)) for each in (x, y))  # noqa: E741
-    ones = torch.ones(n, dtype=torch.float64)
-    parts = (k @ l).trace() + (ones @ k @ ones) * (ones @ l @ ones) / ((n - 1) * (n - 2))
-    assert hsic(x, y) == pytest.approx(((parts - 2 / (n - 2) * ones @ k @ l @ ones) / (n * (n - 3))).item(), rel=1e-10)
-
-
-def test_cka_of_too_few_samples_and_of_samples_that_do_not_differ_is_none():
-    assert cka(normal(3, 5), normal(3, 5)) is None
-    assert cka(torch.ones(9, 2), normal(9, 2)) is None
-
-
-def test_cka_to_another_model_is_that_of_the_features_that_were_kept():
-    x, y = (10 * normal(50, 7).float(), normal(50, 9, seed=1).float())
-    rows = torch.arange(50)
-    ours = {"features.forget.rows": rows, "features.forget.1": _small(x), "features.retain.rows": rows}
-    theirs = {"features.forget.rows": rows, "features.forget.1": _small(x + y[:, :7]), "features.retain.rows": rows + 1}
-    assert ours["features.forget.1"].dtype == torch.float16
-    assert alike(ours, theirs) == {"cka_retrained_forget_1": pytest.approx(cka(x, x + y[:, :7]), abs=1e-5)}
-    assert alike(ours, ours) == {"cka_retrained_forget_1": 1}
-    other_images = theirs | {"features.forget.rows": rows.flip(0)}
-    assert alike(ours, other_images) == alike(ours, {}) == {}
-
-
-# Images that are slightly changed
-
-
-class Bright(nn.Module):
-    """Says class 1 where the mean of an image is above a level."""
-
-    def __init__(self, level: float) -> None:
-        super().__init__()
-        self.scale, self.level = nn.Parameter(torch.tensor([[-1.0, 1.0]])), level
-
-    def forward(self, x):
-        return (x.flatten(1).mean(1, keepdim=True) - self.level) * self.scale
-
-
-def test_noise_that_is_added_and_taken_away_by_hand():
-    """Images of one value, which noise of a length moves by exactly that."""
-    x = torch.tensor([0.5, 0.52, 0.6]).repeat(40).view(-1, 1, 1, 1)
-    data = {"retain": (x - 1, torch.zeros(120).long()), "forget": (x, torch.ones(120).long())}
-    found = ssd_bench.evaluate(Bright(0.5), **data, metrics=[Perturbed(norm="2", size=0.03)])
-    assert found["perturbed_acc"] == pytest.approx(100 * (0.5 + 0.5 + 1) / 3)
-    values = ssd_bench.evaluate(Bright(0.4), **data, reference=Bright(0.55), metrics=[Perturbed(size=0.01)])
-    assert values["perturbed_acc"] == 100
-    assert values["perturbed_here_alone"] == pytest.approx(200 / 3)
-    assert values["perturbed_retrained_alone"] == 0
-
-
-@pytest.mark.parametrize("norm", ["inf", "2"])
-def test_noise_has_the_norm_that_it_is_asked_for(norm):
-    noise = Perturbed(size=0.03, norm=norm)._noise(torch.Size((200, 3, 8, 8)), torch.Generator().manual_seed(0))
-    if norm == "2":
-        torch.testing.assert_close(noise.flatten(1).norm(dim=1), torch.full((200,), 0.03))
-    else:
-        assert 0.0299 < noise.abs().max() <= 0.03
-    assert abs(noise.mean()) < 0.001
-
-
-def test_what_one_model_alone_tells_by_hand():
-    rows = torch.tensor([4, 7])
-    ours = {"perturbed.rows": rows, "perturbed.right": torch.tensor([[True, True], [True, False]])}
-    theirs = {"perturbed.rows": rows, "perturbed.right": torch.tensor([[False, True], [False, True]])}
-    assert alone(ours, theirs) == {"perturbed_here_alone": 50, "perturbed_retrained_alone": 25}
-    assert seen_from_there(alone(ours, theirs)) == alone(theirs, ours)
-    assert seen_from_there({"js_test": 1.0}) == {"js_test": 1.0}
-    assert alone(ours, theirs | {"perturbed.rows": rows.flip(0)}) == alone(ours, {}) == {}
 
 
 # Probe and prototypes
@@ -439,84 +339,3 @@ def test_shares_of_what_moved_by_hand():
 def test_settings_out_of_range(cls, settings, said):
     with pytest.raises(ValueError, match=said):
         cls(**settings)
-
-
-# Residual shares
-
-
-def test_readings_tell_where_they_differ_by_two_standard_errors():
-    far, near = ({"probe_recall": 0.9}, {"probe_recall": 0.5}), ({"probe_recall": 0.6}, {"probe_recall": 0.5})
-    assert telling([far], 100) == {"probe_recall"}  # 0.4 against 2 x 0.058
-    assert telling([near], 100) == set()  # 0.1 against 2 x 0.070
-    assert telling([near], 1000) == {"probe_recall"}
-    turned = ({"probe_recall": 0.2}, {"probe_recall": 0.5})
-    assert telling([far, turned], 100_000) == set()  # 0.05, and seeds that disagree
-    assert telling([({"probe_recall": 1.0}, {})], 100) == telling([], 0) == set()
-
-
-def test_residual_shares_by_hand():
-    steps = {"relearn_all_1": 0, "relearn_all_100": 3}  # the mean logarithm is ln 2
-    original = {"probe_recall": 90.0, "prototype_recall": 80.0, "probe_auc": 1.0, **steps}
-    retrained = {"probe_recall": 50.0, "prototype_recall": 20.0, "probe_auc": 0.8, "relearn_all_1": 7}
-    ours = {"probe_recall": 60.0, "prototype_recall": 65.0, "probe_auc": 0.7, "relearn_all_1": 1}
-    names = {"probe_recall", "prototype_recall", "probe_auc", "relearn"}
-    found = residual_shares(ours, retrained, original, names)
-    assert found == pytest.approx(
-        {
-            "residual.probe_recall": 0.25,
-            "residual.prototype_recall": 0.75,
-            "residual.probe_auc": -0.5,
-            "residual.relearn": 1.0,
-            "residual": 0.5,
-            "relearn_log_ratio": -2 * readings(steps)["relearn"],
-        }
-    )
-    assert residual_shares(retrained, retrained, original, names)["residual"] == 0
-    assert residual_shares(original, retrained, original, names)["residual"] == 1
-    assert residual_shares(ours, retrained, original, {"prototype_recall"})["residual"] == pytest.approx(0.75)
-    assert "residual" not in residual_shares(ours, retrained, original, set())
-    assert residual_shares({"test_acc": 1.0}, {"test_acc": 1.0}, {}, set()) == {}
-
-
-ABOUT = describe({"features": Features()})
-
-
-def made(method, seed, level, recall):
-    before = {"probe_recall": 90.0, "prototype_recall": 80.0}
-    values = {"probe_recall": recall, "prototype_recall": recall}
-    return row(method, seed, level, metrics=values, original_metrics=before, about=ABOUT)
-
-
-def test_a_table_shows_the_residual_and_the_verdict_names_what_is_unsayable():
-    rows = [made("retrain", seed, 50 + seed, 20 + 2 * seed) for seed in range(3)]
-    rows += [made("hides", seed, 50 + seed, 80) for seed in range(3)]
-    rows += [made("forgets", seed, 50 + seed, 30) for seed in range(3)]
-    rows += [made("unsure", seed, 50 + seed, 30 + 30 * seed) for seed in range(3)]
-    rows += [made("loud", seed, 80 + seed, 80) for seed in range(3)]
-    summary = summary_of(rows)
-    assert main_sheet(summary).headings[-1] == "residual"
-    assert summary.line("original").mean("residual") == 1
-    assert summary.line("retrain").mean("residual") == 0
-    assert summary.line(FLOOR).mean("residual") > 0
-    said = verdict(summary)
-    assert "Unsayable, not forgotten: hides (residual share of the features 0.93, 95 % 0.92 to 0.93)" in said
-    for others in ("forgets (", "unsure (", "loud ("):
-        assert others not in said.partition("Unsayable")[2]
-
-
-def test_with_one_seed_the_value_decides():
-    rows = [made("retrain", 0, 50, 20), made("hides", 0, 50, 80)]
-    assert "Unsayable, not forgotten: hides (residual share of the features 0.93)." in verdict(summary_of(rows))
-
-
-def test_tables_without_the_metric_are_as_they_were():
-    rows = [row("retrain", 0, 50), row("mine", 0, 55)]
-    assert not [name for values in derived_metrics(rows).values() for name in values if name.startswith("resid")]
-    assert "residual" not in main_sheet(summary_of(rows)).headings
-
-
-def test_a_report_cannot_look_into_models(tmp_path, monkeypatch):
-    monkeypatch.setattr("ssd_bench.report.derive.outputs_of", lambda *_: object())
-    node = {"features": {"_target_": "ssd_bench.metrics.features.Features"}}
-    with pytest.raises(ConfigError, match="metric features needs the model"):
-        reevaluate([row("mine", 0, 50)], tmp_path, node)
