@@ -17,11 +17,11 @@ from ssd_bench.core.build import build, class_of
 from ssd_bench.core.errors import Diverged, check_choice
 from ssd_bench.core.seeds import derive_seed, initial_seed, seeded
 from ssd_bench.core.task import Context, Outputs, Probed, ask, looks_inside
-from ssd_bench.metrics.against import metrics_against, outputs_against, weights_against
+from ssd_bench.metrics.against import kept_against, metrics_against, outputs_against, weights_against
 from ssd_bench.models.anew import anew, head_of
 from ssd_bench.run.cache import Cache
 from ssd_bench.run.call import call, seeds_used, warm_up
-from ssd_bench.run.evaluate import Values, compute
+from ssd_bench.run.evaluate import Kept, Values, compute
 from ssd_bench.run.given import Data, Given, check_model, device_of, given
 from ssd_bench.run.identity import arithmetic
 from ssd_bench.run.plugins import nodes
@@ -112,13 +112,13 @@ def evaluate(
         if wanting := [name for name, metric in chosen.items() if "random_logits" in getattr(metric, "needs", ())]:
             random_logits = _random_logits(what, fresh_model, batch_size, wanting[0] if metrics is not None else None)
         seen = _outputs(what, model, batch_size, random_logits)
-        values = _values(chosen, seen, partial(probed, model))
+        values, kept = _values(chosen, seen, partial(probed, model))
         if reference is not None:
             theirs = _outputs(what, reference, batch_size, random_logits)
             values |= outputs_against(seen, theirs)
-            values |= metrics_against(
-                values, _values(chosen, theirs, partial(probed, reference)), what.request.scenario
-            )
+            of_reference, kept_of_reference = _values(chosen, theirs, partial(probed, reference))
+            values |= metrics_against(values, of_reference, what.request.scenario)
+            values |= kept_against(kept, kept_of_reference)
             if _shapes(model) == _shapes(reference):
                 values |= weights_against(model.state_dict(), reference.state_dict())
     return {name: value for name, value in values.items() if value is not None}
@@ -328,11 +328,14 @@ def _random_logits(what: Given, fresh: Fresh | None, batch_size: int, asked_by: 
     return predict(at_random, what.images[part], rows, batch_size)
 
 
-def _values(metrics: Mapping[str, Any], seen: Outputs, probed: Callable[[], Probed]) -> Values:
+def _values(metrics: Mapping[str, Any], seen: Outputs, probed: Callable[[], Probed]) -> tuple[Values, Kept]:
     values: Values = {}
+    kept: Kept = {}
     for name, metric in metrics.items():
-        values |= compute(name, metric, seen, probed)
-    return values
+        found, more = compute(name, metric, seen, probed)
+        values |= found
+        kept |= more
+    return values, kept
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:

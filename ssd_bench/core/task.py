@@ -48,6 +48,12 @@ class Request:
         """Of the indices of D_f into the training images, ascending, as little-endian int64."""
         return hashlib.sha256(self.forget.sort().values.numpy().astype("<i8").tobytes()).hexdigest()
 
+    @property
+    def unseen(self) -> Tensor | None:
+        """The rows of D'_f among the test images; None where none of them show what is forgotten."""
+        part, rows = self.sets.get("forget", ("train", None))
+        return rows if part == "test" else None
+
     def split(self, images: Images) -> Split:
         """The training side, for a method: copies of what it must not change, but for the pixels."""
         return Split(
@@ -131,9 +137,7 @@ class Probed:
 
     @property
     def unseen(self) -> Tensor | None:
-        """The rows of D'_f among the test images; None where none of them show what is forgotten."""
-        part, rows = self.request.sets.get("forget", ("train", None))
-        return rows if part == "test" else None
+        return self.request.unseen
 
 
 def looks_inside(metric: Any) -> bool:
@@ -187,6 +191,7 @@ class Method:
 
     version: ClassVar[int] = 1  # of what the package ships: raised when the weights that come out change
     of_data: ClassVar[tuple[str, ...]] = ()  # kinds of `Context.cached` that describe all of D, whatever the request
+    control: ClassVar[bool] = False  # there to be compared with: it does not compete
     seeds: ClassVar[tuple[str, ...]] = ("seed", "seed_unlearn")  # what the result depends on beside the original
     needs: ClassVar[tuple[str, ...]] = ()  # what it cannot do without: "retain", "recipe", "forget_label"
     columns: ClassVar[Mapping[str, Any]] = {}

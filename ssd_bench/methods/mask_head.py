@@ -19,6 +19,7 @@ class MaskHead(Method):
     """
 
     bias: float = -1e4
+    control = True
     seeds = ()
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssd_bench.core.task import Outputs
-from ssd_bench.metrics import About
+from ssd_bench.metrics import About, cka, perturbed
 from ssd_bench.metrics.distance import activation_distance
 from ssd_bench.metrics.zrf import js_divergence
 
@@ -40,6 +40,8 @@ ABOUT = {
     ),
     "kept_up": About("requests", "", "in a sequence", heading="kept up, requests", decimals=1),
     "tow": About("fraction", "1", "everywhere", ("forget_train", "retain_train", "test"), 20, "ToW"),
+    **cka.ABOUT,
+    **perturbed.ABOUT,
 }
 
 
@@ -67,6 +69,11 @@ def weights_against(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) ->
     if statistics:
         values["statistics_distance"] = math.hypot(*(apart[name] for name in statistics))
     return values
+
+
+def kept_against(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, float]:
+    """What follows from the tensors that metrics kept of two models: CKA, and images that one of them alone tells."""
+    return cka.alike(ours, theirs) | perturbed.alone(ours, theirs)
 
 
 def layer_distances(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, float]:

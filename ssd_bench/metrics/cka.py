@@ -1,20 +1,21 @@
-"""Centred kernel alignment (Kornblith et al. 2019, arXiv 1905.00414) of a model's stages with the original's."""
+"""Centred kernel alignment (Kornblith et al. 2019, arXiv 1905.00414) of a model's stages with those of others."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssd_bench.core.errors import check_range
 from ssd_bench.core.seeds import generator
-from ssd_bench.core.task import Outputs, Probed
+from ssd_bench.core.task import Cost, Outputs, Probed, Request
 from ssd_bench.metrics import About
-from ssd_bench.metrics.features import VALID, why_not
+from ssd_bench.metrics.features import VALID, told_by_images, why_not
 from ssd_bench.train.features import LAST, MOST, features, stages
 
 log = logging.getLogger(__name__)
@@ -22,16 +23,29 @@ log = logging.getLogger(__name__)
 SETS = ("forget", "retain")  # D_f and D_r
 PLACES = (*map(str, range(1, MOST + 1)), LAST)
 HEADINGS = {"forget": "CKA D_f", "retain": "CKA D_r"}
+RETRAINED = "cka_retrained_"  # what is derived from two models' features
+ABOUT = {
+    f"{RETRAINED}{name}_{place}": About(
+        "CKA", "1", "beside the floor", (f"{name}_train",), 20, f"{HEADINGS[name]} to retrained", 3,
+        "second" if place == LAST else "none",
+    )
+    for name in SETS
+    for place in PLACES
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class CKA:
     """Debiased linear CKA to the original on at most `samples` images each of D_f and D_r: 1 is the same up to a
-    rotation. At each stage, and of what the last layer sees."""
+    rotation. At each stage, and of what the last layer sees.
+
+    The model's own features are kept beside the values, so that tables can compare them with the retrained model's
+    (`alike`).
+    """
 
     samples: int = 2000
     seed: int = 0
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("model",)
     about: ClassVar[dict[str, About]] = {
         f"cka_{name}_{place}": About(
@@ -44,26 +58,52 @@ class CKA:
     def __post_init__(self) -> None:
         check_range("samples", self.samples, 4)
 
-    def __call__(self, seen: Outputs, probed: Probed) -> dict[str, float | None]:
+    def cost(self, request: Request) -> Cost:
+        each = sum(min(self.samples, len(rows)) for rows in (request.forget, request.retain))
+        return Cost(forward=2 * each) if told_by_images(request) else Cost()
+
+    def __call__(self, seen: Outputs, probed: Probed) -> dict[str, float | Tensor | None]:
         reason = "the original is not known" if probed.original is None else why_not(probed)
         if reason:
             log.info("cka: no value, for %s", reason)
             return dict.fromkeys(self.about)
-        values: dict[str, float | None] = dict.fromkeys(self.about)
+        values: dict[str, float | Tensor | None] = dict.fromkeys(self.about)
         for name, rows in zip(SETS, (probed.request.forget, probed.request.retain), strict=True):
             drawn = rows[torch.randperm(len(rows), generator=generator(self.seed, "cka", name))[: self.samples]]
-            for place, alike in self._of(probed, drawn).items():
-                values[f"cka_{name}_{place}"] = alike
+            ours, theirs = (_features(probed, model, drawn) for model in (probed.model, probed.original))
+            values |= {f"cka_{name}_{place}": cka(x, theirs[place]) for place, x in ours.items()}
+            values |= {f"features.{name}.{place}": _small(x) for place, x in ours.items()}
+            values[f"features.{name}.rows"] = drawn
         return values
 
-    def _of(self, probed: Probed, rows: Tensor) -> dict[str, float | None]:
-        names = stages(probed.model, probed.head)
-        both = [
-            features(model, probed.head, probed.images["train"], rows, probed.batch_size, names)
-            for model in (probed.model, probed.original)
-        ]
-        places = {name: str(i) for i, name in enumerate(names, 1)} | {LAST: LAST}
-        return {place: cka(*(each[name] for each in both)) for name, place in places.items()}
+
+def _features(probed: Probed, model: nn.Module, rows: Tensor) -> dict[str, Tensor]:
+    """By place: what these training images become in a model, n x d."""
+    names = stages(probed.model, probed.head)
+    found = features(model, probed.head, probed.images["train"], rows, probed.batch_size, names)
+    return {place: found[name] for place, name in zip(PLACES, names, strict=False)} | {LAST: found[LAST]}
+
+
+def _small(x: Tensor) -> Tensor:
+    """The same but for its scale, which CKA does not see, in half the bytes."""
+    return (x / x.abs().max().clamp(min=torch.finfo(x.dtype).tiny)).half()
+
+
+def alike(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, float]:
+    """CKA of two models from the features that the metric keeps, set by set and place by place: `ABOUT`.
+
+    A set of which they did not see the same images is left out.
+    """
+    values = {}
+    for name in SETS:
+        rows, others = (each.get(f"features.{name}.rows") for each in (ours, theirs))
+        if rows is None or others is None or not torch.equal(rows, others):
+            continue
+        for place in PLACES:
+            both = [each.get(f"features.{name}.{place}") for each in (ours, theirs)]
+            if all(x is not None for x in both):
+                values[f"{RETRAINED}{name}_{place}"] = cka(*both)
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def cka(x: Tensor, y: Tensor) -> float | None:

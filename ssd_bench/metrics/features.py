@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from ssd_bench.core.errors import check_range
 from ssd_bench.core.seeds import generator
-from ssd_bench.core.task import Outputs, Probed
+from ssd_bench.core.task import Cost, Outputs, Probed, Request
 from ssd_bench.metrics import About
 from ssd_bench.metrics.roc import auc
 from ssd_bench.train.features import LAST, features
@@ -54,6 +54,13 @@ class Features:
         if not self.shots or min(self.shots) < 1:
             raise ValueError(f"shots must be numbers of images from 1 on, got {self.shots}")
 
+    def cost(self, request: Request) -> Cost:
+        if not told_by_images(request):
+            return Cost()
+        fitted_to = min(self.samples, len(torch.cat([request.train, request.forget]).unique()))
+        shots = DRAWS * min(max(self.shots), len(request.forget))
+        return Cost(forward=fitted_to + shots + sum(len(request.sets[name][1]) for name in ("forget", "retain")))
+
     def __call__(self, seen: Outputs, probed: Probed) -> dict[str, float | None]:
         if reason := why_not(probed):
             log.info("features: no value, for %s", reason)
@@ -73,6 +80,11 @@ class Features:
         values = dict.fromkeys(self.about) | {f"prototype_recall_{k}": recall for k, recall in found.items()}
         together = sum(found.values()) / len(found) if found else None
         return values | {"probe_recall": recall, "probe_auc": separable, "prototype_recall": together}
+
+
+def told_by_images(request: Request) -> bool:
+    """Whether a class is to be forgotten, and test images show it."""
+    return request.forget_label is not None and request.unseen is not None
 
 
 def why_not(probed: Probed) -> str | None:

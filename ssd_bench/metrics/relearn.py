@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -15,9 +16,9 @@ from torch.nn.functional import cross_entropy
 from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.images import Images
 from ssd_bench.core.seeds import generator
-from ssd_bench.core.task import Outputs, Probed
+from ssd_bench.core.task import Cost, Outputs, Probed, Request
 from ssd_bench.metrics import About
-from ssd_bench.metrics.features import VALID, last_features, why_not
+from ssd_bench.metrics.features import VALID, last_features, told_by_images, why_not
 from ssd_bench.train.passes import eval_mode, pass_clock, predict
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,25 @@ class Relearn:
         check_range("batch_size", self.batch_size, 2)
         check_range("lr", self.lr, above=0)
 
+    def cost(self, request: Request) -> Cost:
+        """At most: all of `max_steps`. Steps of the last layer alone take no pass."""
+        if not told_by_images(request):
+            return Cost()
+        unseen = min(self.unseen or len(request.unseen), len(request.unseen))
+        forward, backward = unseen, 0
+        for n in (self._images(request, share) for share in self.shares):
+            if "head" in self.layers:
+                forward += 2 * n + unseen
+            if "all" in self.layers:
+                forward += self.max_steps * unseen
+                rounds, rest = divmod(self.max_steps, math.ceil(n / (self.batch_size // 2)))
+                backward += 2 * (rounds * n + rest * (self.batch_size // 2))
+        return Cost(forward, backward)
+
+    def _images(self, request: Request, share: int) -> int:
+        """How many of D_f, and as many of D_r, a share (percent) of D_f is."""
+        return min(max(1, round(len(request.forget) * share / 100)), len(request.retain))
+
     def __call__(self, seen: Outputs, probed: Probed) -> dict[str, float | None]:
         reason = "the original is not known" if probed.original is None else why_not(probed)
         if reason:
@@ -83,7 +103,7 @@ class Relearn:
         goal = self.goal * accuracy(probed.original, probed.images["test"], unseen, probed.batch_size)
         values: dict[str, float | None] = dict.fromkeys(self.about)
         for share in self.shares:
-            n = min(max(1, round(len(forget) * share / 100)), len(retain))
+            n = self._images(request, share)
             for layers in self.layers:
                 model, *images = self._trained(probed, layers, torch.cat([forget[:n], retain[:n]]), unseen)
                 batches = self._batches(n, generator(self.seed, "relearn", "batches", share))

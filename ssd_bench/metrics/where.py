@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ssd_bench.core.task import Outputs, Probed
+from ssd_bench.core.task import Cost, Outputs, Probed, Request
 from ssd_bench.metrics import About
 from ssd_bench.train.features import MOST, stages
 
@@ -31,6 +31,9 @@ class Where:
             *((f"moved_{i}", "", "none") for i in range(1, MOST + 1)),
         )
     }
+
+    def cost(self, request: Request) -> Cost:
+        return Cost()
 
     def __call__(self, seen: Outputs, probed: Probed) -> dict[str, float | None]:
         if probed.original is None:

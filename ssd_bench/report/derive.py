@@ -21,11 +21,13 @@ from ssd_bench.core.task import Outputs, looks_inside, outputs
 from ssd_bench.metrics.against import (
     average_gap,
     gap_after,
+    kept_against,
     kept_up,
     metrics_against,
     outputs_against,
     weights_against,
 )
+from ssd_bench.metrics.perturbed import seen_from_there
 from ssd_bench.metrics.residual import RESIDUAL, readings, residual_shares, telling
 from ssd_bench.report.columns import compared, of_metrics
 from ssd_bench.report.rows import across_seeds, references
@@ -116,6 +118,7 @@ def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any]) -> Row:
         if looks_inside(metric):
             raise ConfigError(f"metric {name} needs the model, not its outputs alone; run ssd-bench with it in metric=")
     values = {name: value for metric in built.values() for name, value in metric(answers).items()}
+    values = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
     about = {name: asdict(each) for name, each in of_metrics(row).items()} | describe(built)
     return row | {"metrics": row["metrics"] | values, "about": about}
 
@@ -124,12 +127,12 @@ def _floors(retrained: dict[str, Row], distance: Distance, names: set[str]) -> d
     """By path: how far each retrained model is, on average, from those of other training seeds."""
     apart: dict[str, list[Values]] = {path: [] for path in retrained}
     for one, other in _other_seeds(retrained):
-        far = distance(retrained[one], retrained[other])  # the same from either side
+        far = distance(retrained[one], retrained[other])  # from the other side: the same, or exchanged
         shares = [residuals(retrained[a], retrained[b], names).get(RESIDUAL) for a, b in ((one, other), (other, one))]
         if None not in shares:
             far[RESIDUAL] = sum(map(abs, shares)) / 2
         apart[one].append(far)
-        apart[other].append(far)
+        apart[other].append(seen_from_there(far))
     return {path: {f"floor.{name}": value for name, value in _means(each).items()} for path, each in apart.items()}
 
 
@@ -154,6 +157,7 @@ def _distances(row: Row, retrained: Row, folder: Path) -> Values:
     values = outputs_against(*answers) if all(answers) else {}
     if row["task"]["forget_sha256"] != retrained["task"]["forget_sha256"]:  # other images were drawn for D_f
         values = {name: value for name, value in values.items() if not name.endswith("_forget")}
+    values |= kept_against(*(kept_of(each, folder) for each in (row, retrained)))
     weights = [tensors_of(each, "unlearned", folder) for each in (row, retrained)]
     return values | (weights_against(*weights) if all(weights) else {})
 
@@ -167,6 +171,12 @@ def outputs_of(row: Row, folder: Path) -> Outputs | None:
     return outputs(sets, json.loads(described.read_text())["about"], logits)
 
 
+def kept_of(row: Row, folder: Path) -> dict[str, Tensor]:
+    """What the row's metrics kept of its model for comparisons, by name."""
+    kinds = [kind for kind in row["artefacts"] if kind.startswith("kept.")]
+    return {name: t for kind in kinds for name, t in (tensors_of(row, kind, folder) or {}).items()}
+
+
 def tensors_of(row: Row, kind: str, folder: Path) -> dict[str, Tensor] | None:
     """The tensors of an artefact that a row names; None where there is none."""
     path = row["artefacts"].get(kind)
@@ -174,7 +184,7 @@ def tensors_of(row: Row, kind: str, folder: Path) -> dict[str, Tensor] | None:
     return _load(found) if found else None
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=12)  # what is read of two rows
 def _load(path: Path) -> dict[str, Tensor] | None:
     try:
         return read_artefact(path).tensors

@@ -30,14 +30,28 @@ class Plot:
     lines: list[Line]
 
 
+FAR = 1.0  # of the width of a picture: how far outside a control may lie and still be drawn
+
+
 def plots(summary: Summary) -> Iterator[Plot]:
     """The trade-off, the paper's attack and the times, as far as there are two lines with the numbers."""
     for name, (title, x, y) in PLOTS.items():
         lines = [line for line in shown(summary) if line.mean(x) is not None and (not y or line.mean(y) is not None)]
         if not y:  # a logarithmic axis has no place for 0
             lines = sorted((line for line in lines if line.mean(x)), key=lambda line: line.mean(x))
+        lines = [line for line in lines if not (y and line.control and _far(line, lines, (x, y)))]
         if len(lines) > 1:
             yield Plot(name, title, x, y, lines)
+
+
+def _far(control: Line, lines: list[Line], axes: tuple[str, str]) -> bool:
+    """Whether a control, such as random weights, lies so far out that it would hide how the others differ."""
+    for name in axes:
+        others = [line.mean(name) for line in lines if not line.control]
+        low, high, value = min(others, default=0), max(others, default=0), control.mean(name)
+        if max(low - value, value - high) > FAR * (high - low):
+            return True
+    return False
 
 
 def heading(summary: Summary, name: str) -> str:
@@ -46,11 +60,14 @@ def heading(summary: Summary, name: str) -> str:
 
 
 def style(summary: Summary, line: Line) -> tuple[str, str]:
-    """Colour and symbol of a line in every picture: grey and black for the original and the retrained model."""
+    """Colour and symbol of a line in every picture: black for the retrained model, grey for other controls."""
     if line.label in (ORIGINAL, FLOOR):
         return "#777777", "circle"
     if line is summary.retrained:
         return "#000000", "star"
+    if line.control:
+        place = [other.label for other in summary.controls].index(line.label)
+        return "#777777", SYMBOLS[place % len(SYMBOLS)]
     place = [other.label for other in shown(summary) if other in summary.methods].index(line.label)
     return COLOURS[place % len(COLOURS)], SYMBOLS[(place + place // len(COLOURS)) % len(SYMBOLS)]
 
@@ -63,4 +80,8 @@ def shown(summary: Summary) -> list[Line]:
         for line in methods:
             first.setdefault(line.method, line)
         methods = list(first.values()) if len(first) > 1 else []
-    return [line for line in (summary.line(ORIGINAL), summary.retrained, *methods) if line and line.values]
+    return [
+        line
+        for line in (summary.line(ORIGINAL), summary.retrained, *summary.controls, *methods)
+        if line and line.values
+    ]

@@ -29,7 +29,7 @@ def main_notes(summary: Summary, names: list[str]) -> list[str]:
             "residual: how much of the class is left in the features, by a probe and by prototypes on D'_f (0: as in "
             "the retrained model; 1: as in the original)."
         )
-    return [*notes, *_sampled(summary), *_about_the_gap(summary)]
+    return [*notes, *_sampled(summary), *_about_the_gap(summary), *_controls(summary)]
 
 
 def _attack_worth(summary: Summary) -> str:
@@ -58,6 +58,15 @@ def _about_the_gap(summary: Summary) -> list[str]:
         "ideal).",
         _floor(summary, "gap"),
     ]
+
+
+def _controls(summary: Summary) -> list[str]:
+    """What does not compete, and what methods do when there is nothing to forget."""
+    notes = [f"Controls, which do not compete: {', '.join(line.label for line in summary.controls)}."]
+    far = {line.label: line.mean("average_gap") for line in summary.placebo.methods} if summary.placebo else {}
+    told = [f"{label} {gap:.2f}" for label, gap in far.items() if gap is not None]
+    placebo = f"Placebo, the same request for images that were never trained on: gap of {', '.join(told)}."
+    return [*(notes if summary.controls else []), *([placebo] if told else [])]
 
 
 def _floor(summary: Summary, what: str) -> str:
@@ -97,6 +106,10 @@ _OF_FEATURES = {  # by the column whose presence calls for it
     "relearn_head_100": "relearn: steps until half of the original's accuracy on D'_f, by the last layer or by all "
     "weights; ln ratio: against the retrained model, below 0 is faster.",
     "cka_forget_last": "CKA: how like the original's what the last layer sees is; 1 is the same up to a rotation.",
+    "cka_retrained_forget_last": "CKA to retrained: the same with the retrained model of the same seed in place of the "
+    "original.",
+    "perturbed_acc": "D_f ± noise: share of slightly changed images of D_f told right; and told right by one alone of "
+    "the model and the retrained model.",
     "moved_head": "moved: share of the squared distance to the original's parameters in the class's row, in the head.",
 }
 

@@ -27,7 +27,8 @@ h3 {{ font-size: 1rem; margin-bottom: .3rem; }} nav a {{ display: inline-block; 
 .wide {{ overflow-x: auto; }} table {{ border-collapse: collapse; font-size: .85rem; white-space: nowrap; }}
 th, td {{ padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; }}
 th:first-child, td:first-child {{ text-align: left; position: sticky; left: 0; background: #fff; }}
-thead th {{ border-bottom: 2px solid #1a1a1a; }} .best1 {{ font-weight: 700; background: #dcefe4; }}
+thead th {{ border-bottom: 2px solid #1a1a1a; }}
+.rule td {{ border-top: 2px solid #1a1a1a; }} .best1 {{ font-weight: 700; background: #dcefe4; }}
 .best2 {{ text-decoration: underline; background: #f2f8ec; }} .verdict {{ background: #f4f4f0; padding: .6rem 1rem; }}
 .notes {{ color: #555; font-size: .85rem; }} .plots {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
 .plot {{ flex: 1 1 26rem; min-width: 0; overflow: hidden; }}
@@ -131,7 +132,10 @@ def _table(sheet: Sheet) -> str:
         return f"<td{f' class=best{cell.best}' if cell.best else ''}>{escape(cell.text)}</td>"
 
     head = "".join(f"<th>{escape(heading)}</th>" for heading in ("method", *sheet.headings))
-    body = "".join(f"<tr><td>{escape(label)}</td>{''.join(map(shown_as, cells))}</tr>" for label, cells in sheet.lines)
+    body = "".join(
+        f"<tr{' class=rule' if i == sheet.rule else ''}><td>{escape(label)}</td>{''.join(map(shown_as, cells))}</tr>"
+        for i, (label, cells) in enumerate(sheet.lines)
+    )
     notes = "<br>".join(map(escape, sheet.notes))
     return (
         f'<h3>{escape(sheet.title)}</h3><div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'

@@ -40,6 +40,7 @@ class Sheet:
     lines: list[tuple[str, list[Cell]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     first: str = "method"  # heading of the lines' labels
+    rule: int | None = None  # the line before which one is drawn: what follows does not compete
 
     @property
     def marks(self) -> set[str]:
@@ -82,6 +83,9 @@ def _sheet(summary: Summary, title: str, names: list[str]) -> Sheet:
     ranks, states = {name: summary.ranks(name) for name in names}, summary.states(names)
     sheet = Sheet(title, [summary.columns[name].heading or name for name in names])
     for line in summary.lines:
+        if line.control and sheet.rule is None:
+            floor = bool(sheet.lines) and sheet.lines[-1][0] == FLOOR
+            sheet.rule = len(sheet.lines) - floor
         if line.values:
             cells = [_cell(summary, line, name, ranks[name].get(line.label), states) for name in names]
             if line.label != FLOOR or any(line.values.get(name) for name in names):

@@ -82,6 +82,11 @@ class Line:
         return None if None in found else ", ".join(sorted(found))
 
     @property
+    def control(self) -> bool:
+        """Whether it is there to be compared with, and does not compete."""
+        return any(row.get("control") for row in self.rows)
+
+    @property
     def beside_others(self) -> bool:
         """Whether one of its times was measured while other jobs ran."""
         return any(row["env"].get("parallel") for row in self.rows)
@@ -93,11 +98,12 @@ class Summary:
 
     rows: list[Row]
     seeds: list[int]
-    lines: list[Line]  # the original, the retrained model, the methods by name, the floor
+    lines: list[Line]  # the original, the retrained model, the methods by name, the floor, other controls
     columns: dict[str, About]
     retrained: Line | None = None  # the line that the others are compared with
     outdated: int = 0  # rows left out: a newer one has the same method, settings and seeds
     apart: str = ""  # how it differs from another task with the same title
+    placebo: Summary | None = None  # of the same request for images that were never trained on
 
     @property
     def task(self) -> dict[str, Any]:
@@ -113,7 +119,16 @@ class Summary:
 
     @property
     def methods(self) -> list[Line]:
-        """What competes: every line with numbers but the original, the retrained models and their floor."""
+        """What competes: lines with numbers but those of the original, retrained models, their floor and controls."""
+        return [line for line in self._beside_the_references if not line.control]
+
+    @property
+    def controls(self) -> list[Line]:
+        """The lines with numbers of methods that are there to be compared with, such as random weights."""
+        return [line for line in self._beside_the_references if line.control]
+
+    @property
+    def _beside_the_references(self) -> list[Line]:
         return [line for line in self.lines if line.values and line.method not in (ORIGINAL, FLOOR, "retrain")]
 
     @property
@@ -197,7 +212,16 @@ def summarise(rows: list[Row], derived: dict[str, Values]) -> list[Summary]:
         differ = [key for key in settings[0] if len({json.dumps(each.get(key)) for each in settings}) > 1]
         for summary, each in zip(alike, settings, strict=True):
             summary.apart = "".join(f", {key}={each.get(key)}" for key in differ) or f", {summary.task['original']}"
+    placebos = {_request(summary): summary for summary in summaries if summary.task["placebo"]}
+    for summary in (summary for summary in summaries if not summary.task["placebo"]):
+        summary.placebo = placebos.get(_request(summary))
     return summaries
+
+
+def _request(summary: Summary) -> tuple[Any, ...]:
+    """What a request and its placebo have in common."""
+    names = ("data", "model", "recipe", "scenario", "target", "fidelity", "evaluation")
+    return *(summary.task.get(name) for name in names), summary.task["target"] or summary.task["n_forget"]
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:
@@ -213,7 +237,9 @@ def _summary(every: list[Row], derived: dict[str, Values]) -> Summary:
     lines = _lines_of_methods([row for row in rows if row["method"] != ORIGINAL], pairs, derived)
     compared_with = {row["path"] for row in pairs.values()}
     retrained = next((line for line in lines if compared_with & {row["path"] for row in line.rows}), None)
-    lines = [_line_of_original(rows, pairs, derived), *lines, _line_of_floor(pairs, derived)]
+    floor, controls = _line_of_floor(pairs, derived), [line for line in lines if line.control]
+    competing = [line for line in lines if not line.control]
+    lines = [_line_of_original(rows, pairs, derived), *competing, floor, *controls]
     return Summary(
         rows=rows,
         seeds=sorted({row["task"]["seed"] for row in rows}),

@@ -24,7 +24,7 @@ def show(rows: list[Row], derived: dict[str, dict[str, float | None]], whole: bo
     for summary in summarise(rows, derived):
         for sheet in sheets(summary) if whole else [main_sheet(summary)]:
             print_sheet(sheet)
-        if summary.retrained and summary.methods:
+        if summary.retrained and (summary.methods or summary.controls):
             out.print(Text(f"  {verdict(summary)}"), soft_wrap=True)
 
 
@@ -42,7 +42,9 @@ def _for_terminal(sheet: Sheet) -> Table:
     table.add_column(sheet.first, no_wrap=True)
     for heading in sheet.headings:
         table.add_column(Text(heading), justify="right")
-    for label, cells in sheet.lines:
+    for i, (label, cells) in enumerate(sheet.lines):
+        if i == sheet.rule:
+            table.add_section()
         table.add_row(Text(label), *(Text(c.text, style={1: "bold", 2: "underline"}.get(c.best, "")) for c in cells))
     return table
 
@@ -73,7 +75,8 @@ def latex(summaries: list[Summary]) -> str:
     ]  # fmt: skip
     for sheet in (sheet for summary in summaries for sheet in sheets(summary)):
         body = [" & ".join(map(tex, ["method", *sheet.headings])) + r" \\", r"\midrule"]
-        for label, cells in sheet.lines:
+        for i, (label, cells) in enumerate(sheet.lines):
+            body += [r"\midrule"] if i == sheet.rule else []
             shown = [_TEX.get(c.best, "{}").replace("{}", tex(c.text), 1) for c in cells]
             body.append(" & ".join([tex(label), *shown]) + r" \\")
         parts += [

@@ -17,7 +17,7 @@ def verdict(summary: Summary) -> str:
         return "No retrained model among these runs: which method forgets cannot be said. Add method=retrain."
     ranked = sorted((line for line in summary.methods if line.mean(GAP) is not None), key=lambda line: line.mean(GAP))
     if not ranked:
-        return "No method beside the retrained model yet."
+        return " ".join(f"{each}." for each in ["No method beside the retrained model yet", *_unsayable(summary)])
     original = summary.line(ORIGINAL)
     before = original.mean(GAP) if original else None
     if before is not None and round(before, 1) <= round(ranked[0].mean(GAP), 1):
@@ -89,7 +89,7 @@ def _floor(summary: Summary, ranked: list[Line], before: float | None) -> list[s
 def _unsayable(summary: Summary) -> list[str]:
     """Methods whose outputs look retrained while the class is still in their features."""
     told = []
-    for line in summary.methods:
+    for line in [*summary.controls, *summary.methods]:
         shares = line.over_seeds(RESIDUAL)
         low, high = t_interval(shares) or (line.mean(RESIDUAL),) * 2
         if shares and low > STILL_THERE and _looks_retrained(summary, line):

@@ -7,15 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.core.console import clock, size
-from ssd_bench.core.task import Cost, ask
+from ssd_bench.core.task import Cost, ask, looks_inside
 from ssd_bench.methods.original import Original
 from ssd_bench.run.bench import Bench
-from ssd_bench.run.evaluate import needed_rows, outputs_key
+from ssd_bench.run.evaluate import VALUES, made_of, needed_rows, outputs_key, values_key
 from ssd_bench.run.identity import Trained, row_path
 from ssd_bench.run.trained import KIND
 from ssd_bench.store.address import address, digest
@@ -51,7 +52,7 @@ class Grid:
     work: dict[Path, tuple[Work, float]] = field(default_factory=dict)  # what is missing, and its seconds
     wants: dict[Path, list[Work]] = field(default_factory=dict)  # row that is to be made -> what is missing for it
     rates: dict[str, tuple[float, float]] = field(default_factory=dict)  # per model: images/s forward, with backward
-    unknown: set[str] = field(default_factory=set)  # methods that do not say what they cost
+    unknown: set[str] = field(default_factory=set)  # methods and metrics that do not say what they cost
 
     def add(self, bench: Bench) -> Path:
         """Count one run; returns where its row lies or would lie."""
@@ -61,6 +62,7 @@ class Grid:
             return path
         if not isinstance(bench.plan.method, Original) and _cost(bench) is None:
             self.unknown.add(bench.plan.names["method"])
+        self.unknown.update(name for name, metric in _looking(bench).items() if not hasattr(metric, "cost"))
         works = list(work_of(bench))
         self.wants[path] = [work for work in works if work.missing]
         for work in works:
@@ -97,7 +99,7 @@ class Grid:
         for forward, backward in self.rates.values():
             lines.append(f"measured just now: {forward:,.0f} images/s forward, {backward:,.0f} forward and backward")
         if self.unknown:
-            lines.append(f"not in the time: {', '.join(sorted(self.unknown))} (no method.cost)")
+            lines.append(f"not in the time: {', '.join(sorted(self.unknown))} (no method.cost, or no cost of a metric)")
         return lines
 
 
@@ -124,6 +126,7 @@ def _work_of(bench: Bench, last: Bench) -> Iterator[Work]:
     if bench is last:
         original = store.path("outputs", outputs_key(bench.steps[0].identity.original, rows, plan))
         yield Work("outputs", original, *of_outputs, alone="outputs")
+        yield from _of_metrics(bench, bench.steps[0].identity.original)
     if isinstance(plan.method, Original):
         return
     key = identity.retrained.key if _retrained(bench) else identity.unlearned
@@ -134,6 +137,20 @@ def _work_of(bench: Bench, last: Bench) -> Iterator[Work]:
         made = store.path("unlearned", key)
         yield Work(plan.names["method"], made, cost, weights if plan.settings.save_model else 0, anew)
     yield Work("outputs", store.path("outputs", outputs_key(key, rows, plan)), *of_outputs, anew)
+    yield from _of_metrics(bench, key, anew)
+
+
+def _of_metrics(bench: Bench, model: Any, anew: bool = False) -> Iterator[Work]:
+    """The values of the metrics that look into a model; those of outputs take no passes. model: its key."""
+    looking = _looking(bench)
+    made = made_of(bench, model) if looking else {}
+    for name, metric in looking.items():
+        cost = metric.cost(bench.request) if hasattr(metric, "cost") else Cost()
+        yield Work(name, bench.store.path(VALUES, values_key(bench, made, metric)), cost, 0, anew)
+
+
+def _looking(bench: Bench) -> dict[str, Any]:
+    return {name: metric for name, metric in bench.plan.metrics.items() if looks_inside(metric)}
 
 
 _sizes: dict[str, int] = {}  # of models, by what they are built from

@@ -23,6 +23,8 @@ from ssd_bench.train.passes import predict
 
 Model = Callable[[], nn.Module]  # asked for only where an inference pass is needed
 Values = dict[str, float | None]
+Kept = dict[str, Tensor]
+VALUES = "values"  # the kind of artefact that a metric's values are
 
 
 def infer(model: Model, key: Any, rows: dict[str, Tensor], bench: Bench, anew: bool = False) -> Artefact:
@@ -69,6 +71,28 @@ def needed_rows(bench: Bench) -> dict[str, Tensor]:
     return {p: torch.cat([rows for part, rows in wanted if part == p]).unique() for p in parts}
 
 
+def sets_key(bench: Bench) -> dict[str, Any]:
+    """The key of `find_sets`."""
+    labels = {"train": bench.request.train_labels, "test": bench.request.test_labels}
+    return {
+        "sets": {name: [part, hash_rows(rows)] for name, (part, rows) in chosen_sets(bench).items()},
+        "labels": {part: hash_rows(of_part) for part, of_part in labels.items()},
+    }
+
+
+def made_of(bench: Bench, model: Any) -> dict[str, Any]:
+    """The artefacts that a model's values are made of. model: the key of the model."""
+    said = outputs_key(model, needed_rows(bench), bench.plan)
+    at_random = outputs_key(*_at_random(bench), bench.plan) if "forget" in chosen_sets(bench) else None
+    keys = {"outputs": ("outputs", said), "sets": ("sets", sets_key(bench)), "random": ("outputs", at_random)}
+    return {name: key and bench.store.path(kind, key).stem for name, (kind, key) in keys.items()}
+
+
+def values_key(bench: Bench, made: dict[str, Any], metric: Any) -> dict[str, Any]:
+    """The key of a metric's values. made: see `made_of`."""
+    return {**made, "metric": address(metric), **(_looked_into(bench) if looks_inside(metric) else {})}
+
+
 def find_sets(bench: Bench) -> Artefact:
     """Which rows of the outputs each set is made of, and their labels; kept, so that tables can be derived later.
 
@@ -77,10 +101,6 @@ def find_sets(bench: Bench) -> Artefact:
     request = bench.request
     labels = {"train": request.train_labels, "test": request.test_labels}
     wanted = chosen_sets(bench)
-    key = {
-        "sets": {name: [part, hash_rows(rows)] for name, (part, rows) in wanted.items()},
-        "labels": {part: hash_rows(of_part) for part, of_part in labels.items()},
-    }
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         needed = needed_rows(bench)
@@ -90,7 +110,7 @@ def find_sets(bench: Bench) -> Artefact:
             tensors[f"labels.{name}"] = labels[part][rows]
         return tensors, {name: part for name, (part, _) in wanted.items()}
 
-    return bench.store.get_or_make("sets", key, make)
+    return bench.store.get_or_make("sets", sets_key(bench), make)
 
 
 def evaluate(
@@ -112,28 +132,33 @@ def evaluate(
     if at_random:
         random_logits, paths["random_outputs"] = next(iter(at_random.tensors.values())), str(at_random.path)
     logits = outputs(sets.tensors, sets.about, seen.tensors, random_logits)
-    made_of = {"outputs": seen.path.stem, "sets": sets.path.stem, "random": at_random and at_random.path.stem}
     values: Values = dict.fromkeys(METRICS)
     owner: dict[str, str] = {}
+    made = made_of(bench, key)
     for name, metric in plan.metrics.items():
 
         def make(name: str = name, metric: Any = metric) -> tuple[dict[str, Tensor], dict[str, Any]]:
-            return {}, compute(name, metric, logits, lambda: _probed(bench, model, original))
+            found, kept = compute(name, metric, logits, lambda: _probed(bench, model, original))
+            return kept, found
 
-        kept_as = {**made_of, "metric": address(metric), **(_looked_into(bench) if looks_inside(metric) else {})}
-        found = bench.store.get_or_make("values", kept_as, make, anew)
+        found = bench.store.get_or_make(VALUES, values_key(bench, made, metric), make, anew)
         check_names(name, found.about, owner)
         values |= found.about
-        paths[f"values.{name}"] = str(found.path)
+        paths |= {f"{kind}.{name}": str(found.path) for kind in (VALUES, *(["kept"] if found.tensors else []))}
     return values, paths
 
 
 def _random_outputs(bench: Bench) -> Artefact:
     """What a randomly initialised model says about D'_f: needed for ZRF."""
+    key, rows = _at_random(bench)
+    return infer(lambda: bench.compiled(bench.new_model(key["seed"], pretrained=False)), key, rows, bench)
+
+
+def _at_random(bench: Bench) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The key of that model, and the rows that it is asked about."""
     part, forget = bench.request.sets["forget"]
     seed = derive_seed(bench.plan.evaluate.zrf_seed, "zrf")
-    key = {"seed": seed, **bench.identity.untrained}
-    return infer(lambda: bench.compiled(bench.new_model(seed, pretrained=False)), key, {part: forget}, bench)
+    return {"seed": seed, **bench.identity.untrained}, {part: forget}
 
 
 def _probed(bench: Bench, model: nn.Module, original: nn.Module) -> Probed:
@@ -149,8 +174,9 @@ def _looked_into(bench: Bench) -> dict[str, Any]:
     return {"request": [hash_rows(r) for r in rows], "original": digest(bench.identity.original)}
 
 
-def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed]) -> Values:
-    """A metric's values, checked: named numbers that are finite, or None. Raises ConfigError that names the metric.
+def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed]) -> tuple[Values, Kept]:
+    """A metric's values, checked: named numbers that are finite, or None; and the tensors among them, which are kept
+    for what compares two models. Raises ConfigError that names the metric.
 
     probed: what a metric that looks into the model is handed beside the outputs.
     """
@@ -162,7 +188,9 @@ def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed])
         raise
     if not isinstance(values, Mapping):
         raise ConfigError(f"metric {name} returned {type(values).__name__}; allowed: a dict of named numbers")
+    kept = {str(key): value for key, value in values.items() if isinstance(value, Tensor) and value.ndim}
+    values = {str(key): value for key, value in values.items() if str(key) not in kept}
     for key, value in values.items():
         if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
             raise ConfigError(f"metric {name} returned {key}={value}; allowed: a finite number, or None")
-    return {str(key): value if value is None else float(value) for key, value in values.items()}
+    return {key: value if value is None else float(value) for key, value in values.items()}, kept

@@ -132,6 +132,7 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
     }
     row["about"] = describe(plan.metrics) | describe_sets(plan.scenario)
     row["columns"] = {key: asdict(about) for key, about in getattr(plan.method, "columns", {}).items()}
+    row["control"] = getattr(plan.method, "control", False)
     row["classes"] = list(bench.request.classes)
     row["samples"] = {name: len(rows) for name, (_, rows) in chosen_sets(bench).items()}
     row |= {"original_metrics": None, "details": {}, "times": {}, "cached": {}, "artefacts": {}}

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 SECTIONS = {
     "schema", "layout", "status", "reason", "task", "method", "settings", "config", "metrics", "original_metrics",
-    "tuned", "samples", "about", "columns", "classes", "details", "times", "cached", "artefacts", "memory", "env",
+    "tuned", "samples", "about", "columns", "control", "classes", "details", "times", "cached", "artefacts", "memory",
+    "env",
 }  # fmt: skip
 
 

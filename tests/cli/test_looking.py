@@ -1,13 +1,17 @@
 """Metrics that look into models, through the command line: what is kept, and what the tables say."""
 
 import json
+import re
+import sys
 
 import pytest
 from conftest import Ended
 
 from ssd_bench.cli import report
+from ssd_bench.report.derive import derived
+from ssd_bench.store.rows import read_rows
 
-METRICS = "metric=[accuracy,mia,features,relearn,cka,where]"
+METRICS = "metric=[accuracy,mia,features,relearn,cka,where,perturbed]"
 SHORT = ("train.epochs=4", "model.width=4", "threads=1", "method.importance=batch_mean")
 
 
@@ -41,11 +45,74 @@ def test_a_masked_class_is_unsayable_and_not_forgotten(command, tmp_path, capfd)
         "Relearn": 4,
     }  # each model
 
+    made = {row["method"]: derived(read_rows(out), out)[row["path"]] for row in read_rows(out)}
+    to_retrained = {name: made["mask_head"][name] for name in made["ssd"] if name.startswith("cka_retrained_")}
+    assert len(to_retrained) == 10
+    assert all(0 < value < 1 for value in to_retrained.values())
+    assert to_retrained == {name: made["original"][name] for name in to_retrained}
+    assert {made["retrain"][name] for name in to_retrained} == {1.0}
+    assert made["retrain"]["perturbed_here_alone"] == made["retrain"]["perturbed_retrained_alone"] == 0
+    assert made["mask_head"]["perturbed_here_alone"] == 0 < made["original"]["perturbed_here_alone"]
+
     said = reported(capfd, str(out)).out
     assert "Unsayable, not forgotten: mask_head (residual share of the features 1.00)" in " ".join(said.split())
     lines = {line.split()[0]: line.split() for line in said.splitlines() if line.strip()}
     assert said.splitlines()[2].split()[-1] == "residual"
     assert lines["mask_head"][-1] == lines["original"][-1]  # in the second table: the logarithm of relearning
+
+
+def test_retrained_models_of_other_seeds_are_beside_what_is_compared_with_one(command, tmp_path):
+    options = (
+        "metric=[accuracy,cka,perturbed]",
+        "method=retrain",
+        "train.epochs=2",
+        "model.width=4",
+        f"out={tmp_path}",
+    )
+    rows = [command(*options, f"seed={seed}").row for seed in (0, 1)]
+    assert rows[0]["metrics"]["cka_forget_1"] is not None
+    floors = list(derived(read_rows(tmp_path), tmp_path).values())
+    assert 0 < floors[0]["floor.cka_retrained_retain_1"] == floors[1]["floor.cka_retrained_retain_1"] < 1
+    names = ("floor.perturbed_here_alone", "floor.perturbed_retrained_alone")
+    assert [floors[0][name] for name in names] == [floors[1][name] for name in names[::-1]]
+
+
+SILENT = """
+from dataclasses import dataclass
+@dataclass(frozen=True)
+class Silent:
+    needs = ("model",)
+    def __call__(self, seen, probed):
+        return {"silent": 1.0}
+"""
+
+
+def test_a_dry_run_counts_what_looking_into_models_takes(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("ssd_bench.run.estimate.throughput", lambda bench: (1.0, 1.0))
+    monkeypatch.setattr("ssd_bench.run.estimate.clock", str)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "conf/metric").mkdir(parents=True)
+    (tmp_path / "conf/metric/silent.yaml").write_text("silent: {_target_: silent_metric.Silent}")
+    (tmp_path / "silent_metric.py").write_text(SILENT)
+    own = ("--config-dir", str(tmp_path / "conf"), *SHORT[:-1], f"out={tmp_path / 'runs'}")
+
+    def dry(*options):
+        ended = command("-m", *own, *options, "method=ssd", SHORT[-1], "dry_run=true")
+        assert ended.code == 0, ended.err
+        return ended.out
+
+    def seconds(said):
+        return float(re.search(r"about ([\d.]+) of", said)[1])
+
+    plain, looking = dry("metric=[accuracy]"), dry("metric=[accuracy,features,cka,where,silent]")
+    for wanted in ("2 features", "2 cka", "2 where", "2 silent", "not in the time: silent ("):
+        assert wanted in looking
+    assert "features" not in plain
+    ended = command(*own, "metric=[accuracy,features]", "method=original")
+    n_train, n_test = ended.row["task"]["n_train"], ended.row["task"]["n_test"]
+    of_features, of_cka = n_train + 5 * 50 + n_test, 2 * n_train  # all images of D in the model and in the original
+    assert seconds(looking) - seconds(plain) == pytest.approx(2 * (of_features + of_cka))
+    assert "1 features" in dry("metric=[accuracy,features]")  # those of the original are there
 
 
 def test_another_request_to_the_same_original_is_looked_into_anew(command, tmp_path):

@@ -5,70 +5,29 @@ import logging
 
 import pytest
 import torch
-from made_rows import row, summary_of
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.nn.functional import cross_entropy, one_hot
 
 import ssd_bench
-from ssd_bench.core.about import describe
-from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.images import Images
-from ssd_bench.core.task import Probed
-from ssd_bench.metrics.cka import CKA, cka, hsic
+from ssd_bench.core.task import Cost, Probed
+from ssd_bench.metrics.cka import CKA
 from ssd_bench.metrics.features import Features, class_means, probe, prototype_recall, stratified
+from ssd_bench.metrics.perturbed import Perturbed
 from ssd_bench.metrics.relearn import Relearn
-from ssd_bench.metrics.residual import readings, residual_shares, telling
 from ssd_bench.metrics.where import Where, moved
 from ssd_bench.models import ResNet18
 from ssd_bench.models.timm import Timm
 from ssd_bench.models.vit import ViT
-from ssd_bench.report.derive import derived_metrics, reevaluate
-from ssd_bench.report.sheet import main_sheet
-from ssd_bench.report.summary import FLOOR
-from ssd_bench.report.verdict import verdict
 from ssd_bench.run.given import given
 from ssd_bench.train.features import LAST, features, stages
 
-LOOKING = {"features": Features, "relearn": Relearn, "cka": CKA, "where": Where}
+LOOKING = {"features": Features, "relearn": Relearn, "cka": CKA, "where": Where, "perturbed": Perturbed}
 
 
 def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-# Centred kernel alignment
-
-
-def test_cka_is_one_for_a_rotation_and_a_scale():
-    x = normal(40, 7)
-    rotation = torch.linalg.qr(normal(7, 7, seed=1)).Q
-    assert cka(x, x) == 1.0
-    assert cka(x, 3 * x @ rotation + 5) == pytest.approx(1, abs=1e-12)
-    assert cka(x, x * torch.arange(1, 8)) < 0.99
-
-
-def test_unrelated_features_have_no_cka_however_many_there_are():
-    x, y = normal(30, 400), normal(30, 400, seed=1)
-    one, other = (each - each.mean(0) for each in (x, y))
-    k, l = one @ one.T, other @ other.T  # noqa: E741
-    biased = (k * l).sum() / (k.norm() * l.norm())
-    assert biased > 0.9
-    assert abs(cka(x, y)) < 0.1
-
-
-@pytest.mark.parametrize("d", [3, 50])  # by features, and by pairs of samples
-def test_hsic_is_songs_formula(d):
-    n, x, y = 12, normal(12, d), normal(12, d + 1, seed=1)
-    k, l = (each @ each.T * (1 - torch.eye(n)) for each in (x, y))  # noqa: E741
-    ones = torch.ones(n, dtype=torch.float64)
-    parts = (k @ l).trace() + (ones @ k @ ones) * (ones @ l @ ones) / ((n - 1) * (n - 2))
-    assert hsic(x, y) == pytest.approx(((parts - 2 / (n - 2) * ones @ k @ l @ ones) / (n * (n - 3))).item(), rel=1e-10)
-
-
-def test_cka_of_too_few_samples_and_of_samples_that_do_not_differ_is_none():
-    assert cka(normal(3, 5), normal(3, 5)) is None
-    assert cka(torch.ones(9, 2), normal(9, 2)) is None
 
 
 # Probe and prototypes
@@ -243,6 +202,34 @@ def test_the_models_that_are_looked_into_stay_as_they_are(name, original):
     assert set(first) <= set(LOOKING[name].about)
 
 
+COSTING = {**LOOKING, "relearn": lambda: Relearn(max_steps=3, lr=1e-9)}  # which learns nothing
+
+
+@pytest.mark.parametrize("name", COSTING)
+def test_a_metric_costs_what_it_says(name, original):
+    """Images that go through the first layer, with gradients and without."""
+    went, probed = {True: 0, False: 0}, looked_into(masked(original), original, "fc")
+
+    def count(layer, inputs):
+        went[torch.is_grad_enabled()] += len(inputs[0])
+
+    for model in (probed.model, probed.original):
+        model.conv1.register_forward_pre_hook(count)  # which copies carry along
+    metric = COSTING[name]()
+    metric(None, probed)
+    told = metric.cost(probed.request)
+    assert went[True] == told.backward
+    assert 0 <= went[False] - told.forward <= 2  # two images tell whether the model can be looked into
+    assert (told.forward > 0) == (name != "where")
+
+
+@pytest.mark.parametrize("metric", [Features(), CKA(), Relearn()])
+def test_a_metric_that_has_no_value_costs_nothing(metric):
+    x, y = pictures(160, 0)
+    samples = given(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), (x[20:], y[20:]), (x[:20], y[:20]), pictures(40, 1))
+    assert metric.cost(samples.request) == Cost()
+
+
 def test_without_being_asked_the_library_looks_into_no_model(original):
     assert not set(ssd_bench.evaluate(original, **asked())) & {n for m in LOOKING.values() for n in m.about}
     assert "cka_forget_last" not in ssd_bench.evaluate(original, **asked(), metrics=["cka"])  # to which original?
@@ -343,89 +330,12 @@ def test_shares_of_what_moved_by_hand():
         (Relearn, {"goal": 0.0}, "goal must be"),
         (Relearn, {"max_steps": 0}, "max_steps must be"),
         (Relearn, {"unseen": 0}, "unseen must be"),
+        (Perturbed, {"size": 0.0}, "size must be"),
+        (Perturbed, {"norm": "1"}, "norm"),
+        (Perturbed, {"samples": 0}, "samples must be"),
+        (Perturbed, {"draws": 0}, "draws must be"),
     ],
 )
 def test_settings_out_of_range(cls, settings, said):
     with pytest.raises(ValueError, match=said):
         cls(**settings)
-
-
-# Residual shares
-
-
-def test_readings_tell_where_they_differ_by_two_standard_errors():
-    far, near = ({"probe_recall": 0.9}, {"probe_recall": 0.5}), ({"probe_recall": 0.6}, {"probe_recall": 0.5})
-    assert telling([far], 100) == {"probe_recall"}  # 0.4 against 2 x 0.058
-    assert telling([near], 100) == set()  # 0.1 against 2 x 0.070
-    assert telling([near], 1000) == {"probe_recall"}
-    turned = ({"probe_recall": 0.2}, {"probe_recall": 0.5})
-    assert telling([far, turned], 100_000) == set()  # 0.05, and seeds that disagree
-    assert telling([({"probe_recall": 1.0}, {})], 100) == telling([], 0) == set()
-
-
-def test_residual_shares_by_hand():
-    steps = {"relearn_all_1": 0, "relearn_all_100": 3}  # the mean logarithm is ln 2
-    original = {"probe_recall": 90.0, "prototype_recall": 80.0, "probe_auc": 1.0, **steps}
-    retrained = {"probe_recall": 50.0, "prototype_recall": 20.0, "probe_auc": 0.8, "relearn_all_1": 7}
-    ours = {"probe_recall": 60.0, "prototype_recall": 65.0, "probe_auc": 0.7, "relearn_all_1": 1}
-    names = {"probe_recall", "prototype_recall", "probe_auc", "relearn"}
-    found = residual_shares(ours, retrained, original, names)
-    assert found == pytest.approx(
-        {
-            "residual.probe_recall": 0.25,
-            "residual.prototype_recall": 0.75,
-            "residual.probe_auc": -0.5,
-            "residual.relearn": 1.0,
-            "residual": 0.5,
-            "relearn_log_ratio": -2 * readings(steps)["relearn"],
-        }
-    )
-    assert residual_shares(retrained, retrained, original, names)["residual"] == 0
-    assert residual_shares(original, retrained, original, names)["residual"] == 1
-    assert residual_shares(ours, retrained, original, {"prototype_recall"})["residual"] == pytest.approx(0.75)
-    assert "residual" not in residual_shares(ours, retrained, original, set())
-    assert residual_shares({"test_acc": 1.0}, {"test_acc": 1.0}, {}, set()) == {}
-
-
-ABOUT = describe({"features": Features()})
-
-
-def made(method, seed, level, recall):
-    before = {"probe_recall": 90.0, "prototype_recall": 80.0}
-    values = {"probe_recall": recall, "prototype_recall": recall}
-    return row(method, seed, level, metrics=values, original_metrics=before, about=ABOUT)
-
-
-def test_a_table_shows_the_residual_and_the_verdict_names_what_is_unsayable():
-    rows = [made("retrain", seed, 50 + seed, 20 + 2 * seed) for seed in range(3)]
-    rows += [made("hides", seed, 50 + seed, 80) for seed in range(3)]
-    rows += [made("forgets", seed, 50 + seed, 30) for seed in range(3)]
-    rows += [made("unsure", seed, 50 + seed, 30 + 30 * seed) for seed in range(3)]
-    rows += [made("loud", seed, 80 + seed, 80) for seed in range(3)]
-    summary = summary_of(rows)
-    assert main_sheet(summary).headings[-1] == "residual"
-    assert summary.line("original").mean("residual") == 1
-    assert summary.line("retrain").mean("residual") == 0
-    assert summary.line(FLOOR).mean("residual") > 0
-    said = verdict(summary)
-    assert "Unsayable, not forgotten: hides (residual share of the features 0.93, 95 % 0.92 to 0.93)" in said
-    for others in ("forgets (", "unsure (", "loud ("):
-        assert others not in said.partition("Unsayable")[2]
-
-
-def test_with_one_seed_the_value_decides():
-    rows = [made("retrain", 0, 50, 20), made("hides", 0, 50, 80)]
-    assert "Unsayable, not forgotten: hides (residual share of the features 0.93)." in verdict(summary_of(rows))
-
-
-def test_tables_without_the_metric_are_as_they_were():
-    rows = [row("retrain", 0, 50), row("mine", 0, 55)]
-    assert not [name for values in derived_metrics(rows).values() for name in values if name.startswith("resid")]
-    assert "residual" not in main_sheet(summary_of(rows)).headings
-
-
-def test_a_report_cannot_look_into_models(tmp_path, monkeypatch):
-    monkeypatch.setattr("ssd_bench.report.derive.outputs_of", lambda *_: object())
-    node = {"features": {"_target_": "ssd_bench.metrics.features.Features"}}
-    with pytest.raises(ConfigError, match="metric features needs the model"):
-        reevaluate([row("mine", 0, 50)], tmp_path, node)
