@@ -130,23 +130,31 @@ def unlearn(pool: Any, plans: Plans, placebo: bool) -> tuple[Any, Any]:
 
 def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str, Any]) -> None:
     """Unlearn what is missing; keep and print what there is to say of each method and target."""
+    from ssd_bench.cli import compared
+    from ssd_bench.run.differences import Compared
     from ssd_bench.run.environment import commit
     from ssd_bench.run.judged import Judge, groups
     from ssd_bench.store.files import to_json, write_atomically
 
     forgetting, originals = unlearn(pool, plans, placebo)
-    report, paths, figures = {}, [], []
+    report, paths, figures, differences = {}, [], [], []
     for name, targets in groups(pool, forgetting.targets).items():
         judge = Judge(originals, targets)
         lines, missing = judge.lines(forgetting)
         numbers = {label: judge.numbers(line) for label, line in lines.items()}
         report[name] = {"samples": judge.samples, "numbers": numbers, "missing": missing}
         report[name]["seconds"] = {label: line.seconds for label, line in lines.items() if line.seconds is not None}
+        report[name]["differences"] = Compared(judge, lines, numbers).rows()
+        differences += [{"target": name, **row} for row in report[name]["differences"]]
         for label, line in lines.items():
             paths.append(pool.results / f"{label.replace(', ', '-')}-{name}.csv")
             _write_table(paths[-1], judge.table(line))
         show(pool, name, report[name], gate)
+        compared.show(name, report[name]["differences"], list(lines))
         figures += pictures(judge, lines, name)
+    if differences:
+        paths.append(pool.results / "differences.csv")
+        _write_table(paths[-1], differences)
     paths.append(pool.results / "methods.json")
     text = to_json({"gate": gate, "targets": report, "command": command, "commit": commit()})
     write_atomically(paths[-1], lambda part: part.write_text(text))
@@ -179,7 +187,7 @@ def write_page(pool: Any, figures: list[Any], lines: list[str]) -> Path:
     return path
 
 
-def _write_table(path: Path, columns: dict[str, Any]) -> None:
+def _write_table(path: Path, columns: dict[str, Any] | list[dict[str, Any]]) -> None:
     import pandas as pd
 
     from ssd_bench.store.files import write_atomically

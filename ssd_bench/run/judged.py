@@ -17,7 +17,7 @@ from ssd_bench.metrics.bootstrap import mean_of
 from ssd_bench.metrics.forgetting_quality import epsilons, points
 from ssd_bench.metrics.halves import across, across_interval
 from ssd_bench.metrics.klom import gaussian_kl, klom
-from ssd_bench.metrics.lira import likelihood_ratio, pair_left_out
+from ssd_bench.metrics.lira import Score, likelihood_ratio, pair_left_out
 from ssd_bench.metrics.per_sample_privacy import aucs, leaking, p_values, worse, worst, worst_interval
 from ssd_bench.metrics.ruli import log_ratio
 from ssd_bench.run.forgetting import Forgetting, Said
@@ -175,13 +175,20 @@ class Judge:
         return found | {f"accuracy_{name}": self.accuracy(values) for name, values in line.accuracies.items()}
 
     def attacks(self, line: Line) -> dict[str, Number]:
-        """U-LiRA and RULI: who has forgotten a sample, and who never held it? Of a block, the latter are the originals
-        that never held it: they have nothing to forget."""
+        """U-LiRA and RULI: who has forgotten a sample, and who never held it?"""
+        found: dict[str, Number] = {}
+        for prefix, (pairs, score) in self.asked(line).items():
+            found |= self.attacked(pairs, self.places, score, prefix)
+        return found
+
+    def asked(self, line: Line) -> dict[str, tuple[Pairs, Score]]:
+        """What each attack is shown and how it scores it, by the prefix of its numbers. Of a block, those that never
+        held it are the originals: they have nothing to forget."""
         privacy, efficacy = (line.inside, line.outside), (line.inside, line.never)
-        found = self.attacked(efficacy if self.block else privacy, self.places)
-        if not self.block:
-            found |= self.attacked(privacy, self.places, log_ratio, "ruli_privacy_")
-        return found | self.attacked(efficacy, self.places, log_ratio, "ruli_efficacy_")
+        if self.block:
+            return {"": (efficacy, likelihood_ratio), "ruli_efficacy_": (efficacy, log_ratio)}
+        found = {"": (privacy, likelihood_ratio), "ruli_privacy_": (privacy, log_ratio)}
+        return found | {"ruli_efficacy_": (efficacy, log_ratio)}
 
     def others(self, line: Line) -> dict[str, Number]:
         """The same of the single samples that were not to be forgotten."""
@@ -190,11 +197,11 @@ class Judge:
         return self.attacked(pairs, rest, prefix="others_") | self.privacy(line, rest, "others_")
 
     def attacked(
-        self, pairs: Pairs, places: list[np.ndarray], score: Callable = likelihood_ratio, prefix: str = ""
+        self, pairs: Pairs, places: list[np.ndarray], score: Score = likelihood_ratio, prefix: str = ""
     ) -> dict[str, Number]:
         """Every model attacked by all others of its set but its twin."""
-        cells, asked = self._cells(places, len(pairs[0])), self.originals.pool.asked
-        return attack(lambda: _scores(pairs, places, score), cells, 2 * len(pairs[0]), asked, prefix)
+        cells, asked = self.cells(places, len(pairs[0])), self.originals.pool.asked
+        return attack(lambda: scores_of(pairs, places, score), cells, 2 * len(pairs[0]), asked, prefix)
 
     def pictured(self, lines: dict[str, Line]) -> tuple[dict[str, Pairs], dict[str, Pairs], int]:
         """U-LiRA's scores of each line that has enough models; the margins of one image, of which models tell most
@@ -203,11 +210,11 @@ class Judge:
         inside, outside = (of[::step, places] for of in lines["original"].before)
         image = places[np.argmax((inside - outside).mean(axis=0))]
         many = {label: line for label, line in lines.items() if not too_few("attack", 2 * len(line.inside))}
-        scores = {label: _scores((line.inside, line.outside), self.places) for label, line in many.items()}
+        scores = {label: scores_of((line.inside, line.outside), self.places) for label, line in many.items()}
         margins = {label: (line.inside[::step, image], line.outside[::step, image]) for label, line in lines.items()}
         return scores, margins, int(self.originals.pool.design.audit[image])
 
-    def _cells(self, places: list[np.ndarray], pairs: int) -> Cells:
+    def cells(self, places: list[np.ndarray], pairs: int) -> Cells:
         """Set by set, and in each of them pair by pair."""
         grids = [np.meshgrid(np.arange(i, pairs, len(places)), p, indexing="ij") for i, p in enumerate(places)]
         return Cells(*(np.concatenate([grid[axis].ravel() for grid in grids]) for axis in (0, 1)))
@@ -283,7 +290,7 @@ def groups(pool: Pool, targets: list[Target]) -> dict[str, list[Target]]:
     return found
 
 
-def _scores(pairs: Pairs, places: list[np.ndarray], score: Callable = likelihood_ratio) -> Pairs:
+def scores_of(pairs: Pairs, places: list[np.ndarray], score: Score = likelihood_ratio) -> Pairs:
     """Of every model, attacked by all others of its set but its twin: set by set, and in each of them pair by pair."""
     step = len(places)
     of_sets = [pair_left_out(*(of[i::step, columns] for of in pairs), score) for i, columns in enumerate(places)]

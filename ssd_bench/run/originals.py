@@ -225,7 +225,8 @@ def _rate(number: Number, rate: float, negatives: int) -> Number:
     low, high = number["low"], number["high"]
     if hits < FEW_HITS:
         low, high = binomtest(hits, negatives).proportion_ci(method="exact")
-    return number | {"value": 100 * number["value"], "low": 100 * float(low), "high": 100 * float(high)}
+    value = 100 * number["value"]
+    return number | {"value": value, "low": 100 * float(low), "high": 100 * float(high), "hits": hits}
 
 
 def gate(single: dict[str, Number], hard: dict[str, Number], pool: Pool) -> dict[str, Any]:

@@ -275,6 +275,11 @@ def test_methods_go_on_where_they_were_killed_and_a_larger_pool_asks_the_new_mod
     assert "the most memorised of them, model by model" in page
     large = judged(folder)["targets"]["random"]["numbers"]["ssd"]
     assert 0 < large["auc"]["low"] <= large["auc"]["value"] <= large["auc"]["high"] < 1
+    differences = pd.read_csv(folder / "differences.csv").set_index(["target", "number", "method", "less"])
+    of_auc = differences.loc["random", "auc", "ssd", "original"]
+    before = judged(folder)["targets"]["random"]["numbers"]["original"]
+    assert of_auc["value"] == pytest.approx(large["auc"]["value"] - before["auc"]["value"])
+    assert len(differences) == len(judged(folder)["targets"]["random"]["differences"])
     assert small["targets"]["random"]["numbers"]["ssd"]["auc"]["value"] is None
 
 

@@ -12,7 +12,7 @@ from ssd_bench.metrics.lira import pair_left_out
 from ssd_bench.metrics.roc import auc, tpr_at
 from ssd_bench.report.attacks import roc
 from ssd_bench.run.forgetting import Said
-from ssd_bench.run.judged import Judge, _scores
+from ssd_bench.run.judged import Judge, scores_of
 from ssd_bench.run.originals import Originals
 from ssd_bench.run.pool import PoolSettings
 from ssd_bench.run.requests import Target
@@ -129,7 +129,7 @@ def test_what_was_chosen_on_other_models_does_not_seem_to_leak():
         for found, sets in ((crossed, rows), (naive, (single[most],))):
             judge = Judge(made.originals, [Target("hard", sets)])
             line = judge.method([said])
-            found.append(auc(*_scores((line.inside, line.outside), judge.places)))
+            found.append(auc(*scores_of((line.inside, line.outside), judge.places)))
     assert np.mean(crossed) == pytest.approx(0.5, abs=0.025)  # four standard errors
     assert np.mean(naive) > 0.525
 
