@@ -134,10 +134,12 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
     from ssd_bench.run.differences import Compared
     from ssd_bench.run.environment import commit
     from ssd_bench.run.judged import Judge, groups
+    from ssd_bench.run.power import power
     from ssd_bench.store.files import to_json, write_atomically
 
     forgetting, originals = unlearn(pool, plans, placebo)
-    report, paths, figures, differences = {}, [], [], []
+    report, paths, figures = {}, [], []
+    tables: dict[str, list[dict[str, Any]]] = {"differences": [], "power": []}
     for name, targets in groups(pool, forgetting.targets).items():
         judge = Judge(originals, targets)
         lines, missing = judge.lines(forgetting)
@@ -145,16 +147,22 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
         report[name] = {"samples": judge.samples, "numbers": numbers, "missing": missing}
         report[name]["seconds"] = {label: line.seconds for label, line in lines.items() if line.seconds is not None}
         report[name]["differences"] = Compared(judge, lines, numbers).rows()
-        differences += [{"target": name, **row} for row in report[name]["differences"]]
+        tables["differences"] += [{"target": name, **row} for row in report[name]["differences"]]
         for label, line in lines.items():
             paths.append(pool.results / f"{label.replace(', ', '-')}-{name}.csv")
             _write_table(paths[-1], judge.table(line))
         show(pool, name, report[name], gate)
         compared.show(name, report[name]["differences"], list(lines))
+        if pool.asked.power and (found := power(judge, lines)):
+            report[name]["power"] = found
+            compared_with = {"target": name, "one": found["one"], "other": found["other"]}
+            tables["power"] += [compared_with | row for row in found["rows"]]
+            compared.show_power(name, found)
         figures += pictures(judge, lines, name)
-    if differences:
-        paths.append(pool.results / "differences.csv")
-        _write_table(paths[-1], differences)
+    for table, rows in tables.items():
+        if rows:
+            paths.append(pool.results / f"{table}.csv")
+            _write_table(paths[-1], rows)
     paths.append(pool.results / "methods.json")
     text = to_json({"gate": gate, "targets": report, "command": command, "commit": commit()})
     write_atomically(paths[-1], lambda part: part.write_text(text))

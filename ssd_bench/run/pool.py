@@ -60,6 +60,7 @@ class PoolSettings(Parts):
         None  # images of a target that a model holds, on average; null: 100, at most an eighth of the singles
     )
     gate: bool = True  # judge no method where the originals do not leak
+    power: bool = False  # say how small a difference between the first two methods so many models can show
 
     def __post_init__(self) -> None:
         super().__post_init__()

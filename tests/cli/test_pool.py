@@ -265,7 +265,7 @@ def test_methods_go_on_where_they_were_killed_and_a_larger_pool_asks_the_new_mod
     for name in originals.GATE:
         monkeypatch.setitem(originals.GATE, name, 0.0)
     capfd.readouterr()
-    folder, _ = made(copied, "method=ssd", "pool.targets=[random]", size=16)
+    folder, _ = made(copied, "method=ssd", "pool.targets=[random]", "pool.power=true", size=16)
     printed = capfd.readouterr().out
     assert "digits, resnet18_slim: 20 images (random), 16 models" in printed
     assert "NOT TO BE RELIED ON" not in printed
@@ -280,6 +280,9 @@ def test_methods_go_on_where_they_were_killed_and_a_larger_pool_asks_the_new_mod
     before = judged(folder)["targets"]["random"]["numbers"]["original"]
     assert of_auc["value"] == pytest.approx(large["auc"]["value"] - before["auc"]["value"])
     assert len(differences) == len(judged(folder)["targets"]["random"]["differences"])
+    power = pd.read_csv(folder / "power.csv")
+    assert power[["one", "other", "models"]].to_numpy().tolist() == [["ssd", "original", 8], ["ssd", "original", 16]]
+    assert "what so many models can show, ssd less original" in printed
     assert small["targets"]["random"]["numbers"]["ssd"]["auc"]["value"] is None
 
 
