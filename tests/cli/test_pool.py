@@ -106,7 +106,7 @@ def test_models_are_trained_on_their_rows_of_the_design(eight):
 def test_no_number_stands_without_enough_models_or_without_an_interval(eight):
     said = eight[2]
     numbers = [number for of in said["numbers"].values() for number in of.values()]
-    assert said["numbers"]["single"]["auc"] == {"value": None, "reason": "LiRA needs 16 models, there are 8"}
+    assert said["numbers"]["single"]["auc"] == {"value": None, "reason": "an attack needs 16 models, there are 8"}
     assert said["gate"]["passed"] is None
     assert said["numbers"]["single"]["accuracy_in"]["models"] == 8
     for number in numbers:
@@ -246,7 +246,7 @@ def test_methods_forget_what_each_model_holds_and_are_judged(copied, unlearned, 
     for numbers in (of for target in report.values() for of in target["numbers"].values()):
         for number in numbers.values():
             assert number.get("reason") or number["low"] <= number["value"] <= number["high"]
-    assert report["random"]["numbers"]["ssd"]["auc"]["reason"] == "LiRA needs 16 models, there are 8"
+    assert report["random"]["numbers"]["ssd"]["auc"]["reason"] == "an attack needs 16 models, there are 8"
     assert "mask_head needs one class to forget" in report["blocks"]["missing"][0]
     printed = capfd.readouterr().out
     assert "NOT TO BE RELIED ON, the originals do not leak enough: digits" in printed
