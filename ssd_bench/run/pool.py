@@ -36,6 +36,7 @@ from ssd_bench.store.files import to_json, writable, write_atomically
 from ssd_bench.store.locks import take
 from ssd_bench.store.prune import NEEDS
 from ssd_bench.train.passes import predict
+from ssd_bench.train.recipe import Recipe, SameSteps
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class PoolSettings(Parts):
 
     size: int = 16
     seed: int = 0  # of the design, and of every model
+    same_steps: bool = True  # all models take as many steps, however many images each is trained on
     logits: bool = False  # keep whole logits, too
     hard: float = 0.05  # this share of the single samples, the most memorised, is judged by itself
     draws: int = 1000  # resamples behind an interval
@@ -238,13 +240,14 @@ class Pool:
         asked = sum(map(len, self.rows.values()))
         each = KEPT_BYTES + 4 * len(self.bench.request.classes) * self.asked.logits
         forward, backward = throughput(self.bench)
-        images = self.base.recipe.epochs * sum(sizes[m] for m in untrained)
+        same, epochs = self.design.images if self.asked.same_steps else 0, self.base.recipe.epochs
+        images = epochs * sum(same or sizes[m] for m in untrained)
         seconds = images / backward + len(missing) * asked / forward
         disk = size(len(untrained) * weights + len(missing) * asked * each)
-        threads, epochs = torch.get_num_threads(), self.base.recipe.epochs
+        threads, of_epoch = torch.get_num_threads(), f" of {same} images" if same else ""
         lines = [
             f"{self.folder}: {len(sizes) - len(missing)} of {len(sizes)} models are there",
-            f"{len(untrained)} trainings, on {min(sizes)} to {max(sizes)} images, {epochs} epochs each",
+            f"{len(untrained)} trainings, on {min(sizes)} to {max(sizes)} images, {epochs} epochs each{of_epoch}",
             f"about {clock(seconds)} in one process of {threads} thread{'s' * (threads > 1)}; {disk} on disk",
             f"measured just now: {forward:,.0f} images/s forward, {backward:,.0f} forward and backward",
         ]
@@ -261,12 +264,22 @@ def prepare(plan: Plan, asked: PoolSettings, to_count: bool = False) -> Pool:
     """
     dataset = vouched(plan.data.load(), plan.data)
     design = divide(dataset.train.fine, asked, _sub_classes(plan, dataset, asked), asked.seed)
+    if asked.same_steps:
+        plan = replace(plan, train=_same_steps(plan.train, design))
     pool = Pool(pipeline.prepare(plan, parallel=True, to_count=to_count), dataset, asked, design)
     if plan.model.checkpoint:
         raise ConfigError("model.checkpoint gives one model, and a pool trains its own; leave it out")
     if not writable(Path(plan.settings.out)):
         raise ConfigError(f"out={plan.settings.out} cannot be written; choose a folder that can")
     return pool
+
+
+def _same_steps(recipe: Recipe, design: Design) -> SameSteps:
+    """The recipe for as many steps as a model of average size takes."""
+    if type(recipe) is not Recipe:
+        what = f"train is a {type(recipe).__name__}, which says itself how many steps there are"
+        raise ConfigError(f"pool.same_steps=true: {what}; take pool.same_steps=false")
+    return SameSteps.of(recipe, images=design.images)
 
 
 def _sub_classes(plan: Plan, dataset: Dataset, asked: PoolSettings) -> dict[str, int]:

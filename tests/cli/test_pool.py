@@ -18,6 +18,7 @@ from ssd_bench.run import pool as run_pool
 from ssd_bench.store.artefacts import read_artefact
 from ssd_bench.store.locks import take
 from ssd_bench.store.prune import at_rest, not_needed, unfinished
+from ssd_bench.train.recipe import HeadReset, Recipe, SameSteps
 
 SHORT = (
     "data=digits", "data.train_per_class=20", "data.test_per_class=5", "model.width=4", "train.epochs=2", "threads=1",
@@ -99,6 +100,9 @@ def test_models_are_trained_on_their_rows_of_the_design(eight):
     assert table["part"].value_counts().to_dict() == {"single": 80, "random-0": 4, "random-1": 4}
     sheets = [json.loads(path.read_text()) for path in out.glob("artefacts/trained/*.json")]
     assert len({sheet["key"]["rows"] for sheet in sheets}) == len({sheet["key"]["seed"] for sheet in sheets}) == 8
+    (recipe,) = {json.dumps(sheet["key"]["recipe"]["train"]) for sheet in sheets}
+    assert json.loads(recipe)["class"].endswith("SameSteps")
+    assert json.loads(recipe)["settings"]["images"] == 100 + 88 / 2
     member = np.array([said["members"][m]["images"] for m in range(8)])
     assert (member[0::2] + member[1::2] == 2 * 100 + 88).all()  # the core twice, the others once
 
@@ -289,6 +293,9 @@ def test_methods_go_on_where_they_were_killed_and_a_larger_pool_asks_the_new_mod
 def test_models_are_retrained_without_what_they_held_and_found_where_they_held_nothing(copied, trainings, unlearned):
     folder, _ = made(copied, "method=retrain,placebo", *JUDGED)
     assert len(trainings) == 8  # a placebo's are the originals
+    sheets = [json.loads(path.read_text()) for path in copied.glob("artefacts/trained/*.json")]
+    assert len(sheets) == 8 + 8
+    assert len({json.dumps(sheet["key"]["recipe"]) for sheet in sheets}) == 1  # as many steps
     table = pd.read_csv(folder / "retrain-placebo-random.csv")
     numbers = judged(folder)["targets"]["random"]["numbers"]
     assert numbers["retrain, placebo"]["accuracy_test"] == numbers["original"]["accuracy_test"]
@@ -333,9 +340,20 @@ def test_what_a_pool_would_cost(tmp_path, capfd, monkeypatch):
     pool.main([*SHORT, "pool.size=8", f"out={tmp_path}", "dry_run=true"])
     said = capfd.readouterr().out
     assert "0 of 8 models are there" in said
-    assert "8 trainings, on 140 to 148 images, 2 epochs each" in said
+    assert "8 trainings, on 140 to 148 images, 2 epochs each of 144 images" in said
     assert "kB on disk" in said or "MB on disk" in said
     assert not list(tmp_path.iterdir())
+    pool.main([*SHORT, "pool.size=8", f"out={tmp_path}", "dry_run=true", "pool.same_steps=false"])
+    own = capfd.readouterr().out
+    assert "2 epochs each\n" in own
+    assert own.split(":")[0] != said.split(":")[0]  # another pool
+
+
+def test_a_recipe_that_says_itself_how_many_steps_there_are():
+    design = SimpleNamespace(images=7)
+    assert run_pool._same_steps(Recipe(epochs=3, lr=0.2), design) == SameSteps(epochs=3, lr=0.2, images=7)
+    with pytest.raises(ConfigError, match=r"train is a HeadReset.*take pool\.same_steps=false"):
+        run_pool._same_steps(HeadReset(), design)
 
 
 WRONG = {
