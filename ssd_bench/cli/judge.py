@@ -15,6 +15,11 @@ from ssd_bench.core.errors import ConfigError
 log = logging.getLogger(__name__)
 
 Plans = dict[tuple[str, str], Any]  # by method and scenario
+TASKS = {
+    "random": ["scenario=random", "scenario.n_forget=1"],
+    "sub_class": ["scenario=sub_class"],
+    "full_class": ["scenario=full_class"],
+}
 LINES = {  # of a table: heading, decimals, ideal ("": a floor or ceiling that was measured)
     "auc": ("U-LiRA, AUC", 3, "0.5"),
     "tpr_1": ("U-LiRA, true positives at 1 % false ones (%)", 1, "1"),
@@ -83,13 +88,18 @@ class Chosen:
         from ssd_bench.run import requests
 
         scenarios = {requests.scenario_of(pool, target) for target in requests.targets(pool, None)}
-        tasks = {"random": ["scenario=random", "scenario.n_forget=1"], "sub_class": ["scenario=sub_class"]}
         found = {}
         for name in self.methods:
-            asked = [*args.overrides, f"method={name}", *self.settings]
-            given = argparse.Namespace(overrides=asked, config_dir=args.config_dir)
-            found |= {(name, scenario): beside.composed(given, tasks[scenario]) for scenario in sorted(scenarios)}
+            given = self._given(args, name, self.settings)
+            found |= {(name, scenario): beside.composed(given, TASKS[scenario]) for scenario in sorted(scenarios)}
+        if "full_class" in scenarios and ("retrain", "full_class") not in found:  # what the others are held against
+            found["retrain", "full_class"] = beside.composed(self._given(args, "retrain", ()), TASKS["full_class"])
         return found
+
+    def _given(self, args: argparse.Namespace, name: str, settings: tuple[str, ...]) -> argparse.Namespace:
+        """The command line of a run of this method."""
+        overrides_ = [*args.overrides, f"method={name}", *settings]
+        return argparse.Namespace(overrides=overrides_, config_dir=args.config_dir)
 
 
 def check_gate(gate: dict[str, Any], asked: Any) -> None:
@@ -134,7 +144,8 @@ def unlearn(pool: Any, plans: Plans, placebo: bool) -> tuple[Any, Any]:
 
 def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str, Any]) -> None:
     """Unlearn what is missing; keep and print what there is to say of each method and target."""
-    from ssd_bench.cli import compared
+    from ssd_bench.cli import class_table, compared
+    from ssd_bench.run.class_arm import ClassArm
     from ssd_bench.run.differences import Compared
     from ssd_bench.run.environment import commit
     from ssd_bench.run.judged import Judge, groups
@@ -163,6 +174,9 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
             tables["power"] += [compared_with | row for row in found["rows"]]
             compared.show_power(name, found)
         figures += pictures(judge, lines, name)
+    for target in (target for target in forgetting.targets if target.label is not None):
+        report[target.name] = ClassArm(originals, forgetting, target).report()
+        class_table.show(target.name, report[target.name])
     for table, rows in tables.items():
         if rows:
             paths.append(pool.results / f"{table}.csv")

@@ -66,7 +66,7 @@ class Judge:
     def lines(self, forgetting: Forgetting) -> tuple[dict[str, Line], list[str]]:
         """The controls and the methods, by the label of their column; and why some are missing."""
         found, missing = {"original": self.original(), "retrained": self.retrained()}, []
-        for method in forgetting.methods:
+        for method in forgetting.methods_on(self.targets[0]):
             skipped = [reason for target in self.targets if (reason := forgetting.skipped.get((method, target.name)))]
             said = [] if skipped else [forgetting.said(method, target) for target in self.targets]
             if reasons := skipped or [of for of in said if isinstance(of, str)]:
@@ -260,9 +260,9 @@ class Judge:
 
 
 def groups(pool: Pool, targets: list[Target]) -> dict[str, list[Target]]:
-    """What is judged together: blocks of random images, and those that are sub-classes."""
+    """What is judged together: blocks of random images, and those that are sub-classes. Classes are none of it."""
     found: dict[str, list[Target]] = {}
-    for target in targets:
+    for target in (target for target in targets if target.label is None):
         name = {"random": "blocks", "sub_class": "sub_classes"}[scenario_of(pool, target)]
         found.setdefault(name if target.block else target.name, []).append(target)
     return found

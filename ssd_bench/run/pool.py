@@ -61,6 +61,7 @@ class PoolSettings(Parts):
     k: int | None = (
         None  # images of a target that a model holds, on average; null: 100, at most an eighth of the singles
     )
+    class_models: int = 16  # that a target which is a class is forgotten by, and each trained again without it
     gate: bool = True  # judge no method where the originals do not leak
     power: bool = False  # say how small a difference between the first two methods so many models can show
 
@@ -73,6 +74,8 @@ class PoolSettings(Parts):
                 "seed must be at least 0, draws at least 100 and hard between 0 and 1, got "
                 f"{self.seed}, {self.draws} and {self.hard}"
             )
+        if self.class_models < 2 or self.class_models % 2:
+            raise ValueError(f"class_models must be even, as models come in pairs, got {self.class_models}")
         if self.k is not None and self.k < 1:
             raise ValueError(f"k must be null or at least 1, got {self.k}")
 

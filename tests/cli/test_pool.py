@@ -304,6 +304,27 @@ def test_models_are_retrained_without_what_they_held_and_found_where_they_held_n
     assert table["margin"][of].to_numpy() == pytest.approx(never[of].to_numpy())
 
 
+def test_a_class_is_held_against_models_trained_without_it(copied, trainings, unlearned, monkeypatch, capfd):
+    monkeypatch.setitem(originals.LEAST, "accuracy", 4)
+    capfd.readouterr()
+    given = "pool.targets=[random,3]", "pool.class_models=4", "pool.gate=false"
+    folder, _ = made(copied, "method=mask_head,placebo", *given)
+    assert len(trainings) == 4  # the twins
+    of_class = [bench for bench in unlearned if bench.request.scenario == "full_class"]
+    assert len(of_class) == len(unlearned) == 4 + 4  # mask_head makes no sense for random images
+    for bench in of_class:
+        labels = bench.request.train_labels
+        assert (labels[bench.request.forget] == 3).all()
+        assert not (labels[bench.request.retain] == 3).any()
+    report = judged(folder)["targets"]
+    assert report.keys() == {"random", "3"}
+    numbers = report["3"]["numbers"]
+    assert list(numbers) == ["retrained", "original", "another retrained", "mask_head"]
+    assert numbers["mask_head"]["accuracy_forget"]["value"] == numbers["retrained"]["accuracy_forget"]["value"] == 0
+    assert numbers["mask_head"]["gap_forget"]["value"] == 0
+    assert "3: a class, 4 models" in capfd.readouterr().out
+
+
 def test_a_method_that_diverges_is_said_to(copied, monkeypatch, capfd):
     def diverges(bench, original):
         raise Diverged("the loss is not finite")
