@@ -40,7 +40,7 @@ def show(title: str, report: dict[str, Any]) -> None:
     why = {of["reason"]: None for line in numbers.values() for of in line.values() if "reason" in of}
     sheet.notes = [
         "[95 % interval over pairs of models]; twin: the same model trained without the class",
-        "another retrained: the twin of the other model of a pair, what seeds and other images alone do",
+        "another retrained: half of the twins beside the other half, what seeds and other images alone do",
         *(f"-: {reason}" for reason in why),
         *(f"not in the table: {reason}" for reason in report["missing"]),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -28,10 +27,13 @@ class Seen:
     argmax: np.ndarray
     seconds: float | None = None  # of a call of the method
 
+    def of(self, models: np.ndarray) -> Seen:
+        """These models, by their places."""
+        return Seen({name: values[models] for name, values in self.accuracy.items()}, self.argmax[models])
+
     def swapped(self) -> Seen:
         """Each model's twin in the pair in its place."""
-        order = np.arange(len(self.argmax)) ^ 1
-        return Seen({name: values[order] for name, values in self.accuracy.items()}, self.argmax[order])
+        return self.of(np.arange(len(self.argmax)) ^ 1)
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,13 @@ class ClassArm:
         return self.forgetting.holders[self.target.name]
 
     def columns(self) -> dict[str, Seen]:
-        """The controls and the methods: originals, other retrained models, and what each method made; empty where the
-        twins are not there."""
+        """Retrained models, originals, and what each method made; empty where the twins are not there."""
         pool = self.originals.pool
         retrained = self._seen(TWIN)
         if retrained is None:
             return {}
         before = said_of(pool, {m: pool.margins(m).tensors for m in self.models})
-        found = {"retrained": retrained, "original": self.seen(before), "another retrained": retrained.swapped()}
+        found = {"retrained": retrained, "original": self.seen(before)}
         methods = (method for method in self.forgetting.methods_on(self.target) if method != TWIN)
         found |= {method: seen for method in methods if (seen := self._seen(method)) is not None}
         return found
@@ -89,13 +90,13 @@ class ClassArm:
         gaps = {name: seen.accuracy[name] - retrained.accuracy[name] for name in SETS}
         found = {f"gap_{name}": self._mean(gaps[name]) for name in SETS}
         apart = np.stack([gaps[name] for name in TOW], axis=1)
-        found["tow"] = self._resampled(lambda: tow_of_means(apart))
+        found["tow"] = self._resampled(tow_of_means(apart), len(apart))
         found["tow_mean"] = self._mean((1 - np.abs(apart) / 100).prod(axis=1))
         for name, where in self._parts().items():
             agree, floor = (self._agreement(argmax, retrained.argmax, where) for argmax in
                             (seen.argmax, retrained.swapped().argmax))  # fmt: skip
             found[f"agreement_{name}"] = self._mean(100 * agree)
-            found[f"beyond_floor_{name}"] = self._resampled(lambda a=agree, f=floor: beyond_floor(a, f))
+            found[f"beyond_floor_{name}"] = self._resampled(beyond_floor(agree, floor), len(agree))
         return found
 
     def _parts(self) -> dict[str, np.ndarray]:
@@ -115,12 +116,11 @@ class ClassArm:
         half = float(t.ppf(0.975, len(pairs) - 1)) * error
         return {"value": value, "low": value - half, "high": value + half, "models": len(values)}
 
-    def _resampled(self, statistic: Callable[[], Statistic]) -> Number:
-        """Of the models, with an interval over resampled pairs of them; None where it is not defined."""
-        n, asked = len(self.models), self.originals.pool.asked
+    def _resampled(self, of_models: Statistic, n: int) -> Number:
+        """Of n models, with an interval over resampled pairs of them; None where it is not defined."""
+        models, asked = np.arange(n), self.originals.pool.asked
         if reason := too_few("accuracy", n):
             return reason
-        of_models, models = statistic(), np.arange(n)
         value = float(of_models(np.ones((1, n)))[0, 0])
         if not np.isfinite(value):
             return {
@@ -133,11 +133,12 @@ class ClassArm:
     def report(self) -> dict[str, Any]:
         """All numbers by column, why columns are missing, the seconds of a request."""
         columns = self.columns()
-        retrained = columns.get("retrained")
-        numbers = {
-            label: self.accuracies(seen) | ({} if seen is retrained else self.beside(seen, retrained))
-            for label, seen in columns.items()
-        }
+        numbers = {label: self.accuracies(seen) for label, seen in columns.items()}
+        if retrained := columns.pop("retrained", None):
+            for label, seen in columns.items():
+                numbers[label] |= self.beside(seen, retrained)
+            halves = np.split(np.arange(len(self.models)), 2)  # those of a pair would differ by 0 on the mean
+            numbers["another retrained"] = self.beside(*map(retrained.of, halves))
         seconds = {label: seen.seconds for label, seen in columns.items() if seen.seconds is not None}
         return {"models": len(self.models), "numbers": numbers, "missing": self.missing, "seconds": seconds}
 

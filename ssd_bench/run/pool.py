@@ -74,8 +74,8 @@ class PoolSettings(Parts):
                 "seed must be at least 0, draws at least 100 and hard between 0 and 1, got "
                 f"{self.seed}, {self.draws} and {self.hard}"
             )
-        if self.class_models < 2 or self.class_models % 2:
-            raise ValueError(f"class_models must be even, as models come in pairs, got {self.class_models}")
+        if self.class_models < 4 or self.class_models % 4:
+            raise ValueError(f"class_models must be a multiple of 4, two halves of pairs, got {self.class_models}")
         if self.k is not None and self.k < 1:
             raise ValueError(f"k must be null or at least 1, got {self.k}")
 

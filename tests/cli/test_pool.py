@@ -319,7 +319,7 @@ def test_a_class_is_held_against_models_trained_without_it(copied, trainings, un
     report = judged(folder)["targets"]
     assert report.keys() == {"random", "3"}
     numbers = report["3"]["numbers"]
-    assert list(numbers) == ["retrained", "original", "another retrained", "mask_head"]
+    assert list(numbers) == ["retrained", "original", "mask_head", "another retrained"]
     assert numbers["mask_head"]["accuracy_forget"]["value"] == numbers["retrained"]["accuracy_forget"]["value"] == 0
     assert numbers["mask_head"]["gap_forget"]["value"] == 0
     assert "3: a class, 4 models" in capfd.readouterr().out

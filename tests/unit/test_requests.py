@@ -122,5 +122,5 @@ def test_a_class_is_forgotten_whole_by_the_first_models():
         assert sorted(asked.retain.tolist()) == member[coarse[member] == 1].tolist()
     assert (asked.scenario, asked.target, asked.target_index, asked.forget_label) == ("full_class", "thing", 0, 0)
     assert asked.group.equal(coarse)
-    with pytest.raises(ValueError, match="class_models must be even"):
-        PoolSettings(class_models=3)
+    with pytest.raises(ValueError, match="class_models must be a multiple of 4"):
+        PoolSettings(class_models=6)
