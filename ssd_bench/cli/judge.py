@@ -15,6 +15,11 @@ from ssd_bench.core.errors import ConfigError
 log = logging.getLogger(__name__)
 
 Plans = dict[tuple[str, str], Any]  # by method and scenario
+TASKS = {
+    "random": ["scenario=random", "scenario.n_forget=1"],
+    "sub_class": ["scenario=sub_class"],
+    "full_class": ["scenario=full_class"],
+}
 LINES = {  # of a table: heading, decimals, ideal ("": a floor or ceiling that was measured)
     "auc": ("U-LiRA, AUC", 3, "0.5"),
     "tpr_1": ("U-LiRA, true positives at 1 % false ones (%)", 1, "1"),
@@ -29,8 +34,12 @@ LINES = {  # of a table: heading, decimals, ideal ("": a floor or ceiling that w
     "klom": ("KLoM, forgotten (nats)", 3, ""),
     "klom_p95": ("KLoM, forgotten, 95th percentile (nats)", 3, ""),
     "klom_test": ("KLoM, test images (nats)", 3, ""),
+    "klom_test_p95": ("KLoM, test images, 95th percentile (nats)", 3, ""),
     "gaussian_kl": ("Gaussian KL, forgotten (nats)", 3, ""),
     "gaussian_kl_test": ("Gaussian KL, test images (nats)", 3, ""),
+    "klom_others": ("KLoM, not to be forgotten (nats)", 3, ""),
+    "klom_others_p95": ("KLoM, not to be forgotten, 95th percentile (nats)", 3, ""),
+    "gaussian_kl_others": ("Gaussian KL, not to be forgotten (nats)", 3, ""),
     "quality": ("forgetting quality", 3, ""),
     "others_auc": ("not to be forgotten: U-LiRA, AUC", 3, "original"),
     "others_tpr_1": ("not to be forgotten: true positives at 1 % false ones (%)", 1, "original"),
@@ -79,13 +88,18 @@ class Chosen:
         from ssd_bench.run import requests
 
         scenarios = {requests.scenario_of(pool, target) for target in requests.targets(pool, None)}
-        tasks = {"random": ["scenario=random", "scenario.n_forget=1"], "sub_class": ["scenario=sub_class"]}
         found = {}
         for name in self.methods:
-            asked = [*args.overrides, f"method={name}", *self.settings]
-            given = argparse.Namespace(overrides=asked, config_dir=args.config_dir)
-            found |= {(name, scenario): beside.composed(given, tasks[scenario]) for scenario in sorted(scenarios)}
+            given = self._given(args, name, self.settings)
+            found |= {(name, scenario): beside.composed(given, TASKS[scenario]) for scenario in sorted(scenarios)}
+        if "full_class" in scenarios and ("retrain", "full_class") not in found:  # what the others are held against
+            found["retrain", "full_class"] = beside.composed(self._given(args, "retrain", ()), TASKS["full_class"])
         return found
+
+    def _given(self, args: argparse.Namespace, name: str, settings: tuple[str, ...]) -> argparse.Namespace:
+        """The command line of a run of this method."""
+        overrides_ = [*args.overrides, f"method={name}", *settings]
+        return argparse.Namespace(overrides=overrides_, config_dir=args.config_dir)
 
 
 def check_gate(gate: dict[str, Any], asked: Any) -> None:
@@ -130,23 +144,43 @@ def unlearn(pool: Any, plans: Plans, placebo: bool) -> tuple[Any, Any]:
 
 def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str, Any]) -> None:
     """Unlearn what is missing; keep and print what there is to say of each method and target."""
+    from ssd_bench.cli import class_table, compared
+    from ssd_bench.run.class_arm import ClassArm
+    from ssd_bench.run.differences import Compared
     from ssd_bench.run.environment import commit
     from ssd_bench.run.judged import Judge, groups
+    from ssd_bench.run.power import power
     from ssd_bench.store.files import to_json, write_atomically
 
     forgetting, originals = unlearn(pool, plans, placebo)
     report, paths, figures = {}, [], []
+    tables: dict[str, list[dict[str, Any]]] = {"differences": [], "power": []}
     for name, targets in groups(pool, forgetting.targets).items():
         judge = Judge(originals, targets)
         lines, missing = judge.lines(forgetting)
         numbers = {label: judge.numbers(line) for label, line in lines.items()}
         report[name] = {"samples": judge.samples, "numbers": numbers, "missing": missing}
         report[name]["seconds"] = {label: line.seconds for label, line in lines.items() if line.seconds is not None}
+        report[name]["differences"] = Compared(judge, lines, numbers).rows()
+        tables["differences"] += [{"target": name, **row} for row in report[name]["differences"]]
         for label, line in lines.items():
             paths.append(pool.results / f"{label.replace(', ', '-')}-{name}.csv")
             _write_table(paths[-1], judge.table(line))
         show(pool, name, report[name], gate)
+        compared.show(name, report[name]["differences"], list(lines))
+        if pool.asked.power and (found := power(judge, lines)):
+            report[name]["power"] = found
+            compared_with = {"target": name, "one": found["one"], "other": found["other"]}
+            tables["power"] += [compared_with | row for row in found["rows"]]
+            compared.show_power(name, found)
         figures += pictures(judge, lines, name)
+    for target in (target for target in forgetting.targets if target.label is not None):
+        report[target.name] = ClassArm(originals, forgetting, target).report()
+        class_table.show(target.name, report[target.name])
+    for table, rows in tables.items():
+        if rows:
+            paths.append(pool.results / f"{table}.csv")
+            _write_table(paths[-1], rows)
     paths.append(pool.results / "methods.json")
     text = to_json({"gate": gate, "targets": report, "command": command, "commit": commit()})
     write_atomically(paths[-1], lambda part: part.write_text(text))
@@ -179,7 +213,7 @@ def write_page(pool: Any, figures: list[Any], lines: list[str]) -> Path:
     return path
 
 
-def _write_table(path: Path, columns: dict[str, Any]) -> None:
+def _write_table(path: Path, columns: dict[str, Any] | list[dict[str, Any]]) -> None:
     import pandas as pd
 
     from ssd_bench.store.files import write_atomically

@@ -34,6 +34,9 @@ LINES = {  # of the table: heading, decimals
     "auc": ("LiRA, AUC", 3),
     "tpr_1": ("LiRA, true positives at 1 % false ones (%)", 1),
     "tpr_01": ("LiRA, true positives at 0.1 % false ones (%)", 1),
+    "rmia_auc": ("RMIA, AUC", 3),
+    "rmia_tpr_1": ("RMIA, true positives at 1 % false ones (%)", 1),
+    "rmia_tpr_01": ("RMIA, true positives at 0.1 % false ones (%)", 1),
     "memorisation_margin": ("memorisation by margin (spreads)", 2),
     "memorisation_correct": ("memorisation by answers (points)", 1),
     "accuracy_in": ("accuracy where trained on (%)", 2),
@@ -215,7 +218,7 @@ def show(made: Any, report: dict[str, Any]) -> None:
         sheet.lines.append((heading, [Cell(judge.shown(number, decimals)) for number in of_set]))
     why = {number["reason"]: None for of in report["numbers"].values() for number in of.values() if "reason" in number}
     sheet.notes = [
-        "[95 % interval over pairs of models and samples]; LiRA: each model attacked by all others but its twin",
+        "[95 % interval over pairs of models and samples]; attacks: each model by all others but its twin",
         *(f"-: {reason}" for reason in why),
         judge.verdict(report["gate"]),
     ]

@@ -52,6 +52,11 @@ class Design:
         """The rows that models differ in: the single samples, then block by block."""
         return torch.cat([self.single, *self.blocks.values()])
 
+    @property
+    def images(self) -> int:
+        """How many images a model is trained on, on average; of any pair, both together on twice as many."""
+        return len(self.core) + len(self.audit) // 2
+
     def member(self, models: int) -> Tensor:
         """Which of `audit` each model is trained on: models x n, bool. models: a power of two from 4 on."""
         first = torch.stack([self._first(pair) for pair in range(models // 2)])

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ssd_bench.metrics.bootstrap import ends
 
 Measure = Callable[[np.ndarray, np.ndarray], np.ndarray]  # models x n, models x n -> n
-Summary = Callable[[np.ndarray], float]  # of n values
+Summary = Callable[[np.ndarray], ArrayLike]  # of n values one number, or several
 
 
 def across(
@@ -37,8 +37,9 @@ def across(
 def across_interval(
     unlearned: ArrayLike, retrained: ArrayLike, measure: Measure, summary: Summary = np.mean, draws: int = 200,
     seed: int = 0, level: float = 0.95,
-) -> tuple[float, float]:  # fmt: skip
-    """Interval of summary(across(...)): pairs are drawn inside each half, samples from all, both with replacement.
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # fmt: skip
+    """Interval of each number of summary(across(...)), low and high ends: pairs are drawn inside each half, samples
+    from all, both with replacement.
 
     A divergence of models that were drawn twice is larger than one of as many different models: resamples say how much
     the value varies, and are moved to where it is.
@@ -49,5 +50,5 @@ def across_interval(
         drawn = tuple(rng.integers(pairs // 2, size=(2, pairs // 2)))
         values.append(summary(across(unlearned, retrained, measure, drawn)[rng.integers(n, size=n)]))
     middle = summary(across(unlearned, retrained, measure))
-    low, high = np.quantile(values, ends(level)) - np.mean(values) + middle
-    return float(low), float(high)
+    low, high = np.quantile(values, ends(level), axis=0) - np.mean(values, axis=0) + middle
+    return low, high

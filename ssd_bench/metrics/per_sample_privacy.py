@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import false_discovery_control, mannwhitneyu, rankdata
+from scipy.stats import false_discovery_control, mannwhitneyu, norm, rankdata
 
 from ssd_bench.metrics.bootstrap import crossed, ends
 
@@ -37,6 +37,28 @@ def leaking(p: ArrayLike, level: float = LEVEL) -> NDArray[np.bool_]:
     """Which samples leak: of those named, an expected share of at most `level` does not (Benjamini and Hochberg)."""
     values = np.asarray(p, dtype=np.float64)
     return false_discovery_control(values) <= level if len(values) else np.zeros(0, dtype=bool)
+
+
+def leaking_resampled(
+    inside: ArrayLike, outside: ArrayLike, groups: int, draws: int = 1000, seed: int = 0, level: float = LEVEL
+) -> NDArray[np.float64]:
+    """The share of the samples that leak in each resample of pairs and samples: draws, 0 to 1.
+
+    inside, outside: pairs x n margins. groups: pairs p, p + groups, p + 2 groups, ... are drawn together. There is no
+    exact test of models that were drawn twice, which look more alike than others do: p is the normal approximation's,
+    and the shares are too large. They say how much the share varies, not where it is.
+    """
+    ours, theirs = _groups(inside, outside)
+    wins = (ours[:, None] > theirs[None]) + 0.5 * (ours[:, None] == theirs[None])
+    n, which = len(ours), np.arange(len(ours)) % groups
+    shares = []
+    for of_pairs, of_samples in crossed(groups, ours.shape[1], draws, seed, max(1, STEP // wins.size)):
+        pairs = of_pairs[:, which]
+        auc = np.einsum("bp,pqc,bq->bc", pairs, wins, pairs, optimize=True) / n**2
+        p = 2 * norm.sf(np.abs(auc - 0.5) / np.sqrt((2 * n + 1) / (12 * n**2)))
+        leaks = false_discovery_control(p, axis=1) <= level
+        shares.append((leaks * of_samples).sum(axis=1) / of_samples.sum(axis=1))
+    return np.concatenate(shares)
 
 
 def worse(before: ArrayLike, after: ArrayLike, leaks: ArrayLike) -> NDArray[np.bool_]:

@@ -50,13 +50,14 @@ class Run:
 @dataclass(frozen=True)
 class Said:
     """What models say. margin, correct: models x audit samples; test_margin, test_correct: models x test images. NaN
-    and False where a model was not asked to forget."""
+    and False where a model was not asked to forget; its test_argmax is -1."""
 
     margin: np.ndarray
     correct: np.ndarray
     test_margin: np.ndarray
     test_correct: np.ndarray
     seconds: float  # median of a request
+    test_argmax: np.ndarray | None = None  # models x test images
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,15 @@ class Forgetting:
     def methods(self) -> list[str]:
         return list(dict.fromkeys(method for method, _ in self.plans))
 
+    def methods_on(self, target: Target) -> list[str]:
+        """Those that have settings for what the target is."""
+        scenario = requests.scenario_of(self.pool, target)
+        return [method for method in self.methods if (method, scenario) in self.plans]
+
     @cached_property
     def skipped(self) -> dict[tuple[str, str], str]:
         """By method and target, why the method makes no sense for it."""
-        asked = [(method, target) for method in self.methods for target in self.targets]
+        asked = [(method, target) for target in self.targets for method in self.methods_on(target)]
         runs = (Run(self.holders[target.name][0], method, target) for method, target in asked)
         reasons = {(run.method, run.target.name): self.bench(run).skipped for run in runs}
         return {what: reason for what, reason in reasons.items() if reason}
@@ -90,10 +96,10 @@ class Forgetting:
     def runs(self, m: int) -> Iterator[Run]:
         """What model m is asked for."""
         for target in self.targets:
-            for method in self.methods:
+            for method in self.methods_on(target):
                 if (method, target.name) in self.skipped or m not in self.holders[target.name]:
                     continue
-                for placebo in (False, True) if self.placebo and not target.block else (False,):
+                for placebo in (False, True) if self.placebo and target.single else (False,):
                     yield Run(m, method, target, placebo)
 
     def bench(self, run: Run) -> Bench:
@@ -213,7 +219,10 @@ def said_of(pool: Pool, tensors: Mapping[int, Mapping[str, Tensor]], seconds: fl
         for m, of_model in tensors.items():
             parts[part][0][m] = of_model[f"{part}.margin"].double().numpy()
             parts[part][1][m] = (of_model[f"{part}.argmax"] == labels).numpy()
-    return Said(*parts["train"], *parts["test"], seconds)
+    argmax = np.full((pool.asked.size, len(pool.rows["test"])), -1)
+    for m, of_model in tensors.items():
+        argmax[m] = of_model["test.argmax"].numpy()
+    return Said(*parts["train"], *parts["test"], seconds, argmax)
 
 
 def reporter(forgetting: Forgetting, say: Callable[..., None]) -> Callable[[Run], None]:

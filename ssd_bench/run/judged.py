@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,20 +13,16 @@ from scipy.stats import binomtest
 
 from ssd_bench.core.seeds import generator
 from ssd_bench.metrics.bootstrap import mean_of
-from ssd_bench.metrics.forgetting_quality import epsilons, points
-from ssd_bench.metrics.halves import across, across_interval
-from ssd_bench.metrics.klom import gaussian_kl, klom
-from ssd_bench.metrics.lira import likelihood_ratio, pair_left_out
+from ssd_bench.metrics.lira import Score, likelihood_ratio, pair_left_out
 from ssd_bench.metrics.per_sample_privacy import aucs, leaking, p_values, worse, worst, worst_interval
 from ssd_bench.metrics.ruli import log_ratio
+from ssd_bench.run.distances import Pairs, distances
 from ssd_bench.run.forgetting import Forgetting, Said
 from ssd_bench.run.originals import CHOSEN_ON_ALL, LEAST, Cells, Number, Originals, attack, number, too_few
 from ssd_bench.run.pool import Pool
 from ssd_bench.run.requests import Target, scenario_of
 
-TESTED = 500  # test images that distances are measured on
-DRAWS = 200  # resamples behind the interval of a distance, which is computed anew for each
-Pairs = tuple[np.ndarray, np.ndarray]  # pairs x n each: of the model that has forgotten, and of the one it is held to
+TESTED = 500  # test images, and single samples, that distances are measured on
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,7 @@ class Judge:
     def lines(self, forgetting: Forgetting) -> tuple[dict[str, Line], list[str]]:
         """The controls and the methods, by the label of their column; and why some are missing."""
         found, missing = {"original": self.original(), "retrained": self.retrained()}, []
-        for method in forgetting.methods:
+        for method in forgetting.methods_on(self.targets[0]):
             skipped = [reason for target in self.targets if (reason := forgetting.skipped.get((method, target.name)))]
             said = [] if skipped else [forgetting.said(method, target) for target in self.targets]
             if reasons := skipped or [of for of in said if isinstance(of, str)]:
@@ -149,39 +144,51 @@ class Judge:
         return margin, correct
 
     def _apart(self, margin: np.ndarray, said: list[Said]) -> dict[str, Pairs]:
-        """Margins of the blocks, and block after block of the test images, of those that have forgotten it and those
-        that never held it."""
-        (places,), never = self.places, self._split(self._before.margin)[1]
-        n = self.originals.test_margin.shape[1]
-        draws = generator(self.originals.pool.asked.seed, "pool", "test")
-        some = torch.randperm(n, generator=draws)[:TESTED].numpy()
-        ours, theirs = [], []
+        """Margins of the blocks, and block after block of some test images and single samples, of those that have
+        forgotten it and those that never held it."""
+        (places,), never, before = self.places, self._split(self._before.margin)[1], self._before
+        tested, others = self._some("test", before.test_margin.shape[1]), self._some("others", self.originals.singles)
+        test, rest = [], []
         for target, of_target in zip(self.targets, said, strict=True):
             first = Judge(self.originals, [target]).places[0][0]
             held = self.originals.member[0::2, first][:, None]
-            before = self.originals.test_margin[:, some]
-            ours.append(np.where(held, of_target.test_margin[0::2, some], of_target.test_margin[1::2, some]))
-            theirs.append(np.where(held, before[1::2], before[0::2]))
-        test = np.concatenate(ours, axis=1), np.concatenate(theirs, axis=1)
-        return {"": (margin[:, places], never[:, places]), "_test": test}
+            test.append(_forgot(held, of_target.test_margin[:, tested], before.test_margin[:, tested]))
+            rest.append(_forgot(held, of_target.margin[:, others], before.margin[:, others]))
+        found = {"": (margin[:, places], never[:, places])}
+        for where, of_blocks in (("_test", test), ("_others", rest)):
+            ours, theirs = zip(*of_blocks, strict=True)
+            found[where] = np.concatenate(ours, axis=1), np.concatenate(theirs, axis=1)
+        return found
+
+    def _some(self, what: str, n: int) -> np.ndarray:
+        """A draw of these that distances are measured on."""
+        draws = generator(self.originals.pool.asked.seed, "pool", what)
+        return torch.randperm(n, generator=draws)[:TESTED].numpy()
 
     def numbers(self, line: Line) -> dict[str, Number]:
         """All that can be said of a line."""
         found = self.attacks(line)
         if self.block:
-            found |= self.distances(line)
+            found |= distances(line.apart, self.originals)
         else:
             found |= self.privacy(line, self.places, "") | ({} if line.placebo else self.others(line))
         return found | {f"accuracy_{name}": self.accuracy(values) for name, values in line.accuracies.items()}
 
     def attacks(self, line: Line) -> dict[str, Number]:
-        """U-LiRA and RULI: who has forgotten a sample, and who never held it? Of a block, the latter are the originals
-        that never held it: they have nothing to forget."""
+        """U-LiRA and RULI: who has forgotten a sample, and who never held it?"""
+        found: dict[str, Number] = {}
+        for prefix, (pairs, score) in self.asked(line).items():
+            found |= self.attacked(pairs, self.places, score, prefix)
+        return found
+
+    def asked(self, line: Line) -> dict[str, tuple[Pairs, Score]]:
+        """What each attack is shown and how it scores it, by the prefix of its numbers. Of a block, those that never
+        held it are the originals: they have nothing to forget."""
         privacy, efficacy = (line.inside, line.outside), (line.inside, line.never)
-        found = self.attacked(efficacy if self.block else privacy, self.places)
-        if not self.block:
-            found |= self.attacked(privacy, self.places, log_ratio, "ruli_privacy_")
-        return found | self.attacked(efficacy, self.places, log_ratio, "ruli_efficacy_")
+        if self.block:
+            return {"": (efficacy, likelihood_ratio), "ruli_efficacy_": (efficacy, log_ratio)}
+        found = {"": (privacy, likelihood_ratio), "ruli_privacy_": (privacy, log_ratio)}
+        return found | {"ruli_efficacy_": (efficacy, log_ratio)}
 
     def others(self, line: Line) -> dict[str, Number]:
         """The same of the single samples that were not to be forgotten."""
@@ -190,11 +197,11 @@ class Judge:
         return self.attacked(pairs, rest, prefix="others_") | self.privacy(line, rest, "others_")
 
     def attacked(
-        self, pairs: Pairs, places: list[np.ndarray], score: Callable = likelihood_ratio, prefix: str = ""
+        self, pairs: Pairs, places: list[np.ndarray], score: Score = likelihood_ratio, prefix: str = ""
     ) -> dict[str, Number]:
         """Every model attacked by all others of its set but its twin."""
-        cells, asked = self._cells(places, len(pairs[0])), self.originals.pool.asked
-        return attack(lambda: _scores(pairs, places, score), cells, 2 * len(pairs[0]), asked, prefix)
+        cells, asked = self.cells(places, len(pairs[0])), self.originals.pool.asked
+        return attack(lambda: scores_of(pairs, places, score), cells, 2 * len(pairs[0]), asked, prefix)
 
     def pictured(self, lines: dict[str, Line]) -> tuple[dict[str, Pairs], dict[str, Pairs], int]:
         """U-LiRA's scores of each line that has enough models; the margins of one image, of which models tell most
@@ -203,11 +210,11 @@ class Judge:
         inside, outside = (of[::step, places] for of in lines["original"].before)
         image = places[np.argmax((inside - outside).mean(axis=0))]
         many = {label: line for label, line in lines.items() if not too_few("attack", 2 * len(line.inside))}
-        scores = {label: _scores((line.inside, line.outside), self.places) for label, line in many.items()}
+        scores = {label: scores_of((line.inside, line.outside), self.places) for label, line in many.items()}
         margins = {label: (line.inside[::step, image], line.outside[::step, image]) for label, line in lines.items()}
         return scores, margins, int(self.originals.pool.design.audit[image])
 
-    def _cells(self, places: list[np.ndarray], pairs: int) -> Cells:
+    def cells(self, places: list[np.ndarray], pairs: int) -> Cells:
         """Set by set, and in each of them pair by pair."""
         grids = [np.meshgrid(np.arange(i, pairs, len(places)), p, indexing="ij") for i, p in enumerate(places)]
         return Cells(*(np.concatenate([grid[axis].ravel() for grid in grids]) for axis in (0, 1)))
@@ -227,28 +234,6 @@ class Judge:
         low, high = worst_interval(inside, outside, draws=asked.draws, seed=asked.seed)
         worst_auc = {"value": worst(inside, outside), "low": low, "high": high, "models": 2 * len(inside)}
         return dict(zip(names, (*(_share(of, 2 * len(inside)) for of in (leaks, more)), worst_auc), strict=True))
-
-    def distances(self, line: Line) -> dict[str, Number]:
-        """Of models that have forgotten the blocks from those that never held them, and forgetting quality."""
-        found = {
-            f"{kind}{where}": self.distance(kind, measure, pairs)
-            for where, pairs in line.apart.items()
-            for kind, measure in (("klom", klom), ("gaussian_kl", gaussian_kl))
-        }
-        blocks = line.apart[""]
-        found["klom_p95"] = self.distance("klom", klom, blocks, partial(np.quantile, q=0.95))
-        return found | {"quality": self.distance("quality", _points, blocks)}
-
-    def distance(self, kind: str, measure: Callable, pairs: Pairs, summary: Callable = np.mean) -> Number:
-        """Half of the pairs against the other half, beside the same of models that never held the sample."""
-        models = len(self.originals.margin)
-        if reason := too_few(kind, models):
-            return reason
-        asked = self.originals.pool.asked
-        draws = min(asked.draws, DRAWS)
-        low, high = across_interval(*pairs, measure, summary, draws, asked.seed)
-        value, floor = (float(summary(across(of, pairs[1], measure))) for of in pairs)
-        return {"value": value, "low": low, "high": high, "models": models, "a_side": models // 4, "ideal": floor}
 
     def accuracy(self, values: np.ndarray) -> Number:
         """In percent, of answers (pairs x samples, 0 to 1)."""
@@ -275,23 +260,25 @@ class Judge:
 
 
 def groups(pool: Pool, targets: list[Target]) -> dict[str, list[Target]]:
-    """What is judged together: blocks of random images, and those that are sub-classes."""
+    """What is judged together: blocks of random images, and those that are sub-classes. Classes are none of it."""
     found: dict[str, list[Target]] = {}
-    for target in targets:
+    for target in (target for target in targets if target.label is None):
         name = {"random": "blocks", "sub_class": "sub_classes"}[scenario_of(pool, target)]
         found.setdefault(name if target.block else target.name, []).append(target)
     return found
 
 
-def _scores(pairs: Pairs, places: list[np.ndarray], score: Callable = likelihood_ratio) -> Pairs:
+def scores_of(pairs: Pairs, places: list[np.ndarray], score: Score = likelihood_ratio) -> Pairs:
     """Of every model, attacked by all others of its set but its twin: set by set, and in each of them pair by pair."""
     step = len(places)
     of_sets = [pair_left_out(*(of[i::step, columns] for of in pairs), score) for i, columns in enumerate(places)]
     return tuple(np.concatenate([scores[side].ravel() for scores in of_sets]) for side in (0, 1))
 
 
-def _points(unlearned: np.ndarray, retrained: np.ndarray) -> np.ndarray:
-    return points(epsilons(unlearned, retrained), len(unlearned))
+def _forgot(held: np.ndarray, after: np.ndarray, before: np.ndarray) -> Pairs:
+    """Of each pair the model that holds the block as it is after forgetting it, and the other one as it is before.
+    held: pairs x 1, whether the former is the first; after, before: models x n."""
+    return np.where(held, after[0::2], after[1::2]), np.where(held, before[1::2], before[0::2])
 
 
 def _twins(correct: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
+from ssd_bench.metrics import rmia
 from ssd_bench.metrics.bootstrap import FEW_HITS, Statistic, crossed_interval, mean_of, roc_of
 from ssd_bench.metrics.lira import pair_left_out
 from ssd_bench.metrics.memorisation import by_margin, memorisation, standard_error
@@ -21,7 +22,7 @@ LEAST = {  # models, for each kind of number
 }  # fmt: skip
 WHAT = {
     "accuracy": "accuracy",
-    "attack": "LiRA",
+    "attack": "an attack",
     "margin": "memorisation by margin",
     "correct": "memorisation by answers",
     "per_sample": "a verdict on each sample",
@@ -93,6 +94,12 @@ class Originals:
         """LiRA's, in and out: pairs x singles."""
         return pair_left_out(*self.split(self.margin))
 
+    @cached_property
+    def population_scores(self) -> tuple[np.ndarray, np.ndarray]:
+        """RMIA's, in and out, against the test images: pairs x singles."""
+        held = self.member[0::2, : self.singles]
+        return rmia.pair_left_out(*self.split(self.margin), held, self.test_margin)
+
     def chosen(self, n: int, easy: bool = False) -> list[np.ndarray]:
         """The n most memorised single samples (by margin), or the least of those that most models are right about.
 
@@ -124,9 +131,11 @@ class Originals:
         return number(kind, statistic, cells, len(self.margin), self.pool.asked)
 
     def attack(self, where: np.ndarray) -> dict[str, Number]:
-        """LiRA's AUC, and in percent its true positives at few false ones, on these cells (pairs x singles, bool)."""
-        cells = Cells.where(where)
-        return attack(lambda: [cells.of(of) for of in self.scores], cells, len(self.margin), self.pool.asked)
+        """Of LiRA and RMIA the AUC, and in percent the true positives at few false ones, on these cells (pairs x
+        singles, bool)."""
+        cells, models, asked = Cells.where(where), len(self.margin), self.pool.asked
+        found = attack(lambda: [cells.of(of) for of in self.scores], cells, models, asked)
+        return found | attack(lambda: [cells.of(of) for of in self.population_scores], cells, models, asked, "rmia_")
 
     def memorised(self, where: np.ndarray) -> dict[str, Number]:
         """Mean memorisation on these cells: of margins in pooled spreads of each sample, of answers in points."""
@@ -225,7 +234,8 @@ def _rate(number: Number, rate: float, negatives: int) -> Number:
     low, high = number["low"], number["high"]
     if hits < FEW_HITS:
         low, high = binomtest(hits, negatives).proportion_ci(method="exact")
-    return number | {"value": 100 * number["value"], "low": 100 * float(low), "high": 100 * float(high)}
+    value = 100 * number["value"]
+    return number | {"value": value, "low": 100 * float(low), "high": 100 * float(high), "hits": hits}
 
 
 def gate(single: dict[str, Number], hard: dict[str, Number], pool: Pool) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from ssd_bench.store.files import to_json, writable, write_atomically
 from ssd_bench.store.locks import take
 from ssd_bench.store.prune import NEEDS
 from ssd_bench.train.passes import predict
+from ssd_bench.train.recipe import Recipe, SameSteps
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class PoolSettings(Parts):
 
     size: int = 16
     seed: int = 0  # of the design, and of every model
+    same_steps: bool = True  # all models take as many steps, however many images each is trained on
     logits: bool = False  # keep whole logits, too
     hard: float = 0.05  # this share of the single samples, the most memorised, is judged by itself
     draws: int = 1000  # resamples behind an interval
@@ -59,7 +61,9 @@ class PoolSettings(Parts):
     k: int | None = (
         None  # images of a target that a model holds, on average; null: 100, at most an eighth of the singles
     )
+    class_models: int = 16  # that a target which is a class is forgotten by, and each trained again without it
     gate: bool = True  # judge no method where the originals do not leak
+    power: bool = False  # say how small a difference between the first two methods so many models can show
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,6 +74,8 @@ class PoolSettings(Parts):
                 "seed must be at least 0, draws at least 100 and hard between 0 and 1, got "
                 f"{self.seed}, {self.draws} and {self.hard}"
             )
+        if self.class_models < 4 or self.class_models % 4:
+            raise ValueError(f"class_models must be a multiple of 4, two halves of pairs, got {self.class_models}")
         if self.k is not None and self.k < 1:
             raise ValueError(f"k must be null or at least 1, got {self.k}")
 
@@ -237,13 +243,14 @@ class Pool:
         asked = sum(map(len, self.rows.values()))
         each = KEPT_BYTES + 4 * len(self.bench.request.classes) * self.asked.logits
         forward, backward = throughput(self.bench)
-        images = self.base.recipe.epochs * sum(sizes[m] for m in untrained)
+        same, epochs = self.design.images if self.asked.same_steps else 0, self.base.recipe.epochs
+        images = epochs * sum(same or sizes[m] for m in untrained)
         seconds = images / backward + len(missing) * asked / forward
         disk = size(len(untrained) * weights + len(missing) * asked * each)
-        threads, epochs = torch.get_num_threads(), self.base.recipe.epochs
+        threads, of_epoch = torch.get_num_threads(), f" of {same} images" if same else ""
         lines = [
             f"{self.folder}: {len(sizes) - len(missing)} of {len(sizes)} models are there",
-            f"{len(untrained)} trainings, on {min(sizes)} to {max(sizes)} images, {epochs} epochs each",
+            f"{len(untrained)} trainings, on {min(sizes)} to {max(sizes)} images, {epochs} epochs each{of_epoch}",
             f"about {clock(seconds)} in one process of {threads} thread{'s' * (threads > 1)}; {disk} on disk",
             f"measured just now: {forward:,.0f} images/s forward, {backward:,.0f} forward and backward",
         ]
@@ -260,12 +267,22 @@ def prepare(plan: Plan, asked: PoolSettings, to_count: bool = False) -> Pool:
     """
     dataset = vouched(plan.data.load(), plan.data)
     design = divide(dataset.train.fine, asked, _sub_classes(plan, dataset, asked), asked.seed)
+    if asked.same_steps:
+        plan = replace(plan, train=_same_steps(plan.train, design))
     pool = Pool(pipeline.prepare(plan, parallel=True, to_count=to_count), dataset, asked, design)
     if plan.model.checkpoint:
         raise ConfigError("model.checkpoint gives one model, and a pool trains its own; leave it out")
     if not writable(Path(plan.settings.out)):
         raise ConfigError(f"out={plan.settings.out} cannot be written; choose a folder that can")
     return pool
+
+
+def _same_steps(recipe: Recipe, design: Design) -> SameSteps:
+    """The recipe for as many steps as a model of average size takes."""
+    if type(recipe) is not Recipe:
+        what = f"train is a {type(recipe).__name__}, which says itself how many steps there are"
+        raise ConfigError(f"pool.same_steps=true: {what}; take pool.same_steps=false")
+    return SameSteps.of(recipe, images=design.images)
 
 
 def _sub_classes(plan: Plan, dataset: Dataset, asked: PoolSettings) -> dict[str, int]:

@@ -26,11 +26,17 @@ class Target:
 
     name: str
     rows: tuple[Tensor, ...]
+    label: int | None = None  # of a whole class of those that models learn; every model holds most of it
+
+    @property
+    def single(self) -> bool:
+        """Whether each of its images is one by itself, in half of the models."""
+        return self.label is None and self.name in SINGLES
 
     @property
     def block(self) -> bool:
         """Whether it is one that a model holds as a whole or not at all."""
-        return self.name not in SINGLES
+        return self.label is None and not self.single
 
     def of(self, model: int) -> Tensor:
         """The rows that this model is asked about."""
@@ -48,9 +54,10 @@ def k_of(pool: Pool) -> int:
 
 def names(pool: Pool) -> list[str]:
     """The targets that are asked for, each once, `blocks` spelt out. Raises ConfigError for those that do not exist."""
-    blocks, found = list(pool.design.blocks), {}
-    for name in pool.asked.targets:
-        check_choice("pool.targets", name, (*SINGLES, *(["blocks"] if blocks else []), *blocks))
+    blocks, classes, found = list(pool.design.blocks), pool.bench.request.classes, {}
+    for asked in map(str, pool.asked.targets):
+        name = pool.dataset.aliases.get(asked, asked)
+        check_choice("pool.targets", name, (*SINGLES, *(["blocks"] if blocks else []), *blocks, *classes))
         found |= dict.fromkeys(
             blocks[: min(BLOCKS, pool.design.apart(pool.asked.size))] if name == "blocks" else [name]
         )
@@ -65,18 +72,24 @@ def targets(pool: Pool, originals: Originals | None) -> list[Target]:
     drawn = torch.randperm(len(single), generator=generator(pool.asked.seed, "pool", "target"))[:n].sort().values
     found = []
     for name in names(pool):
+        label = None
         if name in pool.design.blocks:
             rows = [pool.design.blocks[name]]
+        elif name not in SINGLES:
+            label = pool.bench.request.classes.index(name)
+            rows = [(pool.bench.request.train_labels == label).nonzero().flatten()]
         elif name == "random" or originals is None:
             rows = [single[drawn]]
         else:
             rows = [single[torch.from_numpy(places)] for places in originals.chosen(n, easy=name == "easy")]
-        found.append(Target(name, tuple(rows)))
+        found.append(Target(name, tuple(rows), label))
     return found
 
 
 def scenario_of(pool: Pool, target: Target) -> str:
-    """The scenario that a method is told, and has its settings for: a sub-class, or images whatever their class."""
+    """The scenario that a method is told, and has its settings for: a class, a sub-class, or images whatever theirs."""
+    if target.label is not None:
+        return "full_class"
     return "sub_class" if target.name in pool.dataset.fine_names and target.block else "random"
 
 
@@ -94,12 +107,12 @@ def request(pool: Pool, m: int, target: Target, placebo: bool = False) -> Reques
     order = torch.randperm(len(base.train_labels), generator=generator(pool.asked.seed, "pool", "request"))
     retain = _in_order(order, member[~torch.isin(member, forget)])
     asked = replace(base, train=member, retain=retain, forget=_in_order(order, forget), sets={}, placebo=placebo)
-    if scenario_of(pool, target) == "random":
+    if (scenario := scenario_of(pool, target)) == "random":
         return asked
-    fine = pool.dataset.train.fine
+    group = base.train_labels if scenario == "full_class" else pool.dataset.train.fine
     return replace(
-        asked, scenario="sub_class", target=target.name, target_index=int(fine[rows[0]]), group=fine,
-        retain=by_class(retain.sort().values, fine), forget=forget, forget_label=int(base.train_labels[rows[0]]),
+        asked, scenario=scenario, target=target.name, target_index=int(group[rows[0]]), group=group, forget=forget,
+        retain=by_class(retain.sort().values, group), forget_label=int(base.train_labels[rows[0]]),
     )  # fmt: skip
 
 
@@ -109,8 +122,10 @@ def _in_order(order: Tensor, rows: Tensor) -> Tensor:
 
 
 def holders(pool: Pool, target: Target) -> list[int]:
-    """The models that are asked to forget it: those that hold the block, or all."""
+    """The models that are asked to forget it: those that hold the block; all; of a class, the first of them."""
     models = list(range(pool.asked.size))
+    if target.label is not None:
+        return models[: pool.asked.class_models]
     if not target.block:
         return models
     return [m for m in models if torch.isin(target.rows[0][:1], pool.members[m].rows).item()]

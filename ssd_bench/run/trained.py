@@ -14,7 +14,7 @@ from ssd_bench.run.bench import Bench
 from ssd_bench.run.identity import Trained
 from ssd_bench.store.artefacts import Artefact
 from ssd_bench.store.resume import checkpoints
-from ssd_bench.train.loop import Checkpoint, fit
+from ssd_bench.train.loop import Checkpoint, Pass, fit
 from ssd_bench.train.passes import predict
 from ssd_bench.train.recipe import Recipe
 
@@ -63,8 +63,12 @@ def train_from(
     model: nn.Module, images: Images, rows: Tensor, recipe: Recipe, seed: int, what: str, **more: Any
 ) -> nn.Module:
     """Train this initial model on these rows, in place; all that is drawn follows `seed`. more: as `fit` takes it."""
+
+    def passes(epoch: int) -> list[Pass]:
+        return [Pass(recipe.epoch_rows(rows, epoch, seed))]
+
     with seeded(seed, "trained"):
-        return fit(model, images, rows, recipe, generator(seed, "trained", "batches"), what, **more)
+        return fit(model, images, passes, recipe, generator(seed, "trained", "batches"), what, **more)
 
 
 def train_or_find(bench: Bench, wanted: Trained, what: str, anew: bool = False) -> Artefact:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ssd_bench.core.errors import check_choice, check_range
+from ssd_bench.core.seeds import generator
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,34 @@ class Recipe:
                 rates.append(self.lr)
         return rates
 
+    def epoch_rows(self, rows: Tensor, epoch: int, seed: int) -> Tensor:
+        """Of the rows that a model is trained on, those of this epoch (from 1 on): each once, in any order."""
+        return rows
+
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer]
         more = {"momentum": self.momentum} if self.optimizer == "sgd" else {}
         fused = next(model.parameters()).is_cuda or None  # one kernel a step; on a CPU a step is 1 % of a batch already
         return kind(model.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused, **more)
+
+
+@dataclass(frozen=True)
+class SameSteps(Recipe):
+    """As many steps whatever the number of images: `images` of them are an epoch.
+
+    Of a model with more images, a random part of them is left out in each epoch; of one with fewer, all are seen, and a
+    random part once more.
+    """
+
+    images: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range("images", self.images, 1)
+
+    def epoch_rows(self, rows: Tensor, epoch: int, seed: int) -> Tensor:
+        drawn = torch.randperm(len(rows), generator=generator(seed, "trained", "epoch", epoch))
+        return torch.cat([rows.repeat(self.images // len(rows)), rows[drawn[: self.images % len(rows)]]])
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ssd_bench.run import pool as run_pool
 from ssd_bench.store.artefacts import read_artefact
 from ssd_bench.store.locks import take
 from ssd_bench.store.prune import at_rest, not_needed, unfinished
+from ssd_bench.train.recipe import HeadReset, Recipe, SameSteps
 
 SHORT = (
     "data=digits", "data.train_per_class=20", "data.test_per_class=5", "model.width=4", "train.epochs=2", "threads=1",
@@ -99,6 +100,9 @@ def test_models_are_trained_on_their_rows_of_the_design(eight):
     assert table["part"].value_counts().to_dict() == {"single": 80, "random-0": 4, "random-1": 4}
     sheets = [json.loads(path.read_text()) for path in out.glob("artefacts/trained/*.json")]
     assert len({sheet["key"]["rows"] for sheet in sheets}) == len({sheet["key"]["seed"] for sheet in sheets}) == 8
+    (recipe,) = {json.dumps(sheet["key"]["recipe"]["train"]) for sheet in sheets}
+    assert json.loads(recipe)["class"].endswith("SameSteps")
+    assert json.loads(recipe)["settings"]["images"] == 100 + 88 / 2
     member = np.array([said["members"][m]["images"] for m in range(8)])
     assert (member[0::2] + member[1::2] == 2 * 100 + 88).all()  # the core twice, the others once
 
@@ -106,7 +110,7 @@ def test_models_are_trained_on_their_rows_of_the_design(eight):
 def test_no_number_stands_without_enough_models_or_without_an_interval(eight):
     said = eight[2]
     numbers = [number for of in said["numbers"].values() for number in of.values()]
-    assert said["numbers"]["single"]["auc"] == {"value": None, "reason": "LiRA needs 16 models, there are 8"}
+    assert said["numbers"]["single"]["auc"] == {"value": None, "reason": "an attack needs 16 models, there are 8"}
     assert said["gate"]["passed"] is None
     assert said["numbers"]["single"]["accuracy_in"]["models"] == 8
     for number in numbers:
@@ -246,7 +250,7 @@ def test_methods_forget_what_each_model_holds_and_are_judged(copied, unlearned, 
     for numbers in (of for target in report.values() for of in target["numbers"].values()):
         for number in numbers.values():
             assert number.get("reason") or number["low"] <= number["value"] <= number["high"]
-    assert report["random"]["numbers"]["ssd"]["auc"]["reason"] == "LiRA needs 16 models, there are 8"
+    assert report["random"]["numbers"]["ssd"]["auc"]["reason"] == "an attack needs 16 models, there are 8"
     assert "mask_head needs one class to forget" in report["blocks"]["missing"][0]
     printed = capfd.readouterr().out
     assert "NOT TO BE RELIED ON, the originals do not leak enough: digits" in printed
@@ -265,7 +269,7 @@ def test_methods_go_on_where_they_were_killed_and_a_larger_pool_asks_the_new_mod
     for name in originals.GATE:
         monkeypatch.setitem(originals.GATE, name, 0.0)
     capfd.readouterr()
-    folder, _ = made(copied, "method=ssd", "pool.targets=[random]", size=16)
+    folder, _ = made(copied, "method=ssd", "pool.targets=[random]", "pool.power=true", size=16)
     printed = capfd.readouterr().out
     assert "digits, resnet18_slim: 20 images (random), 16 models" in printed
     assert "NOT TO BE RELIED ON" not in printed
@@ -275,18 +279,50 @@ def test_methods_go_on_where_they_were_killed_and_a_larger_pool_asks_the_new_mod
     assert "the most memorised of them, model by model" in page
     large = judged(folder)["targets"]["random"]["numbers"]["ssd"]
     assert 0 < large["auc"]["low"] <= large["auc"]["value"] <= large["auc"]["high"] < 1
+    differences = pd.read_csv(folder / "differences.csv").set_index(["target", "number", "method", "less"])
+    of_auc = differences.loc["random", "auc", "ssd", "original"]
+    before = judged(folder)["targets"]["random"]["numbers"]["original"]
+    assert of_auc["value"] == pytest.approx(large["auc"]["value"] - before["auc"]["value"])
+    assert len(differences) == len(judged(folder)["targets"]["random"]["differences"])
+    power = pd.read_csv(folder / "power.csv")
+    assert power[["one", "other", "models"]].to_numpy().tolist() == [["ssd", "original", 8], ["ssd", "original", 16]]
+    assert "what so many models can show, ssd less original" in printed
     assert small["targets"]["random"]["numbers"]["ssd"]["auc"]["value"] is None
 
 
 def test_models_are_retrained_without_what_they_held_and_found_where_they_held_nothing(copied, trainings, unlearned):
     folder, _ = made(copied, "method=retrain,placebo", *JUDGED)
     assert len(trainings) == 8  # a placebo's are the originals
+    sheets = [json.loads(path.read_text()) for path in copied.glob("artefacts/trained/*.json")]
+    assert len(sheets) == 8 + 8
+    assert len({json.dumps(sheet["key"]["recipe"]) for sheet in sheets}) == 1  # as many steps
     table = pd.read_csv(folder / "retrain-placebo-random.csv")
     numbers = judged(folder)["targets"]["random"]["numbers"]
     assert numbers["retrain, placebo"]["accuracy_test"] == numbers["original"]["accuracy_test"]
     of = table["forgotten"]
     never = pd.read_csv(folder / "original-random.csv")["margin_never"]
     assert table["margin"][of].to_numpy() == pytest.approx(never[of].to_numpy())
+
+
+def test_a_class_is_held_against_models_trained_without_it(copied, trainings, unlearned, monkeypatch, capfd):
+    monkeypatch.setitem(originals.LEAST, "accuracy", 4)
+    capfd.readouterr()
+    given = "pool.targets=[random,3]", "pool.class_models=4", "pool.gate=false"
+    folder, _ = made(copied, "method=mask_head,placebo", *given)
+    assert len(trainings) == 4  # the twins
+    of_class = [bench for bench in unlearned if bench.request.scenario == "full_class"]
+    assert len(of_class) == len(unlearned) == 4 + 4  # mask_head makes no sense for random images
+    for bench in of_class:
+        labels = bench.request.train_labels
+        assert (labels[bench.request.forget] == 3).all()
+        assert not (labels[bench.request.retain] == 3).any()
+    report = judged(folder)["targets"]
+    assert report.keys() == {"random", "3"}
+    numbers = report["3"]["numbers"]
+    assert list(numbers) == ["retrained", "original", "mask_head", "another retrained"]
+    assert numbers["mask_head"]["accuracy_forget"]["value"] == numbers["retrained"]["accuracy_forget"]["value"] == 0
+    assert numbers["mask_head"]["gap_forget"]["value"] == 0
+    assert "3: a class, 4 models" in capfd.readouterr().out
 
 
 def test_a_method_that_diverges_is_said_to(copied, monkeypatch, capfd):
@@ -325,9 +361,20 @@ def test_what_a_pool_would_cost(tmp_path, capfd, monkeypatch):
     pool.main([*SHORT, "pool.size=8", f"out={tmp_path}", "dry_run=true"])
     said = capfd.readouterr().out
     assert "0 of 8 models are there" in said
-    assert "8 trainings, on 140 to 148 images, 2 epochs each" in said
+    assert "8 trainings, on 140 to 148 images, 2 epochs each of 144 images" in said
     assert "kB on disk" in said or "MB on disk" in said
     assert not list(tmp_path.iterdir())
+    pool.main([*SHORT, "pool.size=8", f"out={tmp_path}", "dry_run=true", "pool.same_steps=false"])
+    own = capfd.readouterr().out
+    assert "2 epochs each\n" in own
+    assert own.split(":")[0] != said.split(":")[0]  # another pool
+
+
+def test_a_recipe_that_says_itself_how_many_steps_there_are():
+    design = SimpleNamespace(images=7)
+    assert run_pool._same_steps(Recipe(epochs=3, lr=0.2), design) == SameSteps(epochs=3, lr=0.2, images=7)
+    with pytest.raises(ConfigError, match=r"train is a HeadReset.*take pool\.same_steps=false"):
+        run_pool._same_steps(HeadReset(), design)
 
 
 WRONG = {

@@ -12,7 +12,7 @@ from ssd_bench.metrics.lira import pair_left_out
 from ssd_bench.metrics.roc import auc, tpr_at
 from ssd_bench.report.attacks import roc
 from ssd_bench.run.forgetting import Said
-from ssd_bench.run.judged import Judge, _scores
+from ssd_bench.run.judged import Judge, scores_of
 from ssd_bench.run.originals import Originals
 from ssd_bench.run.pool import PoolSettings
 from ssd_bench.run.requests import Target
@@ -129,7 +129,7 @@ def test_what_was_chosen_on_other_models_does_not_seem_to_leak():
         for found, sets in ((crossed, rows), (naive, (single[most],))):
             judge = Judge(made.originals, [Target("hard", sets)])
             line = judge.method([said])
-            found.append(auc(*_scores((line.inside, line.outside), judge.places)))
+            found.append(auc(*scores_of((line.inside, line.outside), judge.places)))
     assert np.mean(crossed) == pytest.approx(0.5, abs=0.025)  # four standard errors
     assert np.mean(naive) > 0.525
 
@@ -172,7 +172,8 @@ def test_the_order_of_pairs_and_samples_changes_no_number():
 
 @pytest.mark.parametrize(("models", "there"), [(8, set()), (16, {"auc"}), (64, {"auc", "gaussian_kl"}),
                                                (128, {"auc", "gaussian_kl", "klom", "quality"})])  # fmt: skip
-def test_blocks_are_held_against_models_that_never_held_them(models, there):
+def test_blocks_are_held_against_models_that_never_held_them(models, there, monkeypatch):
+    monkeypatch.setattr("ssd_bench.run.judged.TESTED", 20)
     made = Made(models)
     judge = made.blocks()
     exact = judge.numbers(judge.method([made.said(0.0)] * 2))
@@ -187,7 +188,30 @@ def test_blocks_are_held_against_models_that_never_held_them(models, there):
         assert exact[name]["low"] <= exact[name]["ideal"] <= exact[name]["high"]
         assert wrong[name]["low"] > wrong[name]["ideal"] == floor[name]["value"] == exact[name]["ideal"]
         assert exact[name]["a_side"] == 32
+        for elsewhere in (f"{name}_others", f"{name}_test"):  # exact or not, nothing else was changed
+            assert wrong[elsewhere]["low"] <= wrong[elsewhere]["ideal"] <= wrong[elsewhere]["high"]
+    assert wrong["klom_p95"]["value"] > wrong["klom"]["value"]
     assert wrong["quality"]["high"] < wrong["quality"]["ideal"]
+
+
+def test_what_was_not_to_be_forgotten_is_seen_to_be_harmed():
+    """Models that hold a block and have forgotten it, on single samples; half of the models hold each of these."""
+    made = Made(64)
+    judge, single = made.blocks(), np.arange(made.member.shape[1]) < len(made.design.single)
+    before = judge._before
+    number = judge.numbers(judge.method([before] * 2))["gaussian_kl_others"]
+    assert number["low"] <= number["ideal"] <= number["high"]  # nothing was done to them
+    harmed = replace(before, margin=before.margin - 1.5 * single)
+    found = judge.numbers(judge.method([harmed] * 2))
+    assert found["gaussian_kl_others"]["low"] > found["gaussian_kl_others"]["ideal"] + 0.2
+    assert found["gaussian_kl_test"]["low"] < found["gaussian_kl_test"]["ideal"]
+    assert "needs 128 models" in found["klom_others"]["reason"]
+    ours, theirs = judge.method([harmed] * 2).apart["_others"]
+    assert ours.shape == theirs.shape == (32, 2 * len(made.design.single))
+    held = made.member[0::2, judge.places[0][0]]
+    drawn = judge._some("others", int(single.sum()))
+    assert (ours[held, 0] == harmed.margin[0::2][held, drawn[0]]).all()
+    assert (theirs[held, 0] == before.margin[1::2][held, drawn[0]]).all()
 
 
 def test_a_block_is_read_of_the_models_that_have_forgotten_it():

@@ -106,3 +106,21 @@ def test_targets_that_do_not_exist():
         requests.names(made(targets=["hrd"]))
     with pytest.raises(ConfigError, match="goes with another block"):
         requests.names(made(4, targets=["random-1"]))
+
+
+def test_a_class_is_forgotten_whole_by_the_first_models():
+    pool = made(targets=["thing", "random"], class_models=4)
+    target, single = requests.targets(pool, None)
+    assert (target.label, target.block, target.single) == (0, False, False)
+    assert single.single
+    assert requests.scenario_of(pool, target) == "full_class"
+    assert requests.holders(pool, target) == [0, 1, 2, 3]
+    coarse = FINE // 3
+    for m in range(4):
+        asked, member = requests.request(pool, m, target), pool.members[m].rows
+        assert asked.forget.tolist() == member[coarse[member] == 0].tolist()
+        assert sorted(asked.retain.tolist()) == member[coarse[member] == 1].tolist()
+    assert (asked.scenario, asked.target, asked.target_index, asked.forget_label) == ("full_class", "thing", 0, 0)
+    assert asked.group.equal(coarse)
+    with pytest.raises(ValueError, match="class_models must be a multiple of 4"):
+        PoolSettings(class_models=6)

@@ -12,11 +12,11 @@ from torch.nn.functional import cross_entropy
 from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.core.seeds import generator
 from ssd_bench.core.task import Images
-from ssd_bench.run.trained import BestTest
+from ssd_bench.run.trained import BestTest, train_from
 from ssd_bench.train.augment import Augment, augmented, draw_augmentation
 from ssd_bench.train.loop import Pass, batch_ends, fit
 from ssd_bench.train.passes import predict
-from ssd_bench.train.recipe import HeadReset, Recipe
+from ssd_bench.train.recipe import HeadReset, Recipe, SameSteps
 
 
 def images(n=40, side=6, channels=1, seed=0):
@@ -323,3 +323,39 @@ def test_several_passes_go_on_wherever_they_were_stopped(net, stop):
         train(net, stopped)
     train(other, InMemory(stopped.kept))
     assert torch.equal(weights(other), weights(whole))
+
+
+@pytest.mark.parametrize("n", [20, 33, 36, 50, 64])
+def test_as_many_steps_whatever_the_number_of_images(net, n):
+    recipe, steps, rates = SameSteps(epochs=2, batch_size=16, milestones=[0.5], images=33), [], []
+
+    def note(model, optimizer):
+        steps.append(0)
+        rates.append(optimizer.param_groups[0]["lr"])
+
+    train_from(net, images(70), torch.arange(n), recipe, 5, "test", after_step=note)
+    assert len(steps) == 4  # 33 = 16 + 17, twice
+    assert rates == recipe.lr_trace(2)
+
+
+def test_what_an_epoch_of_so_many_images_holds():
+    rows, recipe = torch.arange(100, 110), SameSteps(images=7)
+    fewer = [recipe.epoch_rows(rows, epoch, 0) for epoch in (1, 2)]
+    assert [len(of.unique()) for of in fewer] == [7, 7]
+    assert set(fewer[0].tolist()) != set(fewer[1].tolist())
+    assert torch.equal(recipe.epoch_rows(rows, 1, 0), fewer[0])
+    assert not torch.equal(recipe.epoch_rows(rows, 1, 1), fewer[0])
+    more, counts = SameSteps(images=23).epoch_rows(rows, 1, 0).unique(return_counts=True)
+    assert torch.equal(more, rows)
+    assert sorted(counts.tolist()) == [2] * 7 + [3] * 3
+    seen = torch.cat([recipe.epoch_rows(rows, epoch, 0) for epoch in range(1, 301)]).unique(return_counts=True)[1]
+    assert (seen - 210).abs().max() < 4.5 * (300 * 0.7 * 0.3) ** 0.5  # each alike often
+    assert torch.equal(SameSteps(images=10).epoch_rows(rows, 1, 0).sort().values, rows)
+    assert Recipe().epoch_rows(rows, 1, 0) is rows
+
+
+def test_a_training_of_average_size_is_the_same_with_and_without(net):
+    other, data, recipe = copy.deepcopy(net), images(40), Recipe(epochs=2, batch_size=16)
+    train_from(net, data, torch.arange(33), recipe, 5, "test")
+    fit(other, data, torch.arange(33), recipe, generator(5, "trained", "batches"), "test")
+    torch.testing.assert_close(weights(net), weights(other), rtol=0, atol=0)
