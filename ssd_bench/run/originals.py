@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, spearmanr
 
 from ssd_bench.metrics import rmia
 from ssd_bench.metrics.bootstrap import FEW_HITS, Statistic, crossed_interval, mean_of, roc_of
@@ -164,7 +164,24 @@ class Originals:
         test = {"accuracy_out": self.accuracy((self.test_correct[0::2] + self.test_correct[1::2].astype(float)) / 2)}
         samples = {"single": self.singles, "hard": int(self.hard[0].sum()), "test": self.test_correct.shape[1]}
         numbers = {"single": single, "hard": hard, "test": test}
-        return {"samples": samples, "numbers": numbers, "gate": gate(single, hard, self.pool)}
+        halves = spearmanr(*(of[: self.singles] for of in self.gain_by_halves())).statistic
+        return {
+            "samples": samples,
+            "numbers": numbers,
+            "rank_correlation_of_halves": float(halves) if np.isfinite(halves) else None,
+            "gate": gate(single, hard, self.pool),
+        }
+
+    def gain_by_halves(self) -> list[np.ndarray]:
+        """Mean margin of the models that hold a sample minus that of the others, by pairs 0, 2, ... alone and by pairs
+        1, 3, ...: of all audit samples. NaN where a half has none of either (blocks of few models)."""
+        half, gains = np.arange(len(self.margin)) // 2 % 2, []
+        for i in range(2):
+            margin, member = self.margin[half == i], self.member[half == i]
+            with np.errstate(invalid="ignore"):
+                of_group = ((margin * of).sum(axis=0) / of.sum(axis=0) for of in (member, ~member))
+                gains.append(np.subtract(*of_group))
+        return gains
 
     def samples(self) -> dict[str, Iterable[Any]]:
         """Columns of a table of the audit samples."""
@@ -184,6 +201,8 @@ class Originals:
             "models_in": n_in,
             "models_out": len(self.member) - n_in,
             **means,
+            "margin_gain": means["margin_in"] - means["margin_out"],
+            **{f"margin_gain_{half}": of_half for half, of_half in enumerate(self.gain_by_halves())},
             "memorisation_margin": by_margin(self.margin, self.member),
             "memorisation_correct": memorisation(self.correct, self.member),
             "memorisation_correct_se": standard_error(self.correct, self.member),

@@ -305,6 +305,7 @@ def described(pool: Pool) -> dict[str, Any]:
     sizes = [len(member.rows) for member in pool.members]
     return {
         "data": pool.bench.plan.names["data"],
+        "data_sha256": pool.dataset.fingerprint,
         "model": pool.bench.plan.names["model"],
         "models": n,
         "settings": asdict(pool.asked),

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from hashlib import sha256
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -90,6 +91,17 @@ def test_what_is_kept_is_what_the_logits_say(eight):
         assert tensors["train.entropy"].numpy() == pytest.approx(-(p * p.log()).sum(1).numpy(), rel=1e-5)
         assert tensors["train.top"].numpy() == pytest.approx(p.amax(1).numpy(), rel=1e-5)
         assert len(tensors["test.margin"]) == 50
+
+
+def test_the_most_memorised_images_can_be_asked_for_by_any_run(eight, command):
+    out, folder, _ = eight
+    alike = [override for override in SHORT if not override.startswith("pool.")]
+    ended = command(*alike, "scenario=hard", f"scenario.pool={folder}", "scenario.n_forget=5", f"out={out / 'hard'}")
+    assert ended.code == 0, ended.err
+    table = pd.read_csv(folder / "samples.csv").query("part == 'single'")
+    chosen = table.sort_values("margin_gain", ascending=False)["row"][:5]
+    assert ended.row["task"]["forget_sha256"] == sha256(np.sort(chosen).astype("<i8").tobytes()).hexdigest()
+    assert ended.row["task"]["target"] == "5 most memorised"
 
 
 def test_models_are_trained_on_their_rows_of_the_design(eight):
