@@ -75,11 +75,13 @@ def find_sets(bench: Bench) -> Artefact:
     All sets of a class scenario need every row, whatever the class: the original's outputs are shared by all requests.
     """
     request = bench.request
-    labels = {"train": request.train_labels, "test": request.test_labels}
+    labels = {"train": request.train_labels, "test": request.test_labels, **request.true_labels}
     wanted = chosen_sets(bench)
+    own = {name: each for name, each in request.judged_by.items() if name in wanted}
     key = {
         "sets": {name: [part, hash_rows(rows)] for name, (part, rows) in wanted.items()},
         "labels": {part: hash_rows(of_part) for part, of_part in labels.items()},
+        **({"judged_by": {name: hash_rows(each) for name, each in own.items()}} if own else {}),
     }
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -87,7 +89,7 @@ def find_sets(bench: Bench) -> Artefact:
         tensors = {f"rows.{part}": rows for part, rows in needed.items()}
         for name, (part, rows) in wanted.items():
             tensors[f"place.{name}"] = torch.searchsorted(needed[part], rows)
-            tensors[f"labels.{name}"] = labels[part][rows]
+            tensors[f"labels.{name}"] = own[name] if name in own else labels[part][rows]
         return tensors, {name: part for name, (part, _) in wanted.items()}
 
     return bench.store.get_or_make("sets", key, make)

@@ -89,12 +89,18 @@ def identify(
     """The identity of the run that `plan` describes on this data and device."""
     view = {"mean": train.mean.tolist(), "std": train.std.tolist(), "side": train.side}
     place = {"data": dataset.fingerprint, "classes": len(request.classes), "view": view}
+    if request.trigger:
+        place["trigger"] = address(request.trigger)
     place["machine"] = arithmetic(device, threads, plan.settings.precision, plan.settings.compile)
-    trained, retrained = (
+    trained, retrained, ideal = (
         Trained(
             rows.sort().values, plan.settings.seed, recipe, plan.data.augment, plan.model, request.train_labels, place
         )
-        for rows, recipe in ((request.train, plan.train), (request.retain, plan.train.without_selection()))
+        for rows, recipe in (
+            (request.train, plan.train),
+            (request.retain, plan.train.without_selection()),
+            (request.ideal, plan.train.without_selection()),
+        )
     )
     original = trained.key
     if plan.model.checkpoint:
@@ -106,7 +112,9 @@ def identify(
         shared |= {"code": code, "seeds": unlearned["seeds"]}
     task = _described(plan, dataset, request)
     task |= {"recipe": digest(original.get("checkpoint", trained.training))[:16]}
-    task |= {"original": digest(original)[:16], "reference": digest(retrained.key)[:16]}
+    task |= {"original": digest(original)[:16], "reference": digest(ideal.key)[:16]}
+    if request.clean is not None:
+        task |= {"n_manipulated": len(request.train) - len(request.clean), "retrained": digest(retrained.key)[:16]}
     evaluate = address(plan.evaluate)
     metrics = {name: address(metric) for name, metric in plan.metrics.items()}
     task["evaluation"] = digest(evaluate)[:16]
