@@ -39,9 +39,8 @@ class Request:
     dataset: Dataset | None = None  # the data set as the scenario changed it; None: as it was loaded
     clean: Tensor | None = None  # rows of D that nobody manipulated, ascending; None: the scenario manipulates none
     trigger: Trigger | None = None  # what was put on some images
-    true_labels: Mapping[str, Tensor] = field(default_factory=dict)  # of all images of a part ("train" or "test"), where
-    # they are not those of above: what every set is judged by
-    judged_by: Mapping[str, Tensor] = field(default_factory=dict)  # of a set's rows, where it is judged by other labels
+    true_labels: Mapping[str, Tensor] = field(default_factory=dict)  # of all images of a part, where not as above
+    judged_by: Mapping[str, Tensor] = field(default_factory=dict)  # of a set's rows, where not by their true labels
 
     @property
     def ideal(self) -> Tensor:

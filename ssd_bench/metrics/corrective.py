@@ -7,6 +7,7 @@ from ssd_bench.core.task import Outputs
 from ssd_bench.metrics import About
 
 MARKS = ("attacked", "swapped", "taught")  # sets judged by the label that the manipulation was meant to bring about
+SHARES = {"asr": "attacked", "taught_as": "taught", "corrected_acc": "forget", "kept_acc": "retain"}  # value -> its set
 VALID = "corrective scenarios"
 
 
@@ -37,10 +38,10 @@ class Corrective:
     }  # fmt: skip
 
     def __call__(self, seen: Outputs) -> dict[str, float | None]:
-        values: dict[str, float | None] = dict.fromkeys(("asr", "ic_err", "fgt", "taught_as", "corrected_acc", "kept_acc"))
+        values: dict[str, float | None] = dict.fromkeys((*SHARES, "ic_err", "fgt"))
         if not any(map(seen.has, MARKS)):
             return values
-        for name, of in (("corrected_acc", "forget"), ("kept_acc", "retain"), ("asr", "attacked"), ("taught_as", "taught")):
+        for name, of in SHARES.items():
             if seen.has(of):
                 values[name] = 100 * _right(seen, of) / len(seen.labels[of])
         if seen.has("swapped"):

@@ -61,7 +61,7 @@ class Corrective:
         n = round(self.share * total) if self.size is None else self.size
         if not 2 <= n < total:
             raise ConfigError(
-                f"scenario: {n} images to manipulate of {total} {of_what}; allowed: 2 to {total - 1} (scenario.size, or "
+                f"scenario: {n} images to manipulate of {total} {of_what}; allowed: 2 to {total - 1} (scenario.size or "
                 "scenario.share)"
             )
         return n

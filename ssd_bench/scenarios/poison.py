@@ -39,7 +39,9 @@ class Poison(Corrective):
         labels, of_test = (dataset.labelled(part, dataset.labels) for part in (dataset.train, dataset.test))
         others, test_others = ((of != target).nonzero().flatten() for of in (labels, of_test))
         if not len(test_others):
-            raise ConfigError(f"scenario.target={names[target]} is the only class with test images; none can be attacked")
+            raise ConfigError(
+                f"scenario.target={names[target]} is the only class with test images; D'_f would be empty"
+            )
         rows = drawn_from(others, self.count(len(others), f"that are not of class {names[target]}"), seed)
         triggered = ("test", torch.arange(len(of_test), len(of_test) + len(test_others)))
         clean = ("test", torch.arange(len(of_test)))
