@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import SHORT
 
 from ssd_bench.report.rows import to_frame
 from ssd_bench.store.rows import read_rows
@@ -11,7 +12,6 @@ POISON = (
     "data.train_per_class=60", "data.test_per_class=20", "model.width=4", "train.epochs=15", "threads=1",
     "scenario=poison", "scenario.trigger_size=2", "scenario.share=0.1",
 )  # fmt: skip
-NOISE = ("data.train_per_class=30", "data.test_per_class=10", "model.width=4", "train.epochs=2", "threads=1")
 
 
 def test_a_backdoor_is_there_stays_where_half_is_discovered_and_goes_where_all_is(command, tmp_path):
@@ -27,8 +27,8 @@ def test_a_backdoor_is_there_stays_where_half_is_discovered_and_goes_where_all_i
     assert 0 <= of["ssd"]["metrics"]["asr"] <= 100
     for row in rows:
         values = row["metrics"]
-        assert values["corrected_acc"] == values["forget_acc"] == values["triggered_acc"]
-        assert values["kept_acc"] == values["retain_acc"] == values["test_acc"] == values["clean_acc"]
+        assert values["corrected_acc"] == pytest.approx(values["forget_acc"]) == values["triggered_acc"]
+        assert values["kept_acc"] == pytest.approx(values["retain_acc"]) == values["clean_acc"]
         assert values["ic_err"] is values["fgt"] is values["taught_as"] is None
     assert known["cached"]["unlearned"]  # all discovered: the clean model, which is there
     assert known["artefacts"]["unlearned"] == of["clean"]["artefacts"]["unlearned"]
@@ -43,9 +43,12 @@ def test_a_backdoor_is_there_stays_where_half_is_discovered_and_goes_where_all_i
     assert json.loads(to_frame(rows, {})["n_manipulated"].to_json(orient="values")) == [54] * 5
 
 
-@pytest.mark.parametrize("scenario", ["confusion", "label_noise"])
-def test_what_did_not_take_is_not_read(command, runs, scenario):
-    ended = command("-m", *NOISE, f"scenario={scenario}", "scenario.share=0.02", "scenario.discovered=0.5",
-                    "method=original,clean", f"out={runs}")  # fmt: skip
-    assert ended.code == 0, ended.err
-    assert ended.out.count("Not to be read: the manipulation did not take in the original") == 2  # a note, the verdict
+@pytest.mark.parametrize(
+    ("scenario", "own"), [("confusion", {"ic_err", "fgt"}), ("label_noise", {"taught_as"})], ids=lambda each: str(each)
+)
+def test_each_scenario_has_metrics_of_its_own(command, runs, scenario, own):
+    chosen = (*SHORT, f"scenario={scenario}", "scenario.share=0.2", "scenario.discovered=0.5", "method=original")
+    values = command(*chosen, "metric=[accuracy]", f"out={runs}").row["metrics"]
+    assert {name for name in ("asr", "ic_err", "fgt", "taught_as") if values[name] is not None} == own
+    assert values["corrected_acc"] == pytest.approx(values["forget_acc"])
+    assert values["undiscovered_acc"] is not None

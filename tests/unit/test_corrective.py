@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made_rows import row, summary_of
 
 from ssd_bench.core.dataset import Dataset, Part
 from ssd_bench.core.errors import ConfigError
@@ -17,6 +18,9 @@ from ssd_bench.data.view import view
 from ssd_bench.methods.clean import Clean
 from ssd_bench.metrics.corrective import Corrective
 from ssd_bench.models import ResNet18
+from ssd_bench.report.rows import references
+from ssd_bench.report.sheet import sheets
+from ssd_bench.report.verdict import verdict
 from ssd_bench.scenarios.confusion import Confusion, swapped
 from ssd_bench.scenarios.label_noise import LabelNoise, wrong
 from ssd_bench.scenarios.poison import Poison
@@ -253,3 +257,47 @@ def test_corrective_metrics_by_hand():
     values = Corrective()(said(taught=([1, 1], [1, 2]), forget=([1, 1], [3, 1])))
     assert (values["taught_as"], values["corrected_acc"]) == (50, 50)
     assert set(Corrective()(said(forget=([1], [1]), retain=([1], [1]))).values()) == {None}
+
+
+def made(method, level, before, scenario="poison", seed=0, discovered=0.5, **more):
+    """A finished run with half or all of 100 manipulated images discovered. before: the original's own metrics."""
+    retrained = f"reference {seed}" if discovered == 1 else f"half {seed}"
+    task = {"scenario": scenario, "n_manipulated": 100, "retrained": retrained, "n_forget": round(100 * discovered)}
+    task |= {"seed_forget": seed, "forget_sha256": f"of {seed}"}
+    return row(method, seed, level, task=task, original_metrics=before, **more)
+
+
+def test_the_reference_is_the_clean_model_and_mia_is_no_part_of_the_gap():
+    before = {"asr": 99.0, "retain_acc": 80.0}
+    rows = [made(method, level, before) for method, level in (("retrain", 60), ("clean", 50), ("mine", 54))]
+    rows[2]["metrics"]["mia"] = 0.0
+    assert references(rows) == {each["path"]: rows[1] for each in rows}
+    summary = summary_of(rows)
+    assert (summary.retrained.label, [line.label for line in summary.methods]) == ("clean", ["mine"])
+    assert [summary.line(name).mean("average_gap") for name in ("retrain", "clean", "mine")] == [10, 0, 4]
+    assert any("method=clean" in note and "gap and distances are to it" in note for note in sheets(summary)[0].notes)
+    alone = summary_of([rows[0], rows[2]])  # a model that saw what was not discovered is no reference
+    assert alone.retrained is None
+    assert "Add method=clean" in verdict(alone)
+    whole = [made(method, 50, before, discovered=1) for method in ("retrain", "mine")]
+    assert references(whole)[whole[1]["path"]] is whole[0]
+    seeds = [made(method, 50 + 4 * seed, before, seed=seed) for seed in (0, 1) for method in ("clean", "mine")]
+    assert summary_of(seeds).seeds == [0, 1]  # one table, although each seed manipulates other images
+
+
+@pytest.mark.parametrize(
+    ("scenario", "before", "said"),
+    [
+        ("poison", {"asr": 89.9}, "it succeeds on 89.9 % (least: 90 %)"),
+        ("poison", {"asr": 90.0}, None),
+        ("confusion", {"corrected_acc": 76.0}, "is 76.0 %, the clean model's 80.0 % (least difference: 5 points)"),
+        ("confusion", {"corrected_acc": 75.0}, None),
+        ("label_noise", {"corrected_acc": 90.0}, "is 90.0 %"),
+    ],
+)
+def test_a_manipulation_that_did_not_take_is_not_to_be_read(scenario, before, said):
+    rows = [made(method, 50, before, scenario, metrics={"corrected_acc": 80.0}) for method in ("clean", "mine")]
+    summary = summary_of(rows)
+    warned = [text for text in (*sheets(summary)[0].notes, verdict(summary)) if text.startswith("Not to be read")]
+    assert len(warned) == (2 if said else 0)
+    assert all(said in text for text in warned)
