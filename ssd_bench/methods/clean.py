@@ -12,7 +12,7 @@ from ssd_bench.train.recipe import Recipe
 class Clean(Method):
     """Every parameter fresh and the original's recipe, on D without S_m. No method that knows D_f alone could do it."""
 
-    needs = ("clean", "recipe")
+    needs = ("clean", "retain", "recipe")
     seeds = ("seed",)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
