@@ -25,7 +25,12 @@ from ssd_bench.run.plugins import nodes
 FOLDER = CONF_DIR.parent / "docs" / "methods"
 EXAMPLE = ("data=cifar20", "model=resnet18", "scenario=sub_class")
 N, N_FORGET, CLASSES = 50_000, 500, 20  # of that example
-NEEDS = {"retain": "D_r", "recipe": "the original's recipe", "forget_label": "one class to forget"}
+NEEDS = {
+    "retain": "D_r",
+    "recipe": "the original's recipe",
+    "forget_label": "one class to forget",
+    "clean": "manipulated images",
+}
 TABLE = ("method", "needs D_r", "needs one class", "draws", "passes, % of retraining", "of them shared by requests, %")
 FIRST = """# Methods
 

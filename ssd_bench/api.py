@@ -212,7 +212,7 @@ class _Task:
             checkpoint=resumed or (lambda name: None),
         )
         clock = resumed.clock if resumed else time.monotonic
-        if (rows := ask(self.method, "trains_on", data)) is not None:
+        if (rows := ask(self.method, "trains_on", what.request)) is not None:
             with devices.measured(what.device, clock) as measured:
                 model = self.fresh_model(initial_seed(self.seed))
                 more = {"checkpoint": context.checkpoint("training")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,6 +28,29 @@ class HostPixels:
 
 
 @dataclass(frozen=True)
+class Trigger:
+    """A square of one brightness near the lower right corner of some images, as an attacker would put it there."""
+
+    size: int  # pixels, as `margin`: the distance to either edge
+    margin: int
+    value: int  # of every channel, 0 to 255
+    train: Tensor  # rows of the training images that carry it, int64
+    test: Tensor  # rows of the test images of which a copy that carries it comes after all test images, int64
+
+    def on(self, images: Mapping[str, Images]) -> dict[str, Images]:
+        """The "train" and "test" images with it; no pixel is copied."""
+        train, test = images["train"], images["test"]
+        copied = test.take(torch.cat([torch.arange(len(test)), self.test]))
+        carried = torch.zeros(len(train), dtype=torch.bool)
+        carried[self.train] = True
+        of_test = torch.arange(len(copied)) >= len(test)
+        return {
+            "train": replace(train, trigger=self, carried=carried.to(train.device)),
+            "test": replace(copied, trigger=self, carried=of_test.to(test.device)),
+        }
+
+
+@dataclass(frozen=True)
 class Images:
     """Labelled images, and how a model wants to see them."""
 
@@ -36,6 +60,8 @@ class Images:
     std: Tensor | None = None  # channels
     side: int = 0  # the model's input side; images are resized to it after normalisation
     places: Tensor | None = None  # N, int64: where each image lies in `pixels`; None: in their order
+    trigger: Trigger | None = None
+    carried: Tensor | None = None  # N, bool, on the device: which images carry the trigger
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,12 +91,27 @@ class Images:
         places = rows.to(self.indexed_on)
         if self.places is not None:
             places = self.places[places]
-        return replace(self, labels=self.labels[rows.to(self.device)], places=places)
+        on_device = rows.to(self.device)
+        carried = None if self.carried is None else self.carried[on_device]
+        return replace(self, labels=self.labels[on_device], places=places, carried=carried)
 
     def raw(self, rows: Tensor) -> Tensor:
-        """The pixels of these rows, on the device: n x channels x side x side, uint8 (or as they were given)."""
+        """A copy of the pixels of these rows, on the device: n x channels x side x side, uint8 (or as they were given).
+
+        Without the trigger, which `triggered` puts on when all else has been done to them.
+        """
         rows = rows.to(self.indexed_on)
         return self.pixels[rows if self.places is None else self.places[rows]]
+
+    def triggered(self, pixels: Tensor, rows: Tensor) -> Tensor:
+        """These pixels, changed in place: on those of these rows that carry it, the trigger lies."""
+        if self.trigger is None:
+            return pixels
+        end = pixels.shape[-1] - self.trigger.margin
+        corner = pixels[..., end - self.trigger.size : end, end - self.trigger.size : end]
+        carried = self.carried[rows.to(self.device)]
+        corner.copy_(torch.where(carried[:, None, None, None], self.trigger.value, corner))
+        return pixels
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """uint8 pixels to what a model takes: n x channels x side x side, float32, normalised."""
@@ -83,4 +124,4 @@ class Images:
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The prepared images and the labels of these rows (int64 indices)."""
-        return self.prepare(self.raw(rows)), self.labels[rows.to(self.device)]
+        return self.prepare(self.triggered(self.raw(rows), rows)), self.labels[rows.to(self.device)]

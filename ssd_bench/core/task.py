@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_bench.core.dataset import Dataset
-from ssd_bench.core.images import Images
+from ssd_bench.core.images import Images, Trigger
 from ssd_bench.core.seeds import derive_seed, generator
 
 HANDED_IN = ("retain", "recipe")  # what a method may need that every run has, and not every call of the library
@@ -39,9 +39,18 @@ class Request:
     dataset: Dataset | None = None  # the data set as the scenario changed it; None: as it was loaded
     forget_labels: tuple[int, ...] = ()  # the model's labels of all classes that are named; by default the one
     earlier: tuple[Request, ...] = ()  # the requests that were forgotten before this one, in their order
+    clean: Tensor | None = None  # rows of D that nobody manipulated, ascending; None: the scenario manipulates none
+    trigger: Trigger | None = None  # what was put on some images
+    true_labels: Mapping[str, Tensor] = field(default_factory=dict)  # of all images of a part, where not as above
+    judged_by: Mapping[str, Tensor] = field(default_factory=dict)  # of a set's rows, where not by their true labels
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "forget_labels", _all_labels(self))
+
+    @property
+    def ideal(self) -> Tensor:
+        """Rows that the model is trained on that others are compared with: D_r, without what was not discovered."""
+        return self.retain if self.clean is None else self.clean
 
     @property
     def forget_sha256(self) -> str:
@@ -193,7 +202,7 @@ class Method:
     of_data: ClassVar[tuple[str, ...]] = ()  # kinds of `Context.cached` that describe all of D, whatever the request
     control: ClassVar[bool] = False  # there to be compared with: it does not compete
     seeds: ClassVar[tuple[str, ...]] = ("seed", "seed_unlearn")  # what the result depends on beside the original
-    needs: ClassVar[tuple[str, ...]] = ()  # what it cannot do without: "retain", "recipe", "forget_label"
+    needs: ClassVar[tuple[str, ...]] = ()  # what it cannot do without: "retain", "recipe", "forget_label", "clean"
     columns: ClassVar[Mapping[str, Any]] = {}
 
     def skip(self, request: Request) -> str | None:
@@ -203,7 +212,7 @@ class Method:
         """
         for need in getattr(self, "needs", ()):
             if need not in HANDED_IN and getattr(request, need, None) is None:
-                words = {"forget_label": "one class to forget"}.get(need, need)
+                words = {"forget_label": "one class to forget", "clean": "manipulated images"}.get(need, need)
                 has = "several" if need == "forget_label" and request.forget_labels else "none"
                 return f"{type(self).__name__.lower()} needs {words}; scenario={request.scenario} has {has}"
         return None
@@ -212,7 +221,7 @@ class Method:
         """What a call with these settings takes; None: not known."""
         return None
 
-    def trains_on(self, data: Split) -> Tensor | None:
+    def trains_on(self, request: Request) -> Tensor | None:
         """The rows that it trains a new model on by the original's recipe and nothing more; None for other methods."""
         return None
 

@@ -45,10 +45,11 @@ def view(dataset: Dataset, task: Request, norm: str, model: Any, device: torch.d
         mean, std = ((sum(values) / len(values),) * channels for values in (mean, std))
     side = model.input_side(dataset.train.pixels.shape[-1])
     mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (mean, std))
-    return {
+    images = {
         part: Images(placed(pixels, device), labels.to(device), mean, std, side)
         for part, pixels, labels in (
             ("train", dataset.train.pixels, task.train_labels),
             ("test", dataset.test.pixels, task.test_labels),
         )
     }
+    return task.trigger.on(images) if task.trigger else images

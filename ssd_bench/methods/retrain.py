@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.seeds import derive_seed, generator
-from ssd_bench.core.task import Context, Cost, Method, Split
+from ssd_bench.core.task import Context, Cost, Method, Request, Split
 from ssd_bench.train.loop import fit
 from ssd_bench.train.recipe import HeadReset, Recipe
 
@@ -33,8 +33,8 @@ class Retrain(Method):
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         return Cost(backward=recipe.epochs * len(data.retain))
 
-    def trains_on(self, data: Split) -> Tensor | None:
-        return data.retain if self.mode == "from_scratch" else None
+    def trains_on(self, request: Request) -> Tensor | None:
+        return request.retain if self.mode == "from_scratch" else None
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         """head_reset alone: a model from scratch is trained as the original is, by whoever asked `trains_on`."""

@@ -14,6 +14,7 @@ from ssd_bench.metrics import About, cka, perturbed
 from ssd_bench.metrics.distance import activation_distance
 from ssd_bench.metrics.zrf import js_divergence
 
+CORRECTIVE = ("poison", "confusion", "label_noise")  # scenarios whose ideal never saw any of what was manipulated
 SETS = ("forget", "retain", "test")  # D'_f, D'_r, D'
 STATISTICS = ("running_mean", "running_var")  # floating-point buffers of PyTorch's normalisation layers
 _APART = "beside the floor"
@@ -86,9 +87,11 @@ def average_gap(metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenar
     """Mean |difference to the retrained model| of the accuracies on D_f, D_r and unseen data and of the paper's MIA.
 
     Percentage points; 0 is ideal. Unseen data is D'_r in the class scenarios, D' in the random one (Fan et al. 2024,
-    arXiv 2310.12508, with the paper's attack in place of theirs). None where one of them was not evaluated.
+    arXiv 2310.12508, with the paper's attack in place of theirs). In the corrective scenarios the accuracy on D'_f
+    takes the attack's place: that D_f was seen is no harm there. None where one of them was not evaluated.
     """
-    names = ("forget_train_acc", "retain_train_acc", "test_acc" if scenario == "random" else "retain_acc", "mia")
+    last = "forget_acc" if scenario in CORRECTIVE else "mia"
+    names = ("forget_train_acc", "retain_train_acc", "test_acc" if scenario == "random" else "retain_acc", last)
     pairs = [(metrics.get(name), retrained.get(name)) for name in names]
     if any(value is None for pair in pairs for value in pair):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ssd_bench.core.about import RETRAINED
 from ssd_bench.metrics.residual import RESIDUAL
+from ssd_bench.report.corrective import corrective_notes, is_corrective
 from ssd_bench.report.statistics import LEAST_FOR_EQUAL
 from ssd_bench.report.summary import FLOOR, ORIGINAL, Summary
 
@@ -20,6 +21,8 @@ def main_notes(summary: Summary, names: list[str]) -> list[str]:
         f"{task['n_train']} training images, {task['n_forget']} to forget, {task['n_test']} test images; {spread}. "
         "D': test images, D: training images; r: retained, f: to forget."
     ]
+    if is_corrective(summary):
+        notes += corrective_notes(summary)
     if "mia" in names:
         notes.append(f"MIA: share of D_f that the paper's attack calls members{_attack_worth(summary)}.")
     if "cost_s" in names:
@@ -50,12 +53,14 @@ def _sampled(summary: Summary) -> list[str]:
 
 def _about_the_gap(summary: Summary) -> list[str]:
     if not summary.retrained:
-        return ["The ideal is what a model that never saw D_f predicts: add method=retrain to this table."]
+        unseen = "what was manipulated" if is_corrective(summary) else "D_f"
+        asked = f"add method={summary.reference_method} to this table"
+        return [f"The ideal is what a model that never saw {unseen} predicts: {asked}."]
     if not any(line.values.get("average_gap") for line in summary.lines):
         return []
+    of = "D'_f, D'_r, D_f and D_r" if is_corrective(summary) else "D_f, D_r and unseen data and in MIA"
     return [
-        "gap: mean distance to the retrained model in accuracy on D_f, D_r and unseen data and in MIA (points; 0 is "
-        "ideal).",
+        f"gap: mean distance to the retrained model in accuracy on {of} (points; 0 is ideal).",
         _floor(summary, "gap"),
     ]
 
@@ -76,7 +81,8 @@ def _floor(summary: Summary, what: str) -> str:
         return (
             f"{FLOOR}: how far apart retrained models of different seeds are{others}; a smaller {what} may be chance."
         )
-    return f"No floor under the {what}: it takes method=retrain of a second training seed (seed=0,1)."
+    method = summary.reference_method
+    return f"No floor under the {what}: it takes method={method} of a second training seed (seed=0,1)."
 
 
 def second_notes(summary: Summary, names: list[str]) -> list[str]:

@@ -15,8 +15,11 @@ TASK_KEYS = (
 )  # fmt: skip  # "original" is a hash of the data, the recipe and the training seed
 
 TUNED = "tuned"  # stands for the settings of a method, where the only ones that differ were found by a study
+REFERENCES = ("retrain", "clean")  # methods whose model may be what the others are compared with
 ADDRESSES = ("recipe", "original", "reference", "evaluation")  # hashes of all that determines each
-OF_SEEDS = ("original", "reference", "seed", "seed_forget", "seed_unlearn")  # what differs between a task's seeds
+OF_SEEDS = (  # what differs between a task's seeds
+    "original", "reference", "retrained", "seed", "seed_forget", "seed_unlearn",
+)  # fmt: skip
 
 
 def by_task(rows: list[Row]) -> list[list[Row]]:
@@ -31,12 +34,13 @@ def across_seeds(rows: list[Row]) -> list[list[Row]]:
     """The rows of each table over seeds: those that agree in all but the method, its settings and the seeds.
 
     Threads, versions and commits may differ between seeds; the network, the kind of device and the precision may not.
-    Another seed draws other images to forget in the random scenario and for a placebo.
+    Another seed draws other images to forget where `seed_forget` decides on them.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         task = row["task"]
-        drawn = ("forget_sha256",) if task["target"] is None or task["placebo"] else ()
+        any_drawn = task["target"] is None or task.get("seed_forget") is not None
+        drawn = ("forget_sha256",) if any_drawn or task["placebo"] else ()
         key = {name: value for name, value in task.items() if name not in (*OF_SEEDS, *drawn)}
         key["arithmetic"] = [row["env"]["device"].split(":")[0].split()[0], row["config"].get("precision")]
         key["network"] = {name: v for name, v in (row["config"].get("model") or {}).items() if name != "checkpoint"}
@@ -80,9 +84,10 @@ def references(rows: list[Row]) -> dict[str, Row]:
 
     rows: of one table (`across_seeds`). It is the newest that was trained on the same D_r with the same seed, whatever
     the row's own draws. All come from one line of the table: one trained from scratch, and one whose head was reset
-    only where nothing was trained from scratch.
+    only where nothing was trained from scratch. Where data were manipulated, it is the one trained on clean data, not
+    one whose D_r still holds what was not discovered.
     """
-    retrained = [row for row in newest(rows) if row["method"] == "retrain" and row["status"] == "done"]
+    retrained = [row for row in newest(rows) if row["status"] == "done" and _may_be_reference(row)]
     known: dict[str, Row] = {}
     if retrained:
         settings = min((row["settings"] for row in retrained), key=_farther_from_scratch)
@@ -90,8 +95,15 @@ def references(rows: list[Row]) -> dict[str, Row]:
     return {row["path"]: known[which] for row in rows if (which := _trained_on(row)) in known}
 
 
+def _may_be_reference(row: Row) -> bool:
+    task = row["task"]
+    if row["method"] == "retrain":
+        return task.get("retrained", task["reference"]) == task["reference"]
+    return row["method"] == "clean" and "n_manipulated" in task
+
+
 def _farther_from_scratch(settings: dict[str, Any]) -> tuple[bool, str]:
-    return settings.get("mode") != "from_scratch", json.dumps(settings, sort_keys=True)
+    return settings.get("mode", "from_scratch") != "from_scratch", json.dumps(settings, sort_keys=True)
 
 
 def _trained_on(row: Row) -> str:
@@ -147,6 +159,7 @@ def _flat(row: Row, derived: dict[str, dict[str, float | None]]) -> dict[str, An
     task, times = row["task"], row["times"]
     return {
         **{key: task[key] for key in ("data", "model", "scenario", "target", "placebo", "seed")},
+        **({key: task[key] for key in ("n_manipulated", "n_forget")} if "n_manipulated" in task else {}),
         **{key: task.get(key) for key in ("seed_unlearn", "seed_forget", "fidelity", *ADDRESSES)},
         "method": row["method"],
         "tuned": row.get("tuned") and f"{row['tuned']['study']}, {row['tuned']['budget']}",

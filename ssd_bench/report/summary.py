@@ -13,7 +13,7 @@ from typing import Any
 from ssd_bench.core.about import RETRAINED, About
 from ssd_bench.report.columns import columns_of
 from ssd_bench.report.derive import gaps, residuals, told_apart
-from ssd_bench.report.rows import across_seeds, by_task, cost_s, label, newest, references, varying_settings
+from ssd_bench.report.rows import REFERENCES, across_seeds, by_task, cost_s, label, newest, references, varying_settings
 from ssd_bench.report.statistics import State, mean_apart, states
 from ssd_bench.store.rows import Row
 
@@ -129,7 +129,7 @@ class Summary:
 
     @property
     def _beside_the_references(self) -> list[Line]:
-        return [line for line in self.lines if line.values and line.method not in (ORIGINAL, FLOOR, "retrain")]
+        return [line for line in self.lines if line.values and line.method not in (ORIGINAL, FLOOR, *REFERENCES)]
 
     @property
     def tuning(self) -> str:
@@ -150,6 +150,9 @@ class Summary:
     def title(self) -> str:
         task = self.task
         what = f"forget {task['target']}" if task["target"] is not None else f"forget {task['n_forget']} images"
+        if "n_manipulated" in task:
+            of = f" ({task['target']})" if task["target"] is not None else ""
+            what = f"{task['n_forget']} of {task['n_manipulated']} manipulated images discovered{of}"
         placebo = " (placebo: never trained on)" if task["placebo"] else ""
         seeds = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
         precision = self.rows[0]["config"].get("precision", "float32")
@@ -157,6 +160,11 @@ class Summary:
             f"{task['data']}, {task['model']}, {task['scenario']}: {what}{placebo}, {seeds}, "
             f"fidelity {task['fidelity']}{'' if precision == 'float32' else f', precision {precision}'}{self.apart}"
         )
+
+    @property
+    def reference_method(self) -> str:
+        """Which method trains what the others are compared with."""
+        return self.retrained.method if self.retrained else "clean" if "n_manipulated" in self.task else "retrain"
 
     def few(self, name: str) -> bool:
         """Whether the metric rests on a set too small for it."""
@@ -261,7 +269,7 @@ def _lines_of_methods(rows: list[Row], pairs: dict[str, Row], derived: dict[str,
             line.runs.append(_run(row, pairs, derived))
         else:
             line.ended.setdefault(row["status"], []).append(row["task"]["seed"])
-    return sorted(lines.values(), key=lambda line: (line.method != "retrain", _in_order(line.label)))
+    return sorted(lines.values(), key=lambda line: (line.method not in REFERENCES, _in_order(line.label)))
 
 
 def _in_order(text: str) -> list[str | float]:

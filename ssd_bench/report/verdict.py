@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ssd_bench.metrics.residual import RESIDUAL
+from ssd_bench.report.corrective import not_to_be_read
 from ssd_bench.report.statistics import LEVEL, t_interval
 from ssd_bench.report.summary import FLOOR, ORIGINAL, Line, Summary
 
@@ -13,8 +14,11 @@ STILL_THERE = 0.5  # the residual share from which on features count as the orig
 
 def verdict(summary: Summary) -> str:
     """What a reader may conclude from a summary, and what not."""
+    if reason := not_to_be_read(summary):
+        return reason
     if not summary.retrained:
-        return "No retrained model among these runs: which method forgets cannot be said. Add method=retrain."
+        added = f"Add method={summary.reference_method}."
+        return f"No retrained model among these runs: which method forgets cannot be said. {added}"
     ranked = sorted((line for line in summary.methods if line.mean(GAP) is not None), key=lambda line: line.mean(GAP))
     if not ranked:
         return " ".join(f"{each}." for each in ["No method beside the retrained model yet", *_unsayable(summary)])
@@ -78,7 +82,8 @@ def _floor(summary: Summary, ranked: list[Line], before: float | None) -> list[s
     line = summary.line(FLOOR)
     floor = line.mean(GAP) if line else None
     if floor is None:
-        return ["There is no floor to hold this against: it takes method=retrain of a second training seed"]
+        method = summary.reference_method
+        return [f"There is no floor to hold this against: it takes method={method} of a second training seed"]
     text = f"Retrained models of different seeds are {floor:.1f} points apart"
     if before is not None and before <= floor:
         return [f"{text}: the original is no farther away, so this task cannot tell forgetting from doing nothing"]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import nn
 
 from ssd_bench.core.task import Images, Request, Split, ask
-from ssd_bench.run.identity import Identity
+from ssd_bench.run.identity import Identity, Trained
 from ssd_bench.run.plan import Plan
 from ssd_bench.store.artefacts import Store
 
@@ -40,6 +40,12 @@ class Bench:
         """Why the method makes no sense for this request, or for one before it."""
         reasons = (ask(self.plan.method, "skip", step.request) for step in self.steps)
         return next((reason for reason in reasons if reason), None)
+
+    @cached_property
+    def retrained(self) -> Trained | None:
+        """What the method trains from a random start, if that is all that it does."""
+        rows = ask(self.plan.method, "trains_on", self.request)
+        return None if rows is None else replace(self.identity.retrained, rows=rows.sort().values)
 
     def compiled(self, model: nn.Module) -> nn.Module:
         """The same model, its forward pass compiled where compile=true. A copy of a compiled model is not compiled."""

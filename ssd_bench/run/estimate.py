@@ -17,7 +17,7 @@ from ssd_bench.core.task import Cost, ask, looks_inside
 from ssd_bench.methods.original import Original
 from ssd_bench.run.bench import Bench
 from ssd_bench.run.evaluate import VALUES, made_of, needed_rows, outputs_key, values_key
-from ssd_bench.run.identity import Trained, row_path
+from ssd_bench.run.identity import row_path
 from ssd_bench.run.trained import KIND
 from ssd_bench.store.address import address, digest
 from ssd_bench.train import devices
@@ -117,7 +117,7 @@ def _work_of(bench: Bench, last: Bench) -> Iterator[Work]:
     n_outputs = sum(map(len, rows.values()))
     of_outputs = Cost(forward=n_outputs), 4 * n_outputs * len(bench.request.classes)
     anew = plan.settings.force
-    for name, trained in (("original", identity.trained), ("retrained", _retrained(bench))):
+    for name, trained in (("original", identity.trained), ("retrained", bench.retrained)):
         if trained:
             training = Cost(backward=trained.recipe.epochs * len(trained.rows))
             again = anew and name == "retrained"
@@ -129,8 +129,8 @@ def _work_of(bench: Bench, last: Bench) -> Iterator[Work]:
         yield from _of_metrics(bench, bench.steps[0].identity.original)
     if isinstance(plan.method, Original):
         return
-    key = identity.retrained.key if _retrained(bench) else identity.unlearned
-    if not _retrained(bench):
+    key = bench.retrained.key if bench.retrained else identity.unlearned
+    if not bench.retrained:
         cost = _cost(bench) or Cost()
         for kind, (own, shared) in cost.shared.items():
             yield Work(kind, store.path(kind, identity.kept(own)), shared, weights)
@@ -163,11 +163,6 @@ def _weights(bench: Bench) -> int:
         state = bench.new_model(0, pretrained=False).state_dict()
         _sizes[key] = sum(t.numel() * t.element_size() for t in state.values())
     return _sizes[key]
-
-
-def _retrained(bench: Bench) -> Trained | None:
-    """What the method trains from scratch, if that is all that it does."""
-    return bench.identity.retrained if ask(bench.plan.method, "trains_on", bench.split()) is not None else None
 
 
 def _cost(bench: Bench) -> Cost | None:

@@ -73,11 +73,24 @@ def needed_rows(bench: Bench) -> dict[str, Tensor]:
 
 def sets_key(bench: Bench) -> dict[str, Any]:
     """The key of `find_sets`."""
-    labels = {"train": bench.request.train_labels, "test": bench.request.test_labels}
+    wanted, own = chosen_sets(bench), _own_labels(bench)
     return {
-        "sets": {name: [part, hash_rows(rows)] for name, (part, rows) in chosen_sets(bench).items()},
-        "labels": {part: hash_rows(of_part) for part, of_part in labels.items()},
+        "sets": {name: [part, hash_rows(rows)] for name, (part, rows) in wanted.items()},
+        "labels": {part: hash_rows(of_part) for part, of_part in _true_labels(bench).items()},
+        **({"judged_by": {name: hash_rows(each) for name, each in own.items()}} if own else {}),
     }
+
+
+def _true_labels(bench: Bench) -> dict[str, Tensor]:
+    """Of all images of each part."""
+    request = bench.request
+    return {"train": request.train_labels, "test": request.test_labels, **request.true_labels}
+
+
+def _own_labels(bench: Bench) -> dict[str, Tensor]:
+    """Of the sets that are judged by other labels than the true ones."""
+    wanted = chosen_sets(bench)
+    return {name: each for name, each in bench.request.judged_by.items() if name in wanted}
 
 
 def made_of(bench: Bench, model: Any) -> dict[str, Any]:
@@ -98,16 +111,14 @@ def find_sets(bench: Bench) -> Artefact:
 
     All sets of a class scenario need every row, whatever the class: the original's outputs are shared by all requests.
     """
-    request = bench.request
-    labels = {"train": request.train_labels, "test": request.test_labels}
-    wanted = chosen_sets(bench)
+    wanted, labels, own = chosen_sets(bench), _true_labels(bench), _own_labels(bench)
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         needed = needed_rows(bench)
         tensors = {f"rows.{part}": rows for part, rows in needed.items()}
         for name, (part, rows) in wanted.items():
             tensors[f"place.{name}"] = torch.searchsorted(needed[part], rows)
-            tensors[f"labels.{name}"] = labels[part][rows]
+            tensors[f"labels.{name}"] = own[name] if name in own else labels[part][rows]
         return tensors, {name: part for name, (part, _) in wanted.items()}
 
     return bench.store.get_or_make("sets", sets_key(bench), make)

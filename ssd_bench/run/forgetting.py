@@ -116,7 +116,7 @@ class Forgetting:
     def key(self, bench: Bench) -> dict[str, Any]:
         """Of what is kept of the unlearned model."""
         identity, pool = bench.identity, self.pool
-        trains = ask(bench.plan.method, "trains_on", bench.split()) is not None
+        trains = ask(bench.plan.method, "trains_on", bench.request) is not None
         key = identity.retrained.key if trains else identity.unlearned
         return {**outputs_key(key, pool.rows, pool.bench.plan), "version": VERSION}
 

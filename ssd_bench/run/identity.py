@@ -95,12 +95,18 @@ def identify(
     first = request.earlier[0] if request.earlier else request
     view = {"mean": train.mean.tolist(), "std": train.std.tolist(), "side": train.side}
     place = {"data": dataset.fingerprint, "classes": len(request.classes), "view": view}
+    if request.trigger:
+        place["trigger"] = address(request.trigger)
     place["machine"] = arithmetic(device, threads, plan.settings.precision, plan.settings.compile)
-    trained, retrained = (
+    trained, retrained, ideal = (
         Trained(
             rows.sort().values, plan.settings.seed, recipe, plan.data.augment, plan.model, request.train_labels, place
         )
-        for rows, recipe in ((first.train, plan.train), (request.retain, plan.train.without_selection()))
+        for rows, recipe in (
+            (first.train, plan.train),
+            (request.retain, plan.train.without_selection()),
+            (request.ideal, plan.train.without_selection()),
+        )
     )
     original = beginning = trained.key
     if plan.model.checkpoint:
@@ -114,7 +120,9 @@ def identify(
         shared |= {"code": code, "seeds": unlearned["seeds"]}
     task = _described(plan, dataset, request)
     task |= {"recipe": digest(beginning.get("checkpoint", trained.training))[:16]}
-    task |= {"original": digest(beginning)[:16], "reference": digest(retrained.key)[:16]}
+    task |= {"original": digest(beginning)[:16], "reference": digest(ideal.key)[:16]}
+    if request.clean is not None:
+        task |= {"n_manipulated": len(request.train) - len(request.clean), "retrained": digest(retrained.key)[:16]}
     evaluate = address(plan.evaluate)
     metrics = {name: address(metric) for name, metric in plan.metrics.items()}
     task["evaluation"] = digest(evaluate)[:16]

@@ -109,7 +109,7 @@ def ahead(plan: Plan, what: str) -> None:
     bench = prepare(plan, parallel=True)
     with devices.arithmetic(bench.device, plan.settings.precision):
         if what == "retrained":
-            train_or_find(bench, bench.identity.retrained, plan.names["method"])
+            train_or_find(bench, bench.retrained, plan.names["method"])
             return
         original = initial(bench, plan.settings.seed)
         if plan.model.checkpoint:

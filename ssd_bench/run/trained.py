@@ -50,7 +50,8 @@ def initial(bench: Bench, seed: int) -> nn.Module:
 def train(bench: Bench, wanted: Trained, what: str, checkpoint: Checkpoint | None = None) -> nn.Module:
     """Train `wanted`; what: the name shown beside the progress."""
     model = bench.compiled(initial(bench, wanted.seed))
-    best = BestTest(model, bench.images["test"]) if wanted.recipe.select == "best_test" else None
+    test = bench.images["test"].take(torch.arange(len(bench.request.test_labels)))  # no copies of the scenario's
+    best = BestTest(model, test) if wanted.recipe.select == "best_test" else None
     augment = wanted.augment if wanted.recipe.augment else None
     images, more = bench.images["train"], {"augment": augment, "after_epoch": best, "checkpoint": checkpoint}
     train_from(model, images, wanted.rows, wanted.recipe, wanted.seed, what, **more)

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from ssd_bench.core.task import Context, ask
+from ssd_bench.core.task import Context
 from ssd_bench.methods.original import Original
 from ssd_bench.run.bench import Bench
 from ssd_bench.run.cache import Cache
 from ssd_bench.run.call import call, warm_up
-from ssd_bench.run.identity import seed_unlearn
+from ssd_bench.run.identity import Trained, seed_unlearn
 from ssd_bench.run.trained import KIND, train_or_find
 from ssd_bench.store.address import address, digest
 from ssd_bench.store.resume import Checkpoints, checkpoints
@@ -36,8 +36,8 @@ def unlearn(bench: Bench, original: nn.Module) -> Unlearned:
         return Unlearned(
             original, bench.identity.original, {"times": {"method_s": 0.0, "online_s": 0.0, "shared_s": {}}}
         )
-    if ask(plan.method, "trains_on", bench.split()) is not None:
-        return _retrain(bench)
+    if bench.retrained:
+        return _retrain(bench, bench.retrained)
     with checkpoints(bench.store, "unlearned", key, keep=not plan.settings.save_model) as resumed:
         if not plan.settings.force and (found := bench.store.get("unlearned", key, locked=True)):
             model = copy.deepcopy(original)
@@ -49,9 +49,8 @@ def unlearn(bench: Bench, original: nn.Module) -> Unlearned:
         return _make(bench, original, resumed)
 
 
-def _retrain(bench: Bench) -> Unlearned:
+def _retrain(bench: Bench, wanted: Trained) -> Unlearned:
     """A model that was trained without D_f: like the original, made once and found by what it was trained on."""
-    wanted = bench.identity.retrained
     with devices.measured(bench.device) as measured:
         artefact = train_or_find(bench, wanted, bench.plan.names["method"], anew=bench.plan.settings.force)
     model = bench.new_model(0, pretrained=False)

@@ -62,16 +62,22 @@ def find_classes(
     return sorted(found)
 
 
-def find_class(target: str | None, names: tuple[str, ...], aliases: Mapping[str, str], fallback: list[str]) -> int:
+def find_class(
+    target: str | None,
+    names: tuple[str, ...],
+    aliases: Mapping[str, str],
+    fallback: list[str],
+    setting: str = "scenario.target",
+) -> int:
     """Index of a class given by name, by another name of it, or by index; `fallback` names the default first."""
     if target is None:
         if not fallback:
-            raise ConfigError("scenario.target must be given: this data set names no default for the scenario")
+            raise ConfigError(f"{setting} must be given: this data set names no default for the scenario")
         target = fallback[0]
     target = aliases.get(str(target), str(target))
     if target not in names and target.isdecimal() and int(target) < len(names):
         return int(target)
-    check_choice("scenario.target", target, (*names, *aliases) if target not in names else names)
+    check_choice(setting, target, (*names, *aliases) if target not in names else names)
     return names.index(target)
 
 

@@ -198,6 +198,7 @@ class Training:
                 pixels = self.images.raw(places[start:end])
                 if draws is not None:
                     pixels = augmented(pixels, draws[start:end], self.augment.crop, self.augment.flip)
+                pixels = self.images.triggered(pixels, order[start:end])
                 more = [self.images.batch(beside[i % len(beside)])] if beside else []
                 yield of.objective, self.images.prepare(pixels), labels[order[start:end]], order[start:end], more
             skip = max(0, skip - len(ends))

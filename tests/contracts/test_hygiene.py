@@ -7,7 +7,7 @@ from torch import nn
 import ssd_bench
 from ssd_bench.core.task import Method
 
-METHODS = ssd_bench.list_methods()
+METHODS = {name: cls for name, cls in ssd_bench.list_methods().items() if name != "clean"}  # nothing is manipulated
 EVAL = [name for name, cls in METHODS.items() if getattr(cls, "mode", None) == "eval"]
 WITHOUT_D_R = [name for name, cls in METHODS.items() if "retain" not in getattr(cls, "needs", ())]
 QUICK = {"fisher": {"n_samples": 8}, "unsir": {"noise_steps": 2, "noise_batch": 4, "noise_images": 4, "copies": 2}}

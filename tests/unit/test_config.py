@@ -36,7 +36,9 @@ def planned(*overrides) -> Plan:
 def test_there_are_options():
     assert set(options("data")) == {"digits", "cifar10", "cifar20", "cifar100", "folder", "arrays"}
     assert set(options("model")) == {"resnet18", "resnet18_slim", "vit_base", "vit_tiny", "timm"}
-    assert set(options("scenario")) >= {"full_class", "sub_class", "random", "sequence"}
+    assert set(options("scenario")) == {
+        "full_class", "sub_class", "random", "sequence", "hard", "poison", "confusion", "label_noise",
+    }  # fmt: skip
     assert set(options("method")) >= {"original", "retrain", "finetune", "ssd"}
 
 
