@@ -8,7 +8,7 @@ from dataclasses import is_dataclass
 
 import pytest
 import torch
-from conftest import SHORT, composed
+from conftest import SHORT, composed, planned
 from hydra.utils import get_class
 from safetensors.torch import load_file
 
@@ -17,8 +17,8 @@ from ssd_bench.core.task import ask
 from ssd_bench.metrics.against import average_gap
 from ssd_bench.models.fresh import fresh
 from ssd_bench.run import estimate, pipeline, unlearn
-from ssd_bench.run import plan as planning
 from ssd_bench.run.plan import CONF_DIR
+from ssd_bench.store.rows import read_row
 
 METHODS = sorted(path.stem for path in (CONF_DIR / "method").glob("*.yaml"))
 SCENARIOS = ("full_class", "sub_class", "random")
@@ -89,7 +89,8 @@ MADE = {}  # once for all tests of this file
 def made(command, tmp_path_factory, monkeypatch):
     """The row of a method in a scenario; what it said that it costs, and the images that it took.
 
-    It finds the original and all that is known of it, and nothing that another method kept.
+    Of a whole class on the command line. It finds the original and all that is known of it, and nothing that another
+    method kept.
     """
 
     def make(method, scenario):
@@ -97,11 +98,15 @@ def made(command, tmp_path_factory, monkeypatch):
             out = tmp_path_factory.mktemp("contract") / "runs"
             if method != "original":
                 shutil.copytree(make("original", scenario)[0]["config"]["out"], out)
+            chosen = (*SHORT, *forgotten(scenario), f"method={method}", *FAST.get(method, []), f"out={out}")
             with monkeypatch.context() as patch, counted(patch) as told:
-                chosen = (*SHORT, *forgotten(scenario), f"method={method}", *FAST.get(method, []))
-                ended = command(*chosen, f"out={out}")
-            assert ended.code == 0, ended.err
-            MADE[method, scenario] = ended.row, told
+                if scenario == "full_class":
+                    ended = command(*chosen)
+                    assert ended.code == 0, ended.err
+                    row = ended.row
+                else:
+                    row = read_row(pipeline.run(planned(*chosen)))
+            MADE[method, scenario] = row, told
         return MADE[method, scenario]
 
     return make
@@ -192,21 +197,14 @@ def test_a_method_costs_what_it_says(made, method, scenario):
     assert were == pytest.approx(sum(cost.forward + cost.backward for cost in costs), rel=0.01)
 
 
-@pytest.fixture
-def prepared():
+def prepared(*overrides):
     """A run of the command line without its store, and its data as a user of the library has them."""
-
-    def prepare(*overrides):
-        cfg = composed(*SHORT, *overrides)
-        names = {"data": "digits", "model": "resnet18_slim", "scenario": "full_class", "train": "resnet18_slim"}
-        bench = pipeline.prepare(planning.plan(cfg, names | {"method": cfg.method._target_}))
-        return bench, lambda part, rows: bench.images[part].batch(rows)
-
-    return prepare
+    bench = pipeline.prepare(planned(*SHORT, *overrides))
+    return bench, lambda part, rows: bench.images[part].batch(rows)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_gives_the_same_weights_through_both(made, prepared, method):
+def test_every_method_gives_the_same_weights_through_both(made, method):
     """Of a whole class: finer classes, and the order of all images, are what the library is not told."""
     row, _ = made(method, "full_class")
     bench, pair = prepared(f"method={method}", *FAST.get(method, []))
@@ -231,7 +229,7 @@ def test_every_method_gives_the_same_weights_through_both(made, prepared, method
         torch.testing.assert_close(made.model.state_dict()[name], theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_every_metric_gives_the_same_value_through_both(made, prepared):
+def test_every_metric_gives_the_same_value_through_both(made):
     rows = {m: made(m, "full_class")[0] for m in ("ssd", "retrain")}
     bench, pair = prepared("method=ssd")
     request = bench.request

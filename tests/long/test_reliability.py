@@ -6,25 +6,21 @@ docs/reliability.md.
 
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import signal
-import sys
 import time
-import traceback
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import SHORT
+from forked import FORK, child, start
 
 from ssd_bench.cli import run as cli
 from ssd_bench.store import artefacts, resume
 from ssd_bench.store.files import Damaged
 from ssd_bench.store.rows import read_row, read_rows
-
-FORK = multiprocessing.get_context("fork")  # children find all imported: a kill can hit any moment of the work
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -32,29 +28,6 @@ def _imported():
     import sklearn.linear_model  # noqa: F401
 
     torch.use_deterministic_algorithms(True, warn_only=True)  # imports much
-
-
-def child(arguments, log, every_s):
-    """`ssd-bench` in a process of its own, its words in a file."""
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    sys.stdout = sys.stderr = os.fdopen(out, "w", buffering=1)
-    artefacts._recent.clear()
-    resume.EVERY_S = every_s
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    sys.argv = ["ssd-bench", *arguments]
-    try:
-        cli.main()
-    except SystemExit as e:
-        os._exit(e.code or 0)
-    except BaseException:
-        traceback.print_exc()
-    os._exit(99)
-
-
-def start(arguments, log, every_s=120.0):
-    process = FORK.Process(target=child, args=(arguments, log, every_s))
-    process.start()
-    return process
 
 
 def complete(arguments, log):

@@ -40,10 +40,13 @@ def only(things):
 
 
 @pytest.fixture
-def swept(command, tmp_path):
-    out = tmp_path / "runs"
-    assert command("-m", *SHORT, f"out={out}", "method=original,retrain,ssd", "seed=0,1").code == 0
-    return out
+def swept(command, kept):
+    sweep = ("-m", *SHORT, "method=original,retrain,ssd", "seed=0,1")
+
+    def make(out):
+        assert command(*sweep, f"out={out}").code == 0
+
+    return kept(make)
 
 
 def test_average_gap_by_hand():
