@@ -5,6 +5,7 @@ import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the suite's sizes are too small for more
 
+import gc
 import json
 import shutil
 from collections.abc import Callable
@@ -27,6 +28,10 @@ SHORT = ("train.epochs=2", "data.train_per_class=30", "data.test_per_class=10", 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="as many trials as docs/reliability.md reports (half an hour)")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was imported stays: not to be looked through again and again
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
