@@ -48,10 +48,10 @@ def contents(folder):
 
 
 COMMANDS = {
-    "retrain": ("method=retrain", "train.epochs=5"),
-    "unsir": ("method=unsir", "train.epochs=3", "method.noise_mode=train"),
-    "best_test": ("method=ssd", "train.epochs=5", "train.select=best_test"),
-    "adam": ("-m", "method=teacher,amnesiac", "train.epochs=3"),
+    "retrain": ("method=retrain", "train.epochs=3"),
+    "unsir": ("method=unsir", "train.epochs=2", "method.noise_mode=train"),
+    "best_test": ("method=ssd", "train.epochs=3", "train.select=best_test"),
+    "adam": ("-m", "method=teacher,amnesiac", "train.epochs=2"),
 }
 
 
@@ -69,7 +69,7 @@ def test_killed_at_random_it_goes_on_and_ends_with_the_same_bytes(tmp_path, tria
         for attempt in range(300):
             every_s = draws.choice((0.0, 120.0))  # after every step, or after every epoch
             process = start([*SHORT, *COMMANDS[name], f"out={folder}"], log, every_s)
-            process.join(draws.uniform(0.1, 1.0) * (1 + attempt / 5))  # patient on a busy machine
+            process.join(draws.uniform(0.2, 1.4) * (1 + attempt / 5))  # patient on a busy machine
             if process.exitcode is not None:
                 assert process.exitcode == 0, log.read_text()
                 break
@@ -182,13 +182,13 @@ SHARING = ["assd", "influence", "salun", "ssd"]
 def test_every_run_is_the_same_alone_in_a_sweep_and_in_another_order(command, tmp_path, trials):
     methods = [path.stem for path in sorted((Path(cli.planning.CONF_DIR) / "method").glob("*.yaml"))]
     methods = trials(SHARING, methods)  # an order can matter most to those that find what others kept
-    scenarios = ("full_class", "random")
+    scenarios, sizes = ("full_class", "random"), (*SHORT, f"data.train_per_class={trials(15, 30)}")
     forward = f"method={','.join(methods)}", f"scenario={','.join(scenarios)}"
-    assert command("-m", *SHORT, *forward, f"out={tmp_path / 'sweep'}").code == 0
+    assert command("-m", *sizes, *forward, f"out={tmp_path / 'sweep'}").code == 0
     for scenario in reversed(scenarios):
         for method in reversed(methods):
             artefacts._recent.clear()
-            assert command(*SHORT, f"method={method}", f"scenario={scenario}", f"out={tmp_path / 'alone'}").code == 0
+            assert command(*sizes, f"method={method}", f"scenario={scenario}", f"out={tmp_path / 'alone'}").code == 0
     one, other = contents(tmp_path / "sweep"), contents(tmp_path / "alone")
     assert one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == []
@@ -285,7 +285,7 @@ def test_a_long_sweep_in_one_process_does_not_grow(command, tmp_path, monkeypatc
 
 
 def test_a_parallel_sweep_gives_the_same_bytes_its_tables_and_its_exit_code(command, tmp_path):
-    sweep = ("-m", *SHORT, "method=original,ssd,finetune,unsir", "scenario=full_class,random")
+    sweep = ("-m", *SHORT, "method=original,ssd,unsir", "scenario=full_class,random")
     assert command(*sweep, f"out={tmp_path / 'one'}").code == 0
     parallel = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "threads=auto", f"out={tmp_path / 'two'}")
     ended = command(*(a for a in sweep if a != "threads=1"), *parallel)
@@ -294,8 +294,8 @@ def test_a_parallel_sweep_gives_the_same_bytes_its_tables_and_its_exit_code(comm
     assert {row["env"]["threads"] for row in read_rows(tmp_path / "two")} == {1}
     beside = {name: {row["env"]["parallel"] for row in read_rows(tmp_path / name)} for name in ("one", "two")}
     assert beside == {"one": {False}, "two": {True}}  # whose times other jobs may have lengthened
-    assert ended.out.count("finetune") >= 2, "no tables"
-    assert "8 runs in" in ended.err
+    assert ended.out.count("unsir") >= 2, "no tables"
+    assert "6 runs in" in ended.err
     bad = command("-m", *SHORT, "method=ssd", "scenario.target=1,elven", *parallel[:2], f"out={tmp_path / 'three'}")
     assert bad.code == 1
     assert len(read_rows(tmp_path / "three")) == 1
