@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+FEW = ("train.epochs=1", "data.train_per_class=30", "model.width=4", "threads=1")
 
 MINE = '''
 from dataclasses import dataclass
@@ -104,8 +105,7 @@ def test_it_runs_from_another_folder_and_finds_its_own_configs(installed, tmp_pa
         installed[0] / "python", "-c", "import ssd_bench.run.plan as c; print(c.CONF_DIR)", cwd=tmp_path, env=clean()
     )
     assert "site-packages" in where
-    command = installed[0] / "ssd-bench", "train.epochs=1", "model.width=4", "threads=1"
-    out = run(*command, cwd=tmp_path, env=clean())
+    out = run(installed[0] / "ssd-bench", *FEW, cwd=tmp_path, env=clean())
     row = json.loads((tmp_path / out.strip().splitlines()[-1].removeprefix("metrics: ")).read_text())
     assert row["status"] == "done"
     assert "ssd" in run(installed[0] / "ssd-bench-report", "runs", cwd=tmp_path, env=clean())
@@ -121,10 +121,9 @@ def test_a_method_outside_the_package(installed, tmp_path):
         "--config-dir",
         "my/conf",
         "method=shrink",
-        "train.epochs=1",
-        "model.width=4",
+        *FEW,
     ]
-    swept = run(*command, "threads=1", "-m", "scenario=full_class,random", "json=true", cwd=tmp_path, env=clean())
+    swept = run(*command, "-m", "scenario=full_class,random", "json=true", cwd=tmp_path, env=clean())
     row, skipped = map(json.loads, swept.splitlines())
     assert row["settings"] == {"factor": 0.0}
     assert row["details"] == {"scaled": 8}

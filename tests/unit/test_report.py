@@ -194,8 +194,7 @@ def test_outputs_that_are_gone_leave_the_values_as_they_are(swept, say, caplog):
 
 
 def test_pictures_of_every_kind(swept, command, say, tmp_path):
-    alphas = "method.alpha=1,2,4"
-    command("-m", *SHORT, f"out={swept}", "method=ssd", "method.importance=batch_mean,per_sample", alphas, "seed=0,1")
+    command("-m", *SHORT, f"out={swept}", "method=ssd", "method.alpha=1,2,4", "seed=0,1")
     command("-m", *SHORT, f"out={swept}", "method=finetune", "seed=0,1")
     code, out, _ = say(swept, "--pictures", tmp_path / "pictures")
     assert code == 0
