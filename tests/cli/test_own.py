@@ -194,7 +194,7 @@ def test_something_kept_that_is_made_of_something_kept_costs_both(bring, own):
     for first in (False, True):
         bring("method", "nested", NESTED.replace("{first}", str(first)))
         shared = own("method=nested").row["times"]["shared_s"]
-        assert shared["outer"] == pytest.approx(0.5, abs=0.1)
+        assert shared["outer"] == pytest.approx(0.5, abs=0.25)  # not 0.2, and not 0.8
         assert ("inner" in shared) is first
 
 
