@@ -5,7 +5,9 @@ import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the suite's sizes are too small for more
 
+import gc
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +16,23 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
 from omegaconf import DictConfig
 from torch import nn
 
 from ssd_bench.cli import run as cli
-from ssd_bench.run.plan import CONF_DIR
+from ssd_bench.run.plan import CONF_DIR, GROUPS, Plan, plan
+from ssd_bench.store.artefacts import forget_recent
 
 SHORT = ("train.epochs=2", "data.train_per_class=30", "data.test_per_class=10", "model.width=4", "threads=1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="as many trials as docs/reliability.md reports (half an hour)")
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what was imported stays: not to be looked through again and again
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -58,13 +66,17 @@ class Ended:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> Callable[..., Ended]:
     """`ssd-bench` with these arguments, in this process."""
+    of_this_test = False
+    monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)  # composes all for hydra.mode alone
 
     def run(*arguments: str) -> Ended:
+        nonlocal of_this_test
         monkeypatch.setattr(sys, "argv", ["ssd-bench", *arguments])
-        if "hydra/launcher=joblib" in arguments:  # workers that an earlier test left would write where it listened
+        if "hydra/launcher=joblib" in arguments and not of_this_test:
             from joblib.externals.loky import get_reusable_executor
 
-            get_reusable_executor().shutdown()
+            get_reusable_executor().shutdown()  # workers that an earlier test left would write where it listened
+            of_this_test = True
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             cli.main()
@@ -80,10 +92,46 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("shared") / "runs"
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path], object]], Path]:
+    """`kept(make)`: the folder that `make(folder)` filled, once for a file's tests, as it was before one changed it."""
+    place = tmp_path_factory.mktemp("kept")
+    folder, copy = place / "runs", place / "copy"
+
+    def restored(make: Callable[[Path], object]) -> Path:
+        if copy.exists():
+            shutil.rmtree(folder)
+            shutil.copytree(copy, folder)  # back to where it was made: rows name files by their whole path
+            forget_recent()
+        else:
+            make(folder)
+            shutil.copytree(folder, copy)
+        return folder
+
+    return restored
+
+
+@pytest.fixture
+def begun(command: Callable[..., Ended], kept: Callable[..., Path], tmp_path: Path) -> Path:
+    """An output folder with the usual original in it, and what was computed of it, but no row."""
+    made = kept(lambda folder: command(*SHORT, "method=original", f"out={folder}"))
+    shutil.copytree(made / "artefacts", tmp_path / "runs/artefacts")
+    return tmp_path / "runs"
+
+
 def composed(*overrides: str) -> DictConfig:
     """The config of `ssd-bench` with these overrides."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return compose("config", overrides=list(overrides))
+
+
+def planned(*overrides: str) -> Plan:
+    """What `ssd-bench` with these overrides would run."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("config", list(overrides), return_hydra_config=True)
+    names = {group: str(cfg.hydra.runtime.choices[group]) for group in GROUPS}
+    del cfg.hydra
+    return plan(cfg, names)
 
 
 @pytest.fixture

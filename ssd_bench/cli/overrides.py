@@ -158,7 +158,7 @@ def _parse(text: str) -> Override:
 def _options(loader: Any, config_dir: str | None) -> dict[str, list[str]]:
     """The options of every group of ours, those of --config-dir included."""
     groups = (group for group in loader.list_groups("") if group not in ("hydra", "tuned"))
-    options = {group: loader.get_group_options(group) for group in groups}
+    options = {group: loader.repository.get_group_options(group) for group in groups}  # the loader's reads all anew
     for group, names in _beside(config_dir).items():
         options.setdefault(group, []).extend(names)
     return options

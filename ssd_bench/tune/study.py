@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -118,9 +119,14 @@ class Study:
         self.base.append("protocol=published")
         self.tasks = list(self._tasks())
 
+    @cached_property
+    def plan(self) -> Plan:
+        """What all runs of the study have in common."""
+        return self.plan_of(self.base)
+
     def _tasks(self) -> Iterator[list[str]]:
         """The overrides of each validation task: every target with every training seed."""
-        plan = self.plan_of(self.base)
+        plan = self.plan
         if not hasattr(plan.scenario, "target"):
             for request in range(self.validation.requests):
                 for seed in self.validation.seeds:
@@ -151,7 +157,7 @@ class Study:
     @property
     def key(self) -> str:
         """Of all that decides on what trials mean."""
-        plan = self.plan_of(self.base)
+        plan = self.plan
         what = [{name: asdict(p) for name, p in self.space.items()}, asdict(self.validation), asdict(self.objective)]
         what += [getattr(plan, group) for group in GROUPS] + [plan.evaluate, plan.metrics, plan.settings.precision]
         return digest(address([*what, self.seed, self.startup, self.tasks]))
@@ -175,7 +181,7 @@ class Study:
 
     def first(self) -> list[dict[str, Any]]:
         """What is tried first, as far as it lies in the space: the published settings, those without any study."""
-        settings = asdict(self.plan_of(self.base).method)
+        settings = asdict(self.plan.method)
         return [{name: settings[name] for name, p in self.space.items() if p.holds(settings[name])}]
 
     def references(self) -> tuple[list[dict[str, float]], dict[str, float], float]:

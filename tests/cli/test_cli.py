@@ -2,6 +2,7 @@
 
 import importlib
 import linecache
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SHORT, composed
+from forked import start
 from safetensors.torch import load_file
 
 SECTIONS = {
@@ -17,6 +19,7 @@ SECTIONS = {
     "tuned", "samples", "about", "columns", "control", "classes", "details", "times", "cached", "artefacts", "memory",
     "env",
 }  # fmt: skip
+TIME = re.compile(r"\d\d:\d\d:\d\d ")  # begins a line of the log
 
 
 def test_a_sample_of_the_retained_images_is_enough_for_those_who_ask(command, tmp_path):
@@ -177,25 +180,25 @@ def test_a_dry_sweep_counts_what_is_shared_once_and_leaves_nothing(command, tmp_
     monkeypatch.setattr("ssd_bench.run.estimate.MEASURED_S", 0.05)
     sweep = ("-m", *SHORT, f"out={tmp_path / 'runs'}", "method=ssd,finetune", "method.lr=1")  # what exists is checked
     assert command(*sweep, "dry_run=true").code != 0
-    sweep = ("-m", *SHORT, f"out={tmp_path / 'runs'}", "seed=0,1", "method=original,ssd,finetune")
+    sweep = ("-m", *SHORT, f"out={tmp_path / 'runs'}", "seed=0,1", "method=original,ssd")
     ended = command(*sweep, "dry_run=true")
     assert ended.code == 0, ended.err
-    assert "6 runs: 0 finished already, 6 to do" in ended.out
-    wanted = "2 original (for 6 runs), 6 outputs (for 10 runs), 2 importance_full, 2 ssd, 2 finetune"
+    assert "4 runs: 0 finished already, 4 to do" in ended.out
+    wanted = "2 original (for 4 runs), 4 outputs (for 6 runs), 2 importance_full, 2 ssd"
     said = next(line for line in ended.out.splitlines() if line.startswith("to be made"))
     assert sorted(said.removeprefix("to be made, each once: ").split(", ")) == sorted(wanted.split(", "))
     assert not (tmp_path / "runs").exists()
     command("-m", *SHORT, f"out={tmp_path / 'runs'}", "seed=0", "method=original,ssd")
     before = sorted(tmp_path.rglob("*"))
     ended = command(*sweep, "dry_run=true")
-    assert "6 runs: 2 finished already, 4 to do" in ended.out
-    assert "1 original (for 3 runs)" in ended.out
+    assert "4 runs: 2 finished already, 2 to do" in ended.out
+    assert "1 original (for 2 runs)" in ended.out
     assert sorted(tmp_path.rglob("*")) == before
     command(*sweep)
     made = {kind: len(list((tmp_path / "runs/artefacts" / kind).glob("*.json"))) for kind in ("trained", "unlearned")}
-    assert made == {"trained": 2, "unlearned": 4}
+    assert made == {"trained": 2, "unlearned": 2}
     ended = command(*sweep, "dry_run=true")
-    assert "6 runs: 6 finished already, 0 to do" in ended.out
+    assert "4 runs: 4 finished already, 0 to do" in ended.out
     assert "to be made" not in ended.out
 
 
@@ -335,13 +338,16 @@ def test_typos_and_help_do_not_wait_for_torch():
 
 
 def test_simultaneous_processes_make_one_row(tmp_path):
-    program = [sys.executable, "-m", "ssd_bench.cli", *SHORT, f"out={tmp_path}", "method=finetune"]
-    both = [subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=300) for process in both]
-    assert [process.returncode for process in both] == [0, 0], said
-    assert said[0][0] == said[1][0]  # the same table and the same row
+    arguments, logs = [*SHORT, f"out={tmp_path / 'runs'}", "method=finetune"], [tmp_path / "one", tmp_path / "other"]
+    both = [start(arguments, log) for log in logs]
+    for process, log in zip(both, logs, strict=True):
+        process.join(300)
+        assert process.exitcode == 0, log.read_text()
+    said = [[line for line in log.read_text().splitlines() if not TIME.match(line)] for log in logs]
+    assert said[0] == said[1]  # the same table and the same row
+    assert said[0][-1].startswith("metrics: ")
     assert len(list(tmp_path.rglob("metrics.json"))) == 1
-    assert len(list((tmp_path / "artefacts/unlearned").glob("*.safetensors"))) == 1
+    assert len(list((tmp_path / "runs/artefacts/unlearned").glob("*.safetensors"))) == 1
 
 
 def test_an_edited_method_is_run_again(command, tmp_path, monkeypatch):

@@ -6,8 +6,6 @@ it is given, `sacct` knows who is still at work.
 
 import json
 import os
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
@@ -45,15 +43,19 @@ for i in range(9):
 """
 
 
-def swept(tmp_path, *arguments, **environment):
-    """A sweep in a process of its own: how it ended, and its rows."""
-    command = [sys.executable, "-m", "ssd_bench.cli", "-m", *SHORT, f"out={tmp_path / 'runs'}", *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=170, env=os.environ | environment)
-    return ended, read_rows(tmp_path / "runs")
+@pytest.fixture
+def swept(command, tmp_path):
+    """A sweep: how it ended, and its rows."""
+
+    def run(*arguments):
+        ended = command("-m", *SHORT, f"out={tmp_path / 'runs'}", *arguments)
+        return ended, read_rows(tmp_path / "runs")
+
+    return run
 
 
 @pytest.mark.skipif(not find_spec("submitit"), reason="needs pip install 'ssd-bench[cluster]'")
-def test_submitit_on_this_machine_and_a_method_of_the_users(tmp_path):
+def test_submitit_on_this_machine_and_a_method_of_the_users(swept, tmp_path):
     (tmp_path / "conf/method").mkdir(parents=True)
     (tmp_path / "conf/method/keeps.yaml").write_text("_target_: keeps.Keeps\n")
     (tmp_path / "keeps.py").write_text(
@@ -61,23 +63,24 @@ def test_submitit_on_this_machine_and_a_method_of_the_users(tmp_path):
         "    def __call__(self, model, data, context):\n        return model\n"
     )
     sweep = "--config-dir", str(tmp_path / "conf"), "method=keeps", "hydra/launcher=submitit_local"
-    ended, rows = swept(tmp_path, *sweep, "scenario.target=1,elven")
-    assert ended.returncode == 1, ended.stderr
+    ended, rows = swept(*sweep, "scenario.target=1,elven")
+    assert ended.code == 1, ended.err
     assert [row["method"] for row in rows] == ["keeps"]
-    assert ended.stdout.count("retain D'_r %") == 1
-    assert "1 runs in" in ended.stderr
-    assert "1 jobs failed" in ended.stderr
+    assert ended.out.count("retain D'_r %") == 1
+    assert "1 runs in" in ended.err
+    assert "1 jobs failed" in ended.err
     assert not list((tmp_path / "runs/sweeps").glob("*/jobs-*"))
 
 
 @pytest.mark.skipif(not find_spec("submitit"), reason="needs pip install 'ssd-bench[cluster]'")
-def test_slurm(tmp_path):
+def test_slurm(swept, tmp_path, monkeypatch):
     for name, text in {"sbatch": SBATCH, "srun": SRUN, "sacct": SACCT}.items():
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)
         program.write_text(text)
         program.chmod(0o755)
-    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("FAKE_SLURM", str(tmp_path))
     asked = "partition=gpu", "gpus_per_node=1", "array_parallelism=16", "timeout_min=600"
     sweep = (
         "method=original,ssd",
@@ -85,20 +88,20 @@ def test_slurm(tmp_path):
         *(f"hydra.launcher.{one}" for one in asked),
         "json=true",
     )
-    ended, rows = swept(tmp_path, *sweep, PATH=path, FAKE_SLURM=str(tmp_path))
-    assert ended.returncode == 0, ended.stderr + "".join(log.read_text() for log in tmp_path.glob("*.log"))
+    ended, rows = swept(*sweep)
+    assert ended.code == 0, ended.err + "".join(log.read_text() for log in tmp_path.glob("*.log"))
     assert [row["method"] for row in rows] == ["original", "ssd"]
-    said = [json.loads(line) for line in ended.stdout.splitlines()]
+    said = [json.loads(line) for line in ended.out.splitlines()]
     assert sorted(row["method"] for row in said) == ["original", "ssd"]
     scripts = (tmp_path / "runs/sweeps").glob("*/.submitit/**/*submission*.sh")
     assert any("#SBATCH --partition=gpu" in script.read_text() for script in scripts)
 
 
 @pytest.mark.skipif(not find_spec("ray"), reason="needs pip install 'ssd-bench[ray]'")
-def test_ray(tmp_path):
+def test_ray(swept):
     few = "+hydra.launcher.ray.init.num_cpus=2", "+hydra.launcher.ray.init.include_dashboard=false"
-    ended, rows = swept(tmp_path, "method=original,ssd", "hydra/launcher=ray", *few)
-    assert ended.returncode == 0, ended.stderr
+    ended, rows = swept("method=original,ssd", "hydra/launcher=ray", *few)
+    assert ended.code == 0, ended.err
     assert [row["method"] for row in rows] == ["original", "ssd"]
-    assert ended.stdout.count("retain D'_r %") == 1
-    assert "2 runs in" in ended.stderr
+    assert ended.out.count("retain D'_r %") == 1
+    assert "2 runs in" in ended.err

@@ -13,6 +13,7 @@ from ssd_bench.store.rows import read_rows
 
 METRICS = "metric=[accuracy,mia,features,relearn,cka,where,perturbed]"
 SHORT = ("train.epochs=4", "model.width=4", "threads=1", "method.importance=batch_mean")
+FEW = ("data.train_per_class=60", "data.test_per_class=20", "train.epochs=6", "model.width=4", "threads=1")
 
 
 def reported(capfd, *arguments):
@@ -27,8 +28,7 @@ def test_a_masked_class_is_unsayable_and_not_forgotten(command, tmp_path, capfd)
     out = tmp_path / "runs"
     rows = {}
     for method in ("original", "retrain", "mask_head", "ssd"):
-        options = SHORT if method == "ssd" else SHORT[:-1]
-        ended = command(f"method={method}", METRICS, "metric.relearn.max_steps=15", *options, f"out={out}")
+        ended = command(f"method={method}", METRICS, "metric.relearn.max_steps=15", *FEW, f"out={out}")
         assert ended.code == 0, ended.err
         rows[method] = ended.row
     before, masked = rows["mask_head"]["original_metrics"], rows["mask_head"]["metrics"]
@@ -116,7 +116,7 @@ def test_a_dry_run_counts_what_looking_into_models_takes(command, tmp_path, monk
 
 
 def test_another_request_to_the_same_original_is_looked_into_anew(command, tmp_path):
-    options = ("method=original", "metric=[accuracy,features]", "evaluate.sets=[test]", *SHORT[:-1], f"out={tmp_path}")
+    options = ("method=original", "metric=[accuracy,features]", "evaluate.sets=[test]", *FEW, f"out={tmp_path}")
     one, other = (command(*options, f"scenario.target={target}").row for target in (8, 3))
     assert one["artefacts"]["values.features"] != other["artefacts"]["values.features"]
     assert one["metrics"]["prototype_recall_1"] != other["metrics"]["prototype_recall_1"]
@@ -125,13 +125,13 @@ def test_another_request_to_the_same_original_is_looked_into_anew(command, tmp_p
 
 
 def test_random_requests_have_no_class_to_look_for(command, tmp_path):
-    ended = command("scenario=random", "method=original", METRICS, *SHORT[:-1], f"out={tmp_path}")
+    ended = command("scenario=random", "method=original", METRICS, *FEW, f"out={tmp_path}")
     assert ended.row["metrics"]["probe_recall"] is ended.row["metrics"]["cka_forget_last"] is None
     assert "features: no value, for what is to be forgotten is not one class" in ended.err
 
 
 def test_a_report_says_in_one_line_that_it_has_no_models(command, tmp_path, capfd):
-    command("method=original", "metric=[accuracy]", "train.epochs=1", "model.width=4", f"out={tmp_path}")
+    command("method=original", "metric=[accuracy]", *FEW, "train.epochs=1", f"out={tmp_path}")
     ended = reported(capfd, str(tmp_path), "--metrics", "features")
     assert ended.code == 2
     assert ended.err.splitlines()[-1] == (

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import SHORT
 
+FINETUNE = ("method=finetune", "method.epochs=1")
 IMPORTS = "from dataclasses import dataclass\nimport time\nimport numpy as np\nimport torch\nfrom torch import nn\n"
 
 
@@ -32,10 +33,10 @@ def bring(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def own(command, tmp_path):
+def own(command, begun, tmp_path):
     """`ssd-bench` with the user's configs, all into one folder."""
     (tmp_path / "conf").mkdir()
-    fixed = ("--config-dir", str(tmp_path / "conf"), *SHORT, f"out={tmp_path / 'runs'}")
+    fixed = ("--config-dir", str(tmp_path / "conf"), *SHORT, f"out={begun}")
     return lambda *arguments: command(*fixed, *arguments)
 
 
@@ -58,15 +59,15 @@ def made(tmp_path, kind):
 
 def test_an_edited_metric_is_computed_again_and_nothing_else_is(bring, own, tmp_path):
     metric(bring, "mine", "'mine': 1.0")
-    first = own("metric=[accuracy,mine]", "method=finetune").row
+    first = own("metric=[accuracy,mine]", *FINETUNE).row
     before = {kind: made(tmp_path, kind) for kind in ("trained", "unlearned", "outputs")}
     metric(bring, "mine", "'mine': 2.0")
-    second = own("metric=[accuracy,mine]", "method=finetune").row
+    second = own("metric=[accuracy,mine]", *FINETUNE).row
     assert (first["metrics"]["mine"], second["metrics"]["mine"]) == (1.0, 2.0)
     assert (first["original_metrics"]["mine"], second["original_metrics"]["mine"]) == (1.0, 2.0)
     assert {kind: made(tmp_path, kind) for kind in before} == before
     metric(bring, "mine", "'mine': 1.0")
-    assert "finished already" in own("metric=[accuracy,mine]", "method=finetune").err
+    assert "finished already" in own("metric=[accuracy,mine]", *FINETUNE).err
 
 
 def test_values_are_shared_by_the_runs_that_have_the_same_outputs(bring, own, tmp_path):
@@ -90,20 +91,20 @@ VANDAL = """
 
 def test_what_a_metric_does_to_the_models_that_it_is_handed_concerns_nobody_else(bring, own, tmp_path):
     bring("metric", "vandal", VANDAL)
-    first = own("metric=[accuracy,vandal,cka]", "method=finetune").row
+    first = own("metric=[accuracy,vandal,cka]", *FINETUNE).row
     assert first["metrics"]["sum"] == 0
-    second = own("metric=[accuracy,cka]", "method=finetune", f"out={tmp_path / 'alone'}").row["metrics"]
+    second = own("metric=[accuracy,cka]", *FINETUNE, f"out={tmp_path / 'alone'}").row["metrics"]
     assert {name: first["metrics"][name] for name in second} == second
     assert 0 < second["cka_forget_last"] < 1
 
 
 def test_two_metrics_that_claim_one_name_are_refused(bring, own, tmp_path):
     metric(bring, "mine", "'mia': 1.0", about="{'mia': None}")
-    ended = own("metric=[mia,mine]")
+    ended = own("metric=[mia,mine]", f"out={tmp_path / 'none'}")
     assert ended.code == 2
     line = "ssd-bench: metric mine and metric mia both return mia; rename it in one of them"
     assert ended.err.splitlines()[-1] == line
-    assert not (tmp_path / "runs").exists()  # what the classes say is checked first
+    assert not (tmp_path / "none").exists()  # what the classes say is checked first
     metric(bring, "mine", "'mia': 1.0")
     ended = own("metric=[mia,mine]")
     assert ended.code == 2
@@ -193,7 +194,7 @@ def test_something_kept_that_is_made_of_something_kept_costs_both(bring, own):
     for first in (False, True):
         bring("method", "nested", NESTED.replace("{first}", str(first)))
         shared = own("method=nested").row["times"]["shared_s"]
-        assert shared["outer"] == pytest.approx(0.5, abs=0.1)
+        assert shared["outer"] == pytest.approx(0.5, abs=0.25)  # not 0.2, and not 0.8
         assert ("inner" in shared) is first
 
 
@@ -263,10 +264,10 @@ def test_a_module_that_cannot_be_imported_is_one_line(bring, own):
 
 
 def test_a_retrained_model_is_trained_once_whatever_seed_unlearns(own, tmp_path):
-    ended = own("-m", "method=retrain,ssd,finetune", "seed_unlearn=0,1,2", "method.batch_size=64")
+    ended = own("-m", "method=retrain,ssd,amnesiac", "seed_unlearn=0,1,2", "method.batch_size=64")
     assert ended.code == 0, ended.err
     rows = sorted((tmp_path / "runs").rglob("metrics.json"))
-    assert [sum(f"/{name}-" in str(path) for path in rows) for name in ("retrain", "ssd", "finetune")] == [1, 1, 3]
+    assert [sum(f"/{name}-" in str(path) for path in rows) for name in ("retrain", "ssd", "amnesiac")] == [1, 1, 3]
     assert made(tmp_path, "trained") == 2  # the original and the retrained model
 
 
@@ -307,7 +308,7 @@ def test_rows_of_another_version_are_named_left_out_and_kept(own, tmp_path):
     assert path.exists()
 
 
-def test_compile_reaches_every_model_that_is_trained_unlearned_or_evaluated(own, monkeypatch):
+def test_compile_reaches_every_model_that_is_trained_unlearned_or_evaluated(own, tmp_path, monkeypatch):
     from torch import nn
 
     from ssd_bench.methods.finetune import Finetune
@@ -320,11 +321,12 @@ def test_compile_reaches_every_model_that_is_trained_unlearned_or_evaluated(own,
     monkeypatch.setattr(trained, "fit", lambda m, *a, **k: used.update(trained=id(m)) or fit(m, *a, **k))
     monkeypatch.setattr(evaluate, "predict", lambda m, *a: used.update({f"seen{len(used)}": id(m)}) or predict(m, *a))
     monkeypatch.setattr(Finetune, "__call__", lambda s, m, *a: used.update(method=id(m)) or call(s, m, *a))
-    assert own("method=finetune", "compile=true").code == 0
+    arguments = *FINETUNE, f"out={tmp_path / 'new'}"
+    assert own(*arguments, "compile=true").code == 0
     assert {"trained", "method"} < used.keys()
     assert len(used) >= 5  # and the original, the unlearned and the random model, evaluated
     assert set(used.values()) <= compiled
     compiled.clear(), used.clear()
-    assert own("method=finetune").code == 0
+    assert own(*arguments).code == 0
     assert used
     assert not compiled

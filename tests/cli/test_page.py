@@ -14,14 +14,10 @@ from ssd_bench.report.verdict import verdict
 from ssd_bench.store.rows import read_rows
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    import subprocess
-    import sys
-
-    out = tmp_path_factory.mktemp("page") / "runs"
-    sweep = [sys.executable, "-m", "ssd_bench.cli", "-m", *SHORT, f"out={out}", "method=original,retrain,ssd,teacher"]
-    subprocess.run([*sweep, "seed=0,1"], check=True, capture_output=True)
+@pytest.fixture
+def rows(command, kept):
+    sweep = ("-m", *SHORT, "method=original,retrain,ssd,teacher", "seed=0,1")
+    out = kept(lambda folder: command(*sweep, f"out={folder}"))
     return read_rows(out), out
 
 

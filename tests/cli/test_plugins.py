@@ -121,11 +121,10 @@ def test_its_method_and_its_metric_run_and_are_reported(theirs, command, tmp_pat
     assert "did you mean 'constant'" in report(capfd, tmp_path / "runs", "--metrics", "constan").err
 
 
-def test_workers_of_a_sweep_find_it(theirs, tmp_path):
-    sweep = [sys.executable, "-m", "ssd_bench.cli", "-m", *SHORT, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    sweep += ["method=theirs", f"out={tmp_path / 'runs'}"]
-    done = subprocess.run(sweep, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_workers_of_a_sweep_find_it(theirs, command, tmp_path):
+    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    done = command("-m", *SHORT, *launcher, "method=theirs", f"out={tmp_path / 'runs'}")
+    assert done.code == 0, done.err
     assert len(list((tmp_path / "runs").rglob("theirs-*/metrics.json"))) == 1
 
 

@@ -11,10 +11,8 @@ from ssd_bench.cli import store as storage
 
 
 @pytest.fixture
-def stored(command, tmp_path):
-    folder = tmp_path / "runs"
-    command("-m", *SHORT, "method=original,ssd,finetune", f"out={folder}")
-    return folder
+def stored(command, kept):
+    return kept(lambda folder: command("-m", *SHORT, "method=original,ssd,finetune", f"out={folder}"))
 
 
 def ask(capfd, *arguments):

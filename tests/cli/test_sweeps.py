@@ -34,26 +34,29 @@ def test_json_is_one_row_a_line_and_of_a_single_run_also_where_it_lies(command, 
     assert all(Path(row["path"]).is_file() for row in rows)
 
 
-def test_a_parallel_sweep_in_batches_names_the_job_that_failed(command, tmp_path):
+def test_a_parallel_sweep_names_the_job_that_failed_whatever_the_sweeper(command, tmp_path):
     grid = "+hydra.sweeper.params.method='original,ssd'", "hydra.sweeper.max_batch_size=2"
-    ended = command("-m", *SHORT, *JOBLIB, *grid, "scenario.target=1,elven", "json=true", f"out={tmp_path}")
+    ended = command("-m", *SHORT, *JOBLIB, *grid, "scenario.target=1,elven", "json=true", f"out={tmp_path / 'ours'}")
     assert ended.code == 1
     assert sorted(json.loads(line)["method"] for line in ended.out.splitlines()) == ["original", "ssd"]
     for method in ("original", "ssd"):
         assert re.search(rf"ssd-bench: scenario.target=elven .*\(method={method} .*elven\)", ended.err), ended.err
     assert "2 jobs failed" in ended.err
-    assert len(read_rows(tmp_path)) == 2
-    assert not list(tmp_path.glob("sweeps/*/jobs-*"))
+    assert len(read_rows(tmp_path / "ours")) == 2
+    assert not list(tmp_path.glob("ours/sweeps/*/jobs-*"))
+    arguments = (
+        *JOBLIB,
+        "hydra/sweeper=basic",
+        "method=original",
+        "scenario.target=1,elven",
+        f"out={tmp_path / 'basic'}",
+    )
+    assert command("-m", *SHORT, *arguments).code == 1
+    assert len(read_rows(tmp_path / "basic")) == 1
 
 
 def test_a_job_that_fails_does_not_keep_the_next_batch_from_running(command, tmp_path):
     arguments = "hydra.sweeper.max_batch_size=1", "method=original", "scenario.target=elven,1", f"out={tmp_path}"
-    assert command("-m", *SHORT, *arguments).code == 1
-    assert len(read_rows(tmp_path)) == 1
-
-
-def test_under_another_sweeper_a_failure_is_one_too(command, tmp_path):
-    arguments = *JOBLIB, "hydra/sweeper=basic", "method=original", "scenario.target=1,elven", f"out={tmp_path}"
     assert command("-m", *SHORT, *arguments).code == 1
     assert len(read_rows(tmp_path)) == 1
 

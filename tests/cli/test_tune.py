@@ -1,6 +1,7 @@
 """ssd-bench-tune: what a study may look at, that it repeats itself and goes on, and what it says to wrong input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,8 @@ optuna = pytest.importorskip("optuna")
 from ssd_bench.tune.space import read_space  # noqa: E402
 
 SHORT = (
-    "train.epochs=1", "model.width=4", "data.train_per_class=20", "metric.population.n_bootstrap=20", "threads=1",
-    "method=ssd", "budget.trials=3", "validation.requests=1",
+    "train.epochs=1", "model.width=4", "data.train_per_class=20", "metric=[accuracy,population]", "threads=1",
+    "metric.population.n_bootstrap=20", "method=ssd", "budget.trials=3", "validation.requests=1",
 )  # fmt: skip
 
 
@@ -41,17 +42,31 @@ def wrong(capfd, *arguments):
     return capfd.readouterr().err.strip().splitlines()[-1]
 
 
-def test_a_study_touches_nothing_that_is_reported(tmp_path, monkeypatch):
-    seen, prepare = [], pipeline.prepare
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A study from beginning to end: its output folder, its own, and what it prepared."""
+    out, seen, prepare = tmp_path_factory.mktemp("whole"), [], pipeline.prepare
 
     def watch(plan, *more, **how):
         bench = prepare(plan, *more, **how)
         seen.append((plan.data, bench))
         return bench
 
-    monkeypatch.setattr(pipeline, "prepare", watch)
-    folder = study(tmp_path)
-    rows = read_rows(tmp_path / "tuning/runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "prepare", watch)
+        return out, study(out), seen
+
+
+@pytest.fixture
+def tried(whole, tmp_path):
+    """An output folder with the runs of that study, as if another had needed them, but without the study."""
+    shutil.copytree(whole[0] / "tuning/runs", tmp_path / "tuning/runs")
+    return tmp_path
+
+
+def test_a_study_touches_nothing_that_is_reported(whole):
+    out, folder, seen = whole
+    rows = read_rows(out / "tuning/runs")
     assert {row["method"] for row in rows} == {"retrain", "ssd"}
     assert not {row["task"]["target"] for row in rows} & {"8", "3", "5"}
     assert {row["task"]["seed"] for row in rows} == {100, 101}
@@ -67,12 +82,11 @@ def test_a_study_touches_nothing_that_is_reported(tmp_path, monkeypatch):
     assert json.loads((folder / "result.json").read_text())["budget"] == "3 trials"
 
 
-def test_a_study_repeats_itself_wherever_it_was_interrupted(tmp_path, monkeypatch):
+def test_a_study_repeats_itself_wherever_it_was_interrupted(whole, tmp_path, monkeypatch):
     def told(folder):
         found = json.loads((folder / "result.json").read_text())
         return found["settings"], found["objective"], found["floors"]
 
-    whole = told(study(tmp_path / "whole"))
     calls = []
 
     def interrupt(*_):
@@ -84,23 +98,23 @@ def test_a_study_repeats_itself_wherever_it_was_interrupted(tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr("ssd_bench.tune.study.progress", interrupt)
         with pytest.raises(SystemExit) as ended:
-            study(tmp_path / "parts")
+            study(tmp_path)
     assert ended.value.code == 130
-    assert told(study(tmp_path / "parts")) == whole
+    assert told(study(tmp_path)) == told(whole[1])
 
 
-def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_runs_take(tmp_path, monkeypatch):
-    folder = study(tmp_path, "method.importance=per_sample")
+def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_runs_take(tried, monkeypatch):
+    folder = study(tried, "method.importance=per_sample")
     trials = (folder / "trials.csv").read_text().splitlines()
     published = composed("protocol=published").method.alpha
     assert f",{published},per_sample,1.0," in trials[1]
     assert len(trials) == 4
     assert (folder / "page.html").read_text().count("plotly-graph-div") >= 2
-    [found] = yaml.safe_load((tmp_path / "tuning/conf/tuned/ssd.yaml").read_text())
+    [found] = yaml.safe_load((tried / "tuning/conf/tuned/ssd.yaml").read_text())
     assert found["when"]["data.train_per_class"] == 20
     assert found["when"]["train.epochs"] == 1
     assert found["published"] == {"alpha": published, "importance": "per_sample", "lam": 1.0}
-    monkeypatch.setattr(Cases, "own", tmp_path / "tuning/conf")
+    monkeypatch.setattr(Cases, "own", tried / "tuning/conf")
     here = [o for o in SHORT if not o.startswith(("budget", "validation"))]
     for given, alpha, study_of_row in (
         (here, found["method"]["alpha"], {"study": folder.name, "budget": "3 trials"}),
@@ -118,19 +132,19 @@ def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_
         assert tuned_by(OmegaConf.to_container(cfg, resolve=True)) == study_of_row, given
 
 
-def test_several_methods_in_one_command_and_one_that_cannot_be_tuned(tmp_path, capfd):
+def test_several_methods_in_one_command_and_one_that_cannot_be_tuned(tried, capfd):
     several = [*(o for o in SHORT if not o.startswith(("method", "budget"))), "method=original,mask_head,ssd"]
     with pytest.raises(SystemExit) as ended:
-        tune.main([*several, "budget.trials=1", f"out={tmp_path}"])
+        tune.main([*several, "budget.trials=1", f"out={tried}"])
     assert ended.value.code == 1
     assert capfd.readouterr().err.count("has no search space") == 2
-    assert [path.name for path in (tmp_path / "tuning/conf/tuned").glob("*.yaml")] == ["ssd.yaml"]
+    assert [path.name for path in (tried / "tuning/conf/tuned").glob("*.yaml")] == ["ssd.yaml"]
 
 
 def test_a_trial_of_a_process_that_is_gone_is_taken_up_again_and_no_more_are_begun_than_the_budget_has(
-    tmp_path, monkeypatch
+    tried, monkeypatch
 ):
-    folder = study(tmp_path, "budget.trials=1")
+    folder = study(tried, "budget.trials=1")
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
@@ -146,7 +160,7 @@ def test_a_trial_of_a_process_that_is_gone_is_taken_up_again_and_no_more_are_beg
 
     monkeypatch.setattr("ssd_bench.tune.study.time.sleep", ends)
     with FileLock(folder / f"trial-{alive.number}.lock"):  # somebody is at work on this one
-        study(tmp_path)
+        study(tried)
     states = [t.state.name for t in others.get_trials()]
     assert states.count("FAIL") == 1
     assert others.trials[dead.number].state.name == "FAIL"
@@ -154,11 +168,11 @@ def test_a_trial_of_a_process_that_is_gone_is_taken_up_again_and_no_more_are_beg
     assert len(waited) == 1
 
 
-def test_another_space_or_protocol_is_never_mixed_into_a_study(tmp_path, capfd):
-    study(tmp_path, "budget.trials=1")
-    said = wrong(capfd, *SHORT, f"out={tmp_path}", "validation.holdout=0.3")
+def test_another_space_or_protocol_is_never_mixed_into_a_study(tried, capfd):
+    study(tried, "budget.trials=1")
+    said = wrong(capfd, *SHORT, f"out={tried}", "validation.holdout=0.3")
     assert "holds a study of another space, protocol or version; give study.name" in said
-    study(tmp_path, "budget.trials=2")  # more trials are the same study
+    study(tried, "budget.trials=2")  # more trials are the same study
 
 
 def test_what_a_study_would_cost(tmp_path, capfd):
@@ -189,14 +203,14 @@ def test_wrong_input_is_one_line(override, tmp_path, capfd):
     assert WRONG[override] in wrong(capfd, *SHORT, f"out={tmp_path}", override)
 
 
-def test_a_method_of_one_s_own_is_tuned_with_one_yaml(tmp_path):
+def test_a_method_of_one_s_own_is_tuned_with_one_yaml(tried, tmp_path):
     (tmp_path / "conf/method").mkdir(parents=True)
     (tmp_path / "conf/search").mkdir()
     (tmp_path / "conf/method/mine.yaml").write_text("_target_: ssd_bench.methods.finetune.Finetune\nepochs: 1\n")
     (tmp_path / "conf/search/mine.yaml").write_text("lr: {low: 0.001, high: 0.1, log: true}\n")
-    own = ["method=mine", "budget.trials=1", f"out={tmp_path / 'runs'}", "--config-dir", str(tmp_path / "conf")]
+    own = ["method=mine", "budget.trials=1", f"out={tried}", "--config-dir", str(tmp_path / "conf")]
     tune.main([*SHORT, *own])
-    assert (tmp_path / "runs/tuning/conf/tuned/mine.yaml").exists()
+    assert (tried / "tuning/conf/tuned/mine.yaml").exists()
 
 
 SPACES = {

@@ -7,24 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHORT
-from hydra import compose, initialize_config_dir
+from conftest import SHORT, planned
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from ssd_bench.models import ResNet18
 from ssd_bench.run import identity, pipeline
-from ssd_bench.run.plan import CONF_DIR, GROUPS, plan
+from ssd_bench.run.plan import CONF_DIR
 from ssd_bench.store.address import address, code_of, digest
-
-
-def planned(*overrides):
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("config", list(overrides), return_hydra_config=True)
-    names = {group: str(cfg.hydra.runtime.choices[group]) for group in GROUPS}
-    del cfg.hydra
-    return plan(cfg, names)
-
 
 USUAL = ("train.augment=true", "method.importance=batch_mean")  # so that everything has a say
 

@@ -1,20 +1,27 @@
-"""The contract that every method keeps, on real digits, in every scenario; and what single methods promise."""
+"""The contract that every method keeps, on real digits, in every scenario, on the command line and in the library."""
 
 import inspect
 import json
+import shutil
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 
 import pytest
 import torch
-from conftest import SHORT, composed
+from conftest import SHORT, composed, planned
 from hydra.utils import get_class
 from safetensors.torch import load_file
 
+import ssd_bench
+from ssd_bench.core.task import ask
+from ssd_bench.metrics.against import average_gap
+from ssd_bench.models.fresh import fresh
+from ssd_bench.run import estimate, pipeline, unlearn
 from ssd_bench.run.plan import CONF_DIR
+from ssd_bench.store.rows import read_row
 
 METHODS = sorted(path.stem for path in (CONF_DIR / "method").glob("*.yaml"))
-SCENARIOS = ("full_class", "sub_class", "random", "several")  # several: classes and random images together
+SCENARIOS = ("full_class", "sub_class", "random", "several", "sequence")  # several: classes and random images together
 FAST = {
     "cf_k": ["method.epochs=1"],
     "ct": ["method.epochs=1"],
@@ -34,6 +41,8 @@ FAST = {
 def forgotten(scenario):
     if scenario == "several":
         return ["scenario=full_class", "scenario.target=[8,3]", "scenario.n_forget=20"]
+    if scenario == "sequence":
+        return ["scenario=sequence", "scenario.requests=[8,6]"]
     return [f"scenario={scenario}", *(["scenario.n_forget=20"] if scenario == "random" else [])]
 
 
@@ -46,12 +55,71 @@ def test_a_method_is_a_frozen_dataclass_that_maps_a_model_to_a_model(method):
     assert cls.__doc__
 
 
+@contextmanager
+def counted(patch):
+    """Images that go through the first convolution while a method runs, and, before them, what it said: `told`."""
+    images, told = [], []
+    conv, measured, make_row = torch.nn.functional.conv2d, unlearn.devices.measured, pipeline.make_row
+
+    def counting(inputs, *more):
+        if inputs.shape[1] == 1:  # digits have one channel, inner layers more
+            images.append(len(inputs))
+        return conv(inputs, *more)
+
+    @contextmanager
+    def while_it_runs(*how):
+        images.clear()
+        with measured(*how) as result:
+            yield result
+        told.append(sum(images))
+
+    def asked(bench, original):
+        if not bench.skipped:
+            works = estimate.work_of(bench)
+            told.extend(w.cost for w in works if w.kind not in ("original", "outputs"))
+        return make_row(bench, original)
+
+    patch.setattr("ssd_bench.models.resnet.conv2d", counting)
+    patch.setattr(torch.nn.Conv2d, "_conv_forward", lambda of, x, *w: counting(x, *w, of.stride, of.padding))
+    patch.setattr(unlearn.devices, "measured", while_it_runs)
+    patch.setattr(pipeline, "make_row", asked)
+    yield told
+
+
+MADE = {}  # once for all tests of this file
+
+
+@pytest.fixture
+def made(command, tmp_path_factory, monkeypatch):
+    """The row of a method in a scenario; what it said that it costs, and the images that it took.
+
+    Of a whole class on the command line. It finds the original and all that is known of it, and nothing that another
+    method kept.
+    """
+
+    def make(method, scenario):
+        if (method, scenario) not in MADE:
+            out = tmp_path_factory.mktemp("contract") / "runs"
+            if method != "original":
+                shutil.copytree(make("original", scenario)[0]["config"]["out"], out)
+            chosen = (*SHORT, *forgotten(scenario), f"method={method}", *FAST.get(method, []), f"out={out}")
+            with monkeypatch.context() as patch, counted(patch) as told:
+                if scenario == "full_class":
+                    ended = command(*chosen)
+                    assert ended.code == 0, ended.err
+                    row = ended.row
+                else:
+                    row = read_row(pipeline.run(planned(*chosen)))
+            MADE[method, scenario] = row, told
+        return MADE[method, scenario]
+
+    return make
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_runs_in_every_scenario_or_says_why_not(command, runs, method, scenario):
-    ended = command(*SHORT, *forgotten(scenario), f"method={method}", f"out={runs}", *FAST.get(method, []))
-    assert ended.code == 0, ended.err
-    row = ended.row
+def test_every_method_runs_in_every_scenario_or_says_why_not(made, method, scenario):
+    row, _ = made(method, scenario)
     if row["status"] == "skipped":
         assert row["reason"]
         return
@@ -67,8 +135,8 @@ def test_every_method_runs_in_every_scenario_or_says_why_not(command, runs, meth
     json.dumps(row, allow_nan=False)
 
 
-def test_the_original_is_left_as_it_is(command, runs):
-    row = command(*SHORT, "method=original", f"out={runs}").row
+def test_the_original_is_left_as_it_is(made):
+    row, _ = made("original", "full_class")
     assert row["metrics"] == row["original_metrics"]
     assert row["artefacts"]["unlearned"] == row["artefacts"]["original"]
     assert row["times"]["method_s"] == 0
@@ -78,8 +146,8 @@ def weights(row, name):
     return load_file(row["artefacts"][name])
 
 
-def test_retrain_shares_no_tensor_with_the_original(command, runs):
-    row = command(*SHORT, "method=retrain", f"out={runs}").row
+def test_retrain_shares_no_tensor_with_the_original(made):
+    row, _ = made("retrain", "full_class")
     original, retrained = weights(row, "original"), weights(row, "unlearned")
     for name, t in original.items():
         if t.is_floating_point():
@@ -119,43 +187,70 @@ def test_a_method_cannot_reach_the_test_images():
 
 @pytest.mark.parametrize("scenario", ["full_class", "random"])
 @pytest.mark.parametrize("method", [m for m in METHODS if m not in ("original", "fisher", "potion")])
-def test_a_method_costs_what_it_says(command, tmp_path, monkeypatch, method, scenario):
+def test_a_method_costs_what_it_says(made, method, scenario):
     """Images that go through the first convolution while the method runs, against `cost`.
 
     Not of Fisher forgetting, where one forward pass serves the backward passes of all labels, and of Potion, whose
     search takes as many tries as it needs.
     """
-    from ssd_bench.run import estimate, pipeline, unlearn
-
-    images, told = [], []
-    conv, measured = torch.nn.functional.conv2d, unlearn.devices.measured
-
-    def counting(inputs, *more):
-        if inputs.shape[1] == 1:  # digits have one channel, inner layers more
-            images.append(len(inputs))
-        return conv(inputs, *more)
-
-    @contextmanager
-    def counted(*how):
-        images.clear()
-        with measured(*how) as result:
-            yield result
-        told.append(sum(images))
-
-    make_row = pipeline.make_row
-
-    def asked(bench, original):
-        if not bench.skipped:
-            told.extend(w.cost for w in estimate.work_of(bench) if w.kind not in ("original", "outputs"))
-        return make_row(bench, original)
-
-    monkeypatch.setattr("ssd_bench.models.resnet.conv2d", counting)
-    monkeypatch.setattr(torch.nn.Conv2d, "_conv_forward", lambda of, x, *w: counting(x, *w, of.stride, of.padding))
-    monkeypatch.setattr(unlearn.devices, "measured", counted)
-    monkeypatch.setattr(pipeline, "make_row", asked)
-    ended = command(*SHORT, *forgotten(scenario), f"method={method}", f"out={tmp_path}", *FAST.get(method, []))
-    if ended.row["status"] == "skipped":
+    row, told = made(method, scenario)
+    if row["status"] == "skipped":
         assert not told
         return
     *costs, were = told
     assert were == pytest.approx(sum(cost.forward + cost.backward for cost in costs), rel=0.01)
+
+
+def prepared(*overrides):
+    """A run of the command line without its store, and its data as a user of the library has them."""
+    bench = pipeline.prepare(planned(*SHORT, *overrides))
+    return bench, lambda part, rows: bench.images[part].batch(rows)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "clean"])  # for it, something must be manipulated
+def test_every_method_gives_the_same_weights_through_both(made, method):
+    """Of a whole class: finer classes, and the order of all images, are what the library is not told."""
+    row, _ = made(method, "full_class")
+    bench, pair = prepared(f"method={method}", *FAST.get(method, []))
+    request = bench.request
+    model = bench.new_model(0)
+    model.load_state_dict(load_file(row["artefacts"]["original"]))
+    from_scratch = ask(bench.plan.method, "trains_on", bench.request) is not None
+    retain = request.retain.sort().values if from_scratch else request.retain
+
+    def untrained():
+        return bench.plan.model.build(len(request.classes), 1, 8).to(memory_format=torch.channels_last)
+
+    made = ssd_bench.unlearn(
+        model,
+        retain=pair("train", retain),
+        forget=pair("train", request.forget),
+        method=bench.plan.method,
+        recipe=bench.plan.train,
+        fresh_model=untrained,
+    )
+    for name, theirs in load_file(row["artefacts"]["unlearned"]).items():
+        torch.testing.assert_close(made.model.state_dict()[name], theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_every_metric_gives_the_same_value_through_both(made):
+    rows = {m: made(m, "full_class")[0] for m in ("ssd", "retrain")}
+    bench, pair = prepared("method=ssd")
+    request = bench.request
+    models = {}
+    for method, row in rows.items():
+        models[method] = fresh(bench.plan.model, 0, 10, 1, 8)
+        models[method].load_state_dict(load_file(row["artefacts"]["unlearned"]))
+    said = ssd_bench.evaluate(
+        models["ssd"],
+        retain=pair("train", request.retain),
+        forget=pair("train", request.forget),
+        test=pair("test", torch.arange(len(request.test_labels))),
+        reference=models["retrain"],
+        fresh_model=lambda: bench.plan.model.build(10, 1, 8).to(memory_format=torch.channels_last),
+    )
+    for name, value in rows["ssd"]["metrics"].items():
+        if value is not None and not name.startswith("population"):  # whose resamples follow the order of the set
+            assert said[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
+    both = (rows[m]["metrics"] for m in ("ssd", "retrain"))
+    assert said["average_gap"] == pytest.approx(average_gap(*both, "full_class"), abs=1e-3)

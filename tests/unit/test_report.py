@@ -40,10 +40,13 @@ def only(things):
 
 
 @pytest.fixture
-def swept(command, tmp_path):
-    out = tmp_path / "runs"
-    assert command("-m", *SHORT, f"out={out}", "method=original,retrain,ssd", "seed=0,1").code == 0
-    return out
+def swept(command, kept):
+    sweep = ("-m", *SHORT, "method=original,retrain,ssd", "seed=0,1")
+
+    def make(out):
+        assert command(*sweep, f"out={out}").code == 0
+
+    return kept(make)
 
 
 def test_average_gap_by_hand():
@@ -191,8 +194,7 @@ def test_outputs_that_are_gone_leave_the_values_as_they_are(swept, say, caplog):
 
 
 def test_pictures_of_every_kind(swept, command, say, tmp_path):
-    alphas = "method.alpha=1,2,4"
-    command("-m", *SHORT, f"out={swept}", "method=ssd", "method.importance=batch_mean,per_sample", alphas, "seed=0,1")
+    command("-m", *SHORT, f"out={swept}", "method=ssd", "method.alpha=1,2,4", "seed=0,1")
     command("-m", *SHORT, f"out={swept}", "method=finetune", "seed=0,1")
     code, out, _ = say(swept, "--pictures", tmp_path / "pictures")
     assert code == 0
