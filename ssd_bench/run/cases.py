@@ -20,6 +20,7 @@ CHOICES = ("method", "data", "model", "scenario")  # in the name under which Hyd
 ALLOWED = ("when", "method", "why", "study", "published", "official")
 SEPARATOR = "+"
 SEQUENCE = "sequence"
+ALIKE = {"hard": "random"}  # scenarios for which the settings of another one hold
 
 
 def cases(folders: Iterable[Path], method: str) -> list[dict[str, Any]]:
@@ -46,7 +47,7 @@ def as_list(value: Any) -> list[Any]:
 def setting(folders: Iterable[Path], name: str) -> dict[str, Any]:
     """What a config gets for this combination, such as `ssd+digits+resnet18_slim+full_class`.
 
-    A sequence takes what a study found for one request of its kind (`scenario.of`).
+    A sequence takes what a study found for one request of its kind (`scenario.of`), hard images what holds for random.
     """
     chosen = dict(zip(CHOICES, name.split(SEPARATOR), strict=True))
     method, studies = {}, []
@@ -55,7 +56,7 @@ def setting(folders: Iterable[Path], name: str) -> dict[str, Any]:
             when = case["when"]
             case = case | {"when": when | {"scenario": SEQUENCE, "scenario.of": when["scenario"]}}
         asked = {key: value for key, value in case["when"].items() if key in chosen}
-        if not all(chosen[key] in as_list(value) for key, value in asked.items()):
+        if not all({chosen[key], ALIKE.get(chosen[key])} & set(as_list(value)) for key, value in asked.items()):
             continue
         if "study" in case:
             method |= {key: f"${{by_study:{key}}}" for key in case["method"]}

@@ -26,6 +26,8 @@ from ssd_bench.core.seeds import derive_seed, generator
 from ssd_bench.run import pipeline
 from ssd_bench.run.estimate import passes
 from ssd_bench.run.plan import GROUPS, Plan
+from ssd_bench.scenarios.hard import Hard
+from ssd_bench.scenarios.sequence import Sequence
 from ssd_bench.scenarios.sub_class import SubClass
 from ssd_bench.store.address import address, digest
 from ssd_bench.store.locks import take
@@ -37,6 +39,10 @@ log = logging.getLogger(__name__)
 REPORTED_SEEDS = 100  # training seeds below this are for tables; studies take others
 WORST = 1000.0  # the score of a model that diverged, and the highest of all
 POLL_S = 0.5
+INSTEAD = {  # scenarios whose requests no seed changes, and what to tune in their place
+    Sequence: "scenario=sub_class, full_class or random, whose settings a sequence takes",
+    Hard: "scenario=random, whose settings hard images take",
+}
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -127,6 +133,9 @@ class Study:
     def _tasks(self) -> Iterator[list[str]]:
         """The overrides of each validation task: every target with every training seed."""
         plan = self.plan
+        for kind, instead in INSTEAD.items():
+            if isinstance(plan.scenario, kind):
+                raise ConfigError(f"scenario={plan.names['scenario']} would tune on what tables report: tune {instead}")
         if not hasattr(plan.scenario, "target"):
             for request in range(self.validation.requests):
                 for seed in self.validation.seeds:

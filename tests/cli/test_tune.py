@@ -194,6 +194,8 @@ WRONG = {
     "objective.terms=[forget_ac]": "did you mean 'forget_acc'",
     "method=original": "method=original has no search space",
     "budget=3": "budget=3 is no setting",
+    "scenario=sequence": "tune scenario=sub_class, full_class or random",
+    "scenario=hard": "tune scenario=random",
     "methd=ssd": "did you mean 'method'",
 }
 

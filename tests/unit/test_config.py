@@ -210,6 +210,10 @@ def test_a_number_on_the_edge_of_its_range_and_null_where_it_is_allowed_pass():
     check_range("share", None, above=0, null=True)
 
 
+def test_hard_images_take_what_holds_for_random_ones():
+    assert planned("data=cifar10", "scenario=hard").method.order == "mixed"
+
+
 def test_a_sequence_takes_what_was_found_for_one_request_of_its_kind():
     def alpha(*overrides):
         asked = ("data=digits", "method=ssd", "scenario=sequence", *overrides)
