@@ -263,7 +263,7 @@ def test_methods_forget_what_each_model_holds_and_are_judged(copied, unlearned, 
         for number in numbers.values():
             assert number.get("reason") or number["low"] <= number["value"] <= number["high"]
     assert report["random"]["numbers"]["ssd"]["auc"]["reason"] == "an attack needs 16 models, there are 8"
-    assert "mask_head needs one class to forget" in report["blocks"]["missing"][0]
+    assert "mask_head needs classes to forget" in report["blocks"]["missing"][0]
     printed = capfd.readouterr().out
     assert "NOT TO BE RELIED ON, the originals do not leak enough: digits" in printed
     assert "accuracy, never held" in printed

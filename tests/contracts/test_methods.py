@@ -167,9 +167,9 @@ def test_retrain_never_sees_the_forgotten_images(command, tmp_path, monkeypatch)
 
     seen, fit = [], trained.fit
 
-    def watch(model, images, rows, *args, **kwargs):
-        seen.append((images.labels[rows], kwargs["augment"]))
-        return fit(model, images, rows, *args, **kwargs)
+    def watch(model, images, passes, *args, **kwargs):
+        seen.append((images.labels[passes(1)[0].rows], kwargs["augment"]))
+        return fit(model, images, passes, *args, **kwargs)
 
     monkeypatch.setattr(trained, "fit", watch)
     command(*SHORT, "method=retrain", "train.augment=true", f"out={tmp_path}")

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from ssd_bench.cli import run as cli
 from ssd_bench.core.dataset import Dataset, Part
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.core.seeds import generator
 from ssd_bench.report.rows import across_seeds, by_task
 from ssd_bench.run import estimate
 from ssd_bench.run.plan import CONF_DIR
@@ -104,6 +106,11 @@ LABELS = st.integers(2, 6).flatmap(
 def test_a_split_parts_the_training_data(drawn, target, seed):
     labels, n_classes = drawn
     for scenario in (FullClass(target=str(target % n_classes)), Random(n_forget=1 + seed % (len(labels) - 1))):
+        kept = torch.tensor(labels)[torch.randperm(len(labels), generator=generator(seed, "forget"))]
+        if isinstance(scenario, Random) and len(kept[scenario.n_forget :].unique()) < len(kept.unique()):
+            with pytest.raises(ConfigError, match="leaves no training image"):
+                scenario(dataset(labels, n_classes), {}, seed)
+            continue
         task = scenario(dataset(labels, n_classes), {}, seed)
         both = torch.cat([task.retain, task.forget]).sort().values
         assert both.tolist() == list(range(len(labels)))
