@@ -31,6 +31,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="as many trials as docs/reliability.md reports (half an hour)")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: "long" not in item.path.parts)  # first, so that no worker ends long after the others
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()  # what was imported stays: not to be looked through again and again
 
