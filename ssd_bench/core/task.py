@@ -199,7 +199,7 @@ class Method:
     """
 
     version: ClassVar[int] = 1  # of what the package ships: raised when the weights that come out change
-    of_data: ClassVar[tuple[str, ...]] = ()  # kinds of `Context.cached` that describe all of D, whatever the request
+    of_data: ClassVar[tuple[str, ...]] = ()  # kinds of `Context.cached` that are means over D, whatever the request
     control: ClassVar[bool] = False  # there to be compared with: it does not compete
     seeds: ClassVar[tuple[str, ...]] = ("seed", "seed_unlearn")  # what the result depends on beside the original
     needs: ClassVar[tuple[str, ...]] = ()  # what it cannot do without: "retain", "recipe", "forget_label", "clean"
@@ -245,7 +245,7 @@ def seeds_of(method: Any) -> tuple[str, ...]:
 
 
 def of_data(method: Any) -> tuple[str, ...]:
-    """The kinds of what a method keeps that describe all of D."""
+    """The kinds of what a method keeps that are means over D: a sequence may hand on those of the original."""
     return tuple(getattr(method, "of_data", Method.of_data))
 
 

@@ -32,7 +32,6 @@ class Influence(Method):
     n_samples: int = 1000
     iterations: int = 50
     tolerance: float = 1e-3
-    of_data = (KIND,)
     needs = ("retain",)
     seeds = ("seed_unlearn",)
 

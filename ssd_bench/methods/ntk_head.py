@@ -30,7 +30,6 @@ class NtkHead(Method):
     ridge: float = 0.1
     scale: str = "trapezium"
     start: str = "fresh"
-    of_data = (KIND,)
     needs = ("retain",)
     seeds = ("seed",)
 

@@ -56,7 +56,8 @@ def setting(folders: Iterable[Path], name: str) -> dict[str, Any]:
             when = case["when"]
             case = case | {"when": when | {"scenario": SEQUENCE, "scenario.of": when["scenario"]}}
         asked = {key: value for key, value in case["when"].items() if key in chosen}
-        if not all({chosen[key], ALIKE.get(chosen[key])} & set(as_list(value)) for key, value in asked.items()):
+        alike = chosen | {"scenario": ALIKE.get(chosen["scenario"], chosen["scenario"])}
+        if not all({chosen[key], alike[key]} & set(as_list(value)) for key, value in asked.items()):
             continue
         if "study" in case:
             method |= {key: f"${{by_study:{key}}}" for key in case["method"]}

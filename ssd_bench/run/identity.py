@@ -153,8 +153,9 @@ def seed_unlearn(plan: Plan, request: Request) -> int:
 
 def _asked(plan: Plan, request: Request) -> dict[str, Any]:
     """What a method sees of the request, beside the original."""
-    several = {"forget_labels": request.forget_labels} if len(request.forget_labels) > 1 else {}
-    stale = {"refresh": False} if request.earlier and not plan.scenario.refresh and of_data(plan.method) else {}
+    several = {"forget_labels": request.forget_labels} if request.forget_labels and request.forget_label is None else {}
+    anew = getattr(plan.scenario, "refresh", True) or not request.earlier or not of_data(plan.method)
+    stale = {} if anew else {"refresh": False}
     return {
         **several,
         **stale,

@@ -159,7 +159,7 @@ def carry_out(bench: Bench, original: nn.Module) -> dict[str, Any]:
         if isinstance(plan.method, Original):
             sections["artefacts"]["unlearned"] = origin
         if not getattr(plan.scenario, "refresh", True) and step is first:
-            stale = {kind: sections["artefacts"][kind] for kind in of_data(plan.method)}
+            stale = {kind: path for kind in of_data(plan.method) if (path := sections["artefacts"].get(kind))}
         model = made.model
         steps.append(sections)
     start = time.monotonic()

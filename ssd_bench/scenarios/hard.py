@@ -15,7 +15,7 @@ import torch
 from ssd_bench.core.dataset import Dataset
 from ssd_bench.core.errors import ConfigError, check_choice, check_range
 from ssd_bench.core.task import Request
-from ssd_bench.scenarios.classes import check_no_class_is_gone
+from ssd_bench.scenarios.random import of_images
 
 GROUPS = ("most", "middle", "least")
 SCORES = ("margin_gain", "memorisation")  # how the names of columns that rank begin
@@ -53,31 +53,10 @@ class Hard:
         start = {"most": 0, "middle": (len(ranked) - self.n_forget) // 2, "least": len(ranked) - self.n_forget}
         first = start[self.group]
         forget = torch.tensor(ranked[first : first + self.n_forget])
-        labels = dataset.labelled(dataset.train, dataset.labels)
-        everything = torch.arange(len(labels))
+        everything = torch.arange(len(dataset.train.fine))
         retain = everything[~torch.isin(everything, forget)]
-        check_no_class_is_gone(dataset.names(dataset.labels), labels, retain, set())
-        test = torch.arange(len(dataset.test.fine))
-        return Request(
-            scenario="hard",
-            target=f"{self.n_forget} {self.group} memorised",
-            target_index=None,
-            classes=dataset.names(dataset.labels),
-            train_labels=labels,
-            test_labels=dataset.labelled(dataset.test, dataset.labels),
-            group=labels,
-            train=everything,
-            retain=retain,
-            forget=forget,
-            sets={
-                "retain": ("test", test),
-                "forget": ("train", forget),
-                "test": ("test", test),
-                "retain_train": ("train", retain),
-                "forget_train": ("train", forget),
-            },
-            forget_label=None,
-        )
+        target = f"{self.n_forget} {self.group} memorised"
+        return of_images("hard", dataset, everything, retain, forget, target=target)
 
     def _samples(self, dataset: Dataset) -> dict[int, float]:
         """Row of each single sample that can be asked for -> its score."""

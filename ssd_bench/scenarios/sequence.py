@@ -28,8 +28,8 @@ class Sequence:
     requests: what each forgets, as `scenario.target` takes it (a class, or a list of them), or how many batches of
     `n_forget` random images; null: data.targets. After each, D'_f is what F_k shows, D'_r what none of F_1 to F_k
     shows; its own sets are `forgotten` (F_1 to F_k together), `kept` (what no request of all K shows) and `request_j`
-    (F_j, before its turn, too). refresh: what a method keeps about all of D, such as SSD's importances, is made anew
-    of theta_k-1 on what is left; false: that of the original serves all requests.
+    (F_j, before its turn, too). refresh: SSD's importances of D are made anew, of theta_k-1 on what is left; false:
+    those of the original serve all requests.
     """
 
     requests: Any = None
