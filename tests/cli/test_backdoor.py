@@ -44,11 +44,13 @@ def test_a_backdoor_is_there_stays_where_half_is_discovered_and_goes_where_all_i
 
 
 @pytest.mark.parametrize(
-    ("scenario", "own"), [("confusion", {"ic_err", "fgt"}), ("label_noise", {"taught_as"})], ids=lambda each: str(each)
+    ("scenario", "own"),
+    [("confusion", ["ic_err", "fgt"]), ("label_noise", ["taught_as"])],
+    ids=["confusion", "label_noise"],
 )
 def test_each_scenario_has_metrics_of_its_own(command, runs, scenario, own):
     chosen = (*SHORT, f"scenario={scenario}", "scenario.share=0.2", "scenario.discovered=0.5", "method=original")
     values = command(*chosen, "metric=[accuracy]", f"out={runs}").row["metrics"]
-    assert {name for name in ("asr", "ic_err", "fgt", "taught_as") if values[name] is not None} == own
+    assert {name for name in ("asr", "ic_err", "fgt", "taught_as") if values[name] is not None} == set(own)
     assert values["corrected_acc"] == pytest.approx(values["forget_acc"])
     assert values["undiscovered_acc"] is not None
