@@ -46,7 +46,8 @@ def address(thing: Any, without: tuple[str, ...] = ()) -> Any:
     """All that determines `thing`, as a JSON-able value: the path of its class, that class's code, its settings.
 
     Plain values stand for themselves, tensors for their bytes. without: fields that do not count, such as a file's
-    path where its content does. Raises TypeError for what has neither fields nor a value.
+    path where its content does; nor do those that came later (`metadata={"later": True}`), at their default. Raises
+    TypeError for what has neither fields nor a value.
     """
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
@@ -65,7 +66,11 @@ def address(thing: Any, without: tuple[str, ...] = ()) -> Any:
         return {"class": _path(thing), **code_of(thing)}
     if not (is_dataclass(thing) or hasattr(thing, "__dict__")):
         raise TypeError(f"{type(thing).__name__} has no address: it has no fields and is no plain value")
-    names = [f.name for f in fields(thing)] if is_dataclass(thing) else sorted(vars(thing))
+    if is_dataclass(thing):
+        count = (f for f in fields(thing) if not (f.metadata.get("later") and getattr(thing, f.name) == f.default))
+        names = [f.name for f in count]
+    else:
+        names = sorted(vars(thing))
     settings = {name: address(getattr(thing, name)) for name in names if name not in without}
     return {"class": _path(type(thing)), **code_of(type(thing)), "settings": settings}
 

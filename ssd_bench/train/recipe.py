@@ -13,10 +13,22 @@ from torch import Tensor, nn
 from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.seeds import generator
 
+RISE = 0.2  # the share of all steps in which schedule=one_cycle reaches its peak
+
+
+def later(default: Any) -> Any:
+    """A field that came when addresses were in use: where it has its default, they are what they were without it."""
+    return field(default=default, metadata={"later": True})
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the original and the retrained model are trained. Source of the defaults: the released pre-training."""
+    """How the original and the retrained model are trained. Source of the defaults: the released pre-training.
+
+    schedule: after `warmup_epochs` from 0 to lr, `multistep`, `cosine` to 0 or `constant`; or `one_cycle`, which rises
+    to lr for a fifth of all steps and falls to 0, both linearly (Smith and Topin 2018, arXiv 1708.07120), and has no
+    other warm-up. decay_all: weight decay for the parameters of one dimension, biases and those of norms, too.
+    """
 
     optimizer: str = "sgd"
     epochs: int = 20
@@ -30,11 +42,13 @@ class Recipe:
     gamma: float = 0.2
     augment: bool = True
     select: str = "last"
+    nesterov: bool = later(False)  # SGD's alone
+    decay_all: bool = later(True)
     version: ClassVar[int] = 2  # raised when a change to the training loop changes the weights that come out
 
     def __post_init__(self) -> None:
         check_choice("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
-        check_choice("schedule", self.schedule, ("multistep", "cosine", "constant"))
+        check_choice("schedule", self.schedule, ("multistep", "cosine", "constant", "one_cycle"))
         check_choice("select", self.select, ("last", "best_test"))
         check_range("epochs", self.epochs, 1)
         check_range("batch_size", self.batch_size, 1)
@@ -42,6 +56,8 @@ class Recipe:
         check_range("momentum", self.momentum, 0)
         check_range("weight_decay", self.weight_decay, 0)
         check_range("lr", self.lr, above=0)
+        if self.nesterov and not (self.optimizer == "sgd" and self.momentum):
+            raise ValueError("nesterov=true needs optimizer=sgd and a momentum")
         if any(not 0 < m <= 1 for m in self.milestones):
             raise ValueError(f"milestones are shares of the epochs, between 0 and 1, got {list(self.milestones)}")
 
@@ -76,12 +92,15 @@ class Recipe:
 
     def lr_trace(self, steps_per_epoch: int) -> list[float]:
         """The learning rate of every step: linear warm-up from 0, then as `schedule` says."""
-        warmup = self.warmup_epochs * steps_per_epoch
         total = self.epochs * steps_per_epoch
+        one_cycle = self.schedule == "one_cycle"
+        warmup = math.ceil(RISE * total) if one_cycle else self.warmup_epochs * steps_per_epoch
         rates = [self.lr * step / warmup for step in range(min(warmup, total))]
         for step in range(warmup, total):
             if self.schedule == "cosine":
                 rates.append(self.lr / 2 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))))
+            elif one_cycle:
+                rates.append(self.lr * (total - step) / (total - warmup))
             elif self.schedule == "multistep":
                 epoch = step // steps_per_epoch + 1
                 rates.append(self.lr * self.gamma ** bisect_right(self.milestone_epochs(), epoch))
@@ -95,9 +114,13 @@ class Recipe:
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer]
-        more = {"momentum": self.momentum} if self.optimizer == "sgd" else {}
+        more = {"momentum": self.momentum, "nesterov": self.nesterov} if self.optimizer == "sgd" else {}
         fused = next(model.parameters()).is_cuda or None  # one kernel a step; on a CPU a step is 1 % of a batch already
-        return kind(model.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=fused, **more)
+        parts = [{"params": list(model.parameters())}]
+        if not self.decay_all:
+            flat = [p for p in model.parameters() if p.ndim < 2]
+            parts = [{"params": [p for p in model.parameters() if p.ndim > 1]}, {"params": flat, "weight_decay": 0.0}]
+        return kind(parts, lr=self.lr, weight_decay=self.weight_decay, fused=fused, **more)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ssd_bench.models import ResNet18
 from ssd_bench.run import identity, pipeline
 from ssd_bench.run.plan import CONF_DIR
 from ssd_bench.store.address import address, code_of, digest
+from ssd_bench.train.recipe import Recipe
 
 USUAL = ("train.augment=true", "method.importance=batch_mean")  # so that everything has a say
 
@@ -224,6 +225,11 @@ class Wider(ResNet18):
 def test_another_class_with_the_same_settings_is_another_model():
     assert address(Wider(width=4)) != address(ResNet18(width=4))
     assert "ssd_bench.models.resnet.ResNet18" in address(Wider())["versions"]  # it builds on the package's
+
+
+def test_a_field_that_came_later_counts_only_where_it_is_set():
+    assert {"nesterov", "decay_all"}.isdisjoint(address(Recipe())["settings"])
+    assert address(Recipe(nesterov=True))["settings"]["nesterov"] is True
 
 
 def test_a_version_that_is_raised_is_another_address(monkeypatch):

@@ -66,6 +66,26 @@ def test_the_released_retrain_warms_up_twice_too_far_and_counts_epochs_from_zero
     assert len(HeadReset(epochs=1, lr=0.01).lr_trace(10)) == 10
 
 
+def test_one_cycle_rises_for_a_fifth_and_falls_to_zero():
+    rates = Recipe(epochs=5, schedule="one_cycle", lr=1.0).lr_trace(10)
+    assert rates[:11] == pytest.approx([i / 10 for i in range(11)])
+    assert rates[10:] == pytest.approx([(50 - i) / 40 for i in range(10, 50)])
+
+
+def test_decay_can_spare_norms_and_biases(net):
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    Recipe(lr=0.1, weight_decay=0.5, nesterov=True, decay_all=False).make_optimizer(net).step()
+    changed = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {name for name, p in before.items() if p.ndim > 1}
+
+
+def test_nesterov_needs_a_momentum():
+    with pytest.raises(ValueError, match="nesterov=true needs"):
+        Recipe(nesterov=True, momentum=0.0)
+
+
 def test_cosine_ends_near_zero():
     rates = Recipe(epochs=4, schedule="cosine", lr=1.0).lr_trace(10)
     assert rates[10] == 1
