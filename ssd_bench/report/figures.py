@@ -12,6 +12,10 @@ from ssd_bench.report.summary import FLOOR, ORIGINAL, Line, Summary
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#A6761D")
 SYMBOLS = ("square", "diamond", "triangle-up", "triangle-down", "cross", "x", "triangle-left", "triangle-right")
+MATPLOTLIB = {
+    "circle": "o", "star": "*", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "cross": "P",
+    "x": "X", "triangle-left": "<", "triangle-right": ">",
+}  # fmt: skip
 PLOTS = {  # title, x, y
     "trade_off": ("Forget and retain", "forget_acc", "retain_acc"),
     "attack": ("Attack", "mia", "retain_acc"),

@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from ssd_bench.metrics.membership import entropy, scores
 from ssd_bench.report.derive import outputs_of, tensors_of
-from ssd_bench.report.figures import Plot, heading, plots, shown, style
+from ssd_bench.report.discovery import over_discovery
+from ssd_bench.report.figures import MATPLOTLIB, Plot, heading, plots, shown, style
 from ssd_bench.report.requests import PANELS, Curve, curves
 from ssd_bench.report.summary import FLOOR, ORIGINAL, Summary
 from ssd_bench.report.sweeps import sweeps
@@ -32,10 +33,6 @@ STYLE = {
     "figure.constrained_layout.use": True, "savefig.dpi": 130, "axes.titlesize": 9, "legend.frameon": False,
     "svg.hashsalt": "ssd-bench",
 }  # fmt: skip
-MATPLOTLIB = {
-    "circle": "o", "star": "*", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "cross": "P",
-    "x": "X", "triangle-left": "<", "triangle-right": ">",
-}  # fmt: skip
 
 
 def draw(summaries: list[Summary], folder: Path, into: Path) -> list[Path]:
@@ -48,10 +45,16 @@ def draw(summaries: list[Summary], folder: Path, into: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         for summary in summaries:
             for name, figure in pictures(summary, Path(folder)):
-                figure.suptitle(summary.title, fontsize=9, x=0.01, ha="left", parse_math=False)
-                paths.append(into / f"{_safe(summary.title)}-{_safe(name)}.png")
-                figure.savefig(paths[-1], metadata={"Software": None})
+                paths.append(_save(figure, summary.title, into / f"{_safe(summary.title)}-{_safe(name)}.png"))
+        for title, figure in over_discovery(summaries):
+            paths.append(_save(figure, title, into / f"{_safe(title)}-discovery.png"))
     return paths
+
+
+def _save(figure: Figure, title: str, path: Path) -> Path:
+    figure.suptitle(title, fontsize=9, x=0.01, ha="left", parse_math=False)
+    figure.savefig(path, metadata={"Software": None})
+    return path
 
 
 def _safe(name: str) -> str:

@@ -1,8 +1,8 @@
 """The corrective scenarios: what is manipulated, what of it is discovered, what is judged by what; no model needed."""
 
 import json
-from dataclasses import replace
-from itertools import pairwise
+from dataclasses import asdict, replace
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,11 @@ from ssd_bench.data.view import view
 from ssd_bench.methods.clean import Clean
 from ssd_bench.metrics.corrective import Corrective
 from ssd_bench.models import ResNet18
+from ssd_bench.report.derive import derived_metrics
+from ssd_bench.report.discovery import over_discovery
 from ssd_bench.report.rows import references
 from ssd_bench.report.sheet import sheets
+from ssd_bench.report.summary import summarise
 from ssd_bench.report.verdict import verdict
 from ssd_bench.scenarios.confusion import Confusion, swapped
 from ssd_bench.scenarios.label_noise import LabelNoise, wrong
@@ -283,6 +286,28 @@ def test_the_reference_is_the_clean_model_and_mia_is_no_part_of_the_gap():
     assert references(whole)[whole[1]["path"]] is whole[0]
     seeds = [made(method, 50 + 4 * seed, before, seed=seed) for seed in (0, 1) for method in ("clean", "mine")]
     assert summary_of(seeds).seeds == [0, 1]  # one table, although each seed manipulates other images
+
+
+ASR = {"asr": asdict(Corrective.about["asr"])}
+
+
+def test_what_is_discovered_is_drawn_over_its_share():
+    took, not_taken = {"asr": 99.0}, {"asr": 50.0}
+    shares, seeds, methods = (0.1, 0.5, 1), (0, 1), ("clean", "mine")
+
+    def tasks(before, scenario="poison"):
+        kinds = product(shares, seeds, methods)
+        rows = [made(m, 50 + s, before, scenario, s, d, metrics={"asr": 10 * d}, about=ASR) for d, s, m in kinds]
+        return summarise(rows, derived_metrics(rows))
+
+    [(title, figure)] = over_discovery(tasks(took))
+    assert "100 manipulated images" in title
+    asr = next(axes for axes in figure.axes if axes.get_ylabel() == "ASR %")
+    mine = dict(zip(asr.get_legend_handles_labels()[1], asr.get_legend_handles_labels()[0], strict=True))["mine"]
+    assert mine[0].get_xdata().tolist() == [10, 50, 100]
+    assert mine[0].get_ydata().tolist() == [1, 5, 10]
+    assert not list(over_discovery(tasks(not_taken)))
+    assert not list(over_discovery(tasks(took)[:1]))
 
 
 @pytest.mark.parametrize(
