@@ -271,8 +271,9 @@ def ranked(competing: list[Entry]) -> list[Entry]:
         p_values = {}
         for place, entry in enumerate(left[1:], 1):
             gaps = entry.line.values[GAP]
-            p = difference_p([gaps[seed] - nearest[seed] for seed in nearest if seed in gaps])
-            p_values |= {} if p is None else {place: p}
+            farther = [gaps[seed] - nearest[seed] for seed in nearest if seed in gaps]
+            p = difference_p(farther)
+            p_values |= {place: p} if p is not None and mean(farther) > 0 else {}
         share = min(holm(p_values), default=len(left))
         for entry in left[:share]:
             entry.rank = first

@@ -75,6 +75,15 @@ def test_methods_share_a_rank_until_the_seeds_tell_them_from_the_first_of_it(boa
     assert lines["ssd", ""]["cost_pct"] == "10.0000"
 
 
+def test_methods_are_compared_on_the_seeds_that_both_have(board):
+    rows = [*REFERENCES, row("retrain", 3, 0), *runs("ssd", [2, 2, 2]), *runs("scrub", [1, 1, 1, 8])]
+    assert ranks(board(rows)[0]) == {
+        ("ssd", ""): "1",
+        ("scrub", ""): "1",
+        ("retrain", ""): "",
+    }  # 2.75, and nearer on 0-2
+
+
 def test_tuned_and_untuned_are_ranked_apart_and_controls_not_at_all(board):
     tuned = runs("ssd", [5, 5, 5], tuned=STUDY, **{"method.alpha": 2.0})
     untuned = [*runs("ssd", [1, 1, 1], **{"method.alpha": 7.5}), *runs("scrub", [2, 2, 2])]
