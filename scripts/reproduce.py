@@ -77,14 +77,15 @@ def machines(rows: pd.DataFrame) -> list[tuple[str, ...]]:
 
 
 def on_board() -> pd.DataFrame:
-    """The leaderboard's lines of digits that are neither references nor controls."""
+    """The leaderboard's lines that are neither references nor controls."""
     board = read(RESULTS / "leaderboard.csv")
-    return board[board["benchmark"].eq(BENCHMARK) & board["control"].eq("")]
+    return board[board["control"].eq("")]
 
 
 def entered(methods: list[str]) -> pd.DataFrame:
     """The rows that the leaderboard's lines of these methods on digits are made from. Raises ConfigError."""
     board = on_board()
+    board = board[board["benchmark"].eq(BENCHMARK)]
     for name in methods:
         check_choice("method", name, board["method"], "the leaderboard's digits: ")
     files = board.loc[board["method"].isin(methods), "rows"].unique()
@@ -139,6 +140,8 @@ def main() -> None:
         board = on_board()
         handed_in = board.loc[board["rows"].str.startswith("entries/"), "method"] if args.entries else []
         methods = sorted({*args.method, *handed_in})
+        if not methods:
+            print("no rows in results/entries yet")
         try:
             sys.exit(1 if methods and reproduce_entries(methods) else 0)
         except ConfigError as e:
