@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from math import sqrt
 from pathlib import Path
 from statistics import mean
 
@@ -96,8 +97,8 @@ def entered(methods: list[str]) -> pd.DataFrame:
 def apart(kept: pd.DataFrame, made: pd.DataFrame) -> int:
     """Print the mean gap of each method, tuned and not, as kept and as made; returns how many are not reproduced.
 
-    Reproduced: no farther than one floor (what retrained models of two seeds differ by) from Student's 95 % interval of
-    the kept gaps over the training seeds; diverged where the kept runs did.
+    Reproduced: no farther than one floor (what retrained models of two seeds differ by) from where the kept gaps put
+    the mean of the new ones (Student's 95 % prediction interval); diverged where the kept runs did.
     """
     old, new = (dict(list(frame.groupby(["method", "tuned"]))) for frame in (kept, made))
     count = 0
@@ -105,8 +106,9 @@ def apart(kept: pd.DataFrame, made: pd.DataFrame) -> int:
         gaps, again = (_numbers(each, "average_gap") for each in (rows, new.get((method, tuned), rows[:0])))
         same = not gaps and not again
         if gaps and again:
-            (low, high), floor = t_interval(gaps) or (gaps[0], gaps[0]), mean(_numbers(rows, "floor.average_gap"))
-            same = low - floor <= mean(again) <= high + floor
+            low, high = t_interval(gaps) or (gaps[0], gaps[0])
+            wide = sqrt(1 + len(gaps) / len(again)) * (high - low) / 2 + mean(_numbers(rows, "floor.average_gap"))
+            same = abs(mean(again) - mean(gaps)) <= wide
         was, now = (f"{mean(each):.2f}" if each else "none" for each in (gaps, again))
         print(f"{method}{f' ({tuned})' * bool(tuned)}: gap {was}, now {now}: {'' if same else 'not '}reproduced")
         count += not same
