@@ -1,0 +1,182 @@
+"""The leaderboard: what stands in results/, who shares a rank, what is refused, and what counts as reproduced."""
+
+import csv
+import runpy
+import sys
+
+import pandas as pd
+import pytest
+import yaml
+
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.run.plan import PACKAGE
+
+ROOT = PACKAGE.parent
+RESULTS = ROOT / "results"
+BOARD = runpy.run_path(str(ROOT / "scripts/leaderboard.py"), run_name="leaderboard")
+apart = runpy.run_path(str(ROOT / "scripts/reproduce.py"), run_name="reproduce")["apart"]
+STUDY = "ssd-digits-resnet18_slim-full_class, 20 trials"
+
+
+@pytest.mark.skipif(not (RESULTS / "leaderboard.yaml").exists(), reason="the sdist has no rows of long runs")
+def test_what_stands_in_results_is_what_the_rows_give():
+    made = BOARD["made"](RESULTS)
+    kept = {name: (RESULTS / name).read_text() for name in made}
+    assert kept == made, "python scripts/leaderboard.py writes them again"
+
+
+def row(method, seed, gap, **more):
+    """A run whose accuracies are all `gap` away from those of retrain, which are all 0."""
+    task = {"data": "toy", "model": "net", "scenario": "full_class", "target": "8", "fidelity": "corrected"}
+    numbers = ("retain_acc", "forget_acc", "test_acc", "retain_train_acc", "forget_train_acc", "mia", "average_gap")
+    return {
+        **task, "seed": seed, "recipe": "r", "evaluation": "e", "method": method, "tuned": "", "status": "done",
+        **dict.fromkeys(numbers, gap), "cost_s": 10 if method == "retrain" else 1, "git": "0123abc", "placebo": "False",
+    } | more  # fmt: skip
+
+
+REFERENCES = [row("retrain", 0, 0), row("retrain", 1, 0), row("retrain", 2, 0)]
+REFERENCES = [each | {"retain_acc": 4 * each["seed"]} for each in REFERENCES]  # pairs 1, 1 and 2 points apart
+
+
+def runs(method, gaps, **more):
+    return [row(method, seed, gap, **more) for seed, gap in enumerate(gaps)]
+
+
+@pytest.fixture
+def board(tmp_path):
+    def make(*files, **yaml_rows):
+        """By method and budget, the lines of a leaderboard of these files of rows; of controls and others."""
+        told = {f"rows{i}.csv": "ssd-bench" for i in range(len(files))} | yaml_rows
+        (tmp_path / "leaderboard.yaml").write_text(yaml.safe_dump({"toy": {"about": "made up", "rows": told}}))
+        for i, rows in enumerate(files):
+            with open(tmp_path / f"rows{i}.csv", "w", newline="") as file:
+                writer = csv.DictWriter(file, list(dict.fromkeys(key for each in rows for key in each)))
+                writer.writeheader()
+                writer.writerows(rows)
+        made = BOARD["made"](tmp_path)
+        lines = list(csv.DictReader(made["leaderboard.csv"].splitlines()))
+        return {(line["method"], line["tuned"]): line for line in lines}, made["leaderboard.md"]
+
+    return make
+
+
+def ranks(lines):
+    return {key: line["rank"] for key, line in lines.items()}
+
+
+def test_methods_share_a_rank_until_the_seeds_tell_them_from_the_first_of_it(board):
+    rows = [*REFERENCES, *runs("ssd", [1, 1.1, 1.2]), *runs("scrub", [1, 1.3, 0.9]), *runs("salun", [9, 9.11, 9.2])]
+    lines, page = board([*rows, *runs("delete", [5, 30, 10])])  # not told from ssd, but behind salun, which is
+    assert list(ranks(lines).values())[:4] == ["1", "1", "3", "3"]
+    assert [method for method, _ in lines][:4] == ["scrub", "ssd", "salun", "delete"]
+    assert "| 1–2 | [ssd]" in page
+    assert (lines["ssd", ""]["floor"], lines["ssd", ""]["floors"]) == ("1.3333", f"{1.1 / (4 / 3):.4f}")
+    assert lines["ssd", ""]["cost_pct"] == "10.0000"
+
+
+def test_methods_are_compared_on_the_seeds_that_both_have(board):
+    rows = [*REFERENCES, row("retrain", 3, 0), *runs("ssd", [2, 2, 2]), *runs("scrub", [1, 1, 1, 8])]
+    assert ranks(board(rows)[0]) == {
+        ("ssd", ""): "1",
+        ("scrub", ""): "1",
+        ("retrain", ""): "",
+    }  # 2.75, and nearer on 0-2
+
+
+def test_tuned_and_untuned_are_ranked_apart_and_controls_not_at_all(board):
+    tuned = runs("ssd", [5, 5, 5], tuned=STUDY, **{"method.alpha": 2.0})
+    untuned = [*runs("ssd", [1, 1, 1], **{"method.alpha": 7.5}), *runs("scrub", [2, 2, 2])]
+    lines, page = board([*REFERENCES, *tuned, *untuned, *runs("mask_head", [0.1] * 3), *runs("original", [40] * 3)])
+    assert ranks(lines) == {
+        ("ssd", "20 trials"): "1", ("ssd", ""): "1", ("scrub", ""): "2",
+        ("retrain", ""): "", ("mask_head", ""): "", ("original", ""): "",
+    }  # fmt: skip
+    assert lines["ssd", ""]["settings"] == "alpha=7.5"
+    assert lines["ssd", "20 trials"]["study"] == "ssd-digits-resnet18_slim-full_class"
+    titles = ("Tuned, 20 trials each:", "Not tuned:", "References and controls, not ranked:")
+    assert sorted(map(page.index, titles)) == list(map(page.index, titles))
+
+
+def test_few_seeds_and_divergence_are_listed_and_not_ranked(board):
+    diverged = row("delete", 2, "", status="diverged")
+    lines, page = board(
+        [*REFERENCES, *runs("ssd", [1, 1]), *runs("scrub", [3, 3, 3]), *runs("delete", [2, 2]), diverged]
+    )
+    assert ranks(lines) == {("scrub", ""): "1", ("ssd", ""): "", ("delete", ""): "", ("retrain", ""): ""}
+    assert "2, 1 diverged" in page
+
+
+def test_a_second_file_brings_its_own_references_and_is_ranked_with_the_first(board):
+    ours, theirs = [*REFERENCES, *runs("ssd", [1, 1, 1])], [*REFERENCES, *runs("scrub", [2, 2, 2])]
+    lines, _ = board(ours, theirs)
+    assert [(lines[method, ""]["rank"], lines[method, ""]["rows"]) for method in ("ssd", "scrub", "retrain")] == [
+        ("1", "rows0.csv"), ("2", "rows1.csv"), ("", "rows0.csv"),
+    ]  # fmt: skip
+
+
+ENTRY = runs("ssd", [1, 1, 1])
+REFUSED = {
+    "does not exist; did you mean 'ssd'": [[*REFERENCES, *runs("sssd", [1, 1, 1])]],
+    "no retrained model": [ENTRY],
+    "no gap for seed 1": [[*REFERENCES, *runs("ssd", [1, "", 1])]],
+    "without a commit": [[*REFERENCES, *runs("ssd", [1, 1, 1], git="")]],
+    "of several settings": [[*REFERENCES, *runs("ssd", [1, 1], **{"method.alpha": 1}), row("ssd", 2, 1)]],
+    "has no study mine": [[*REFERENCES, *runs("ssd", [1, 1, 1], tuned="mine, 20 trials")]],
+    "another recipe than rows0.csv": [REFERENCES, runs("retrain", [0, 0, 0], recipe="other")],
+    "is in rows0.csv already": [[*REFERENCES, *ENTRY]] * 2,
+    "no column cost_s": [[{k: v for k, v in each.items() if k != "cost_s"} for each in [*REFERENCES, *ENTRY]]],
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_rows_are_refused_in_one_line(board, why):
+    with pytest.raises(ConfigError, match=why) as refused:
+        board(*REFUSED[why])
+    assert "\n" not in str(refused.value)
+
+
+def test_rows_without_a_command_and_missing_rows_are_refused(board):
+    with pytest.raises(ConfigError, match=r"rows0.csv has no command"):
+        board([*REFERENCES, *ENTRY], **{"rows0.csv": ""})
+    with pytest.raises(ConfigError, match=r"other.csv does not exist"):
+        board([*REFERENCES, *ENTRY], **{"other.csv": "ssd-bench"})
+
+
+def test_check_says_what_is_stale(board, tmp_path, monkeypatch, capsys):
+    board([*REFERENCES, *ENTRY])
+    run = BOARD["main"]
+    monkeypatch.setitem(run.__globals__, "FOLDER", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["leaderboard.py"])
+    run()
+    monkeypatch.setattr(sys, "argv", ["leaderboard.py", "--check"])
+    with pytest.raises(SystemExit, match="0"):
+        run()
+    rows = tmp_path / "rows0.csv"
+    rows.write_text(rows.read_text() + "\n")  # the same rows, and another checksum
+    with pytest.raises(SystemExit, match="1"):
+        run()
+    assert "leaderboard.csv: not what the rows give" in capsys.readouterr().out
+
+
+def gaps(values, method="ssd"):
+    text = [str(value) for value in values]
+    return pd.DataFrame({"method": method, "tuned": "", "average_gap": text, "floor.average_gap": "1.0"})
+
+
+@pytest.mark.parametrize(
+    ("kept", "made", "wrong"),
+    [
+        ([2, 2, 2], [2.9, 2.9, 2.9], 0),  # within a floor
+        ([2, 2, 2], [3.1, 3.1, 3.1], 1),
+        ([1, 2, 3], [6.5, 6.5, 6.5], 0),  # 2 ± 3.51, and a floor
+        ([1, 2, 3], [6.6, 6.6, 6.6], 1),
+        (["", "", ""], ["", "", ""], 0),  # diverged, and again
+        ([2, 2, 2], ["", "", ""], 1),
+        (["", "", ""], [2, 2, 2], 1),
+        ([2, 2, 2], [], 1),
+    ],
+)
+def test_a_gap_is_reproduced_within_a_floor_of_where_the_kept_ones_put_it(kept, made, wrong, capsys):
+    assert apart(gaps(kept), gaps(made)) == wrong
+    assert ("not reproduced" in capsys.readouterr().out) == bool(wrong)
