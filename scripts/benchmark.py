@@ -2,9 +2,10 @@
 
     python scripts/benchmark.py [--threads 1] [--device cpu] [--width 16] [--output results/benchmark/table.md]
 
-Every ratio is the median of paired measurements taken in turn, so that other load on the machine falls on both. The
-images are made up (CIFAR's shape, classes that overlap): speed does not depend on what is in them. What is to
-beat is in usual_way.py. Times of training an original are in none of the ratios.
+Every ratio is the median of paired measurements taken in turn, so that other load on the machine falls on both; all of
+them in the arithmetic of a run (float32 proper, deterministic kernels). The images are made up (CIFAR's shape, classes
+that overlap): speed does not depend on what is in them. What is to beat is in usual_way.py. Times of training an
+original are in none of the ratios.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -115,10 +117,13 @@ def paired(ours: Callable[[], object], theirs: Callable[[], object], repeats: in
 
 
 class Table:
-    """Lines of the report: printed as they are made, kept for the file."""
+    """Lines of the report: printed as they are made, and written to the file, so that a part is better than nothing."""
 
-    def __init__(self) -> None:
-        self.text: list[str] = []
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
 
     def section(self, title: str, *columns: str) -> None:
         self.add(f"\n## {title}\n")
@@ -134,8 +139,10 @@ class Table:
         self.line(what, ours, theirs, f"{ratio:.2f}", goal, "yes" if met else "no")
 
     def add(self, text: str) -> None:
-        self.text.append(text)
         print(text, flush=True)
+        if self.path:
+            with self.path.open("a") as file:
+                file.write(text + "\n")
 
 
 # Sections of the report
@@ -402,7 +409,7 @@ def n_parameters(row: dict) -> int:
 def made_up(per_class: int, device: torch.device) -> dict[str, tuple[nn.Module, Images]]:
     data = Synthetic(name="cifar20", train_per_class=per_class, test_per_class=2).load()
     labels = {part: data.labelled(getattr(data, part), "coarse") for part in ("train", "test")}
-    task = type("Labels", (), {f"{part}_labels": of_part for part, of_part in labels.items()})
+    task = SimpleNamespace(trigger=None, **{f"{part}_labels": of_part for part, of_part in labels.items()})
     images = view(data, task, "own", ResNet18(), device)
     model = fresh(ResNet18(width=ARGS.width), 0, 20, 3, 32).to(device)
     return {part: (model, of_part) for part, of_part in images.items()}
@@ -414,9 +421,14 @@ def main() -> None:
     if ARGS.stage:
         stage_memory(ARGS.stage)
         return
+    with devices.arithmetic(device, "float32"):
+        measure(device)
+
+
+def measure(device: torch.device) -> None:
+    """All sections that were asked for."""
     threads = devices.use_threads(ARGS.threads, parallel=False)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    start, table = time.monotonic(), Table()
+    start, table = time.monotonic(), Table(ARGS.output)
     what = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     command = f"python scripts/benchmark.py --threads {ARGS.threads} --device {ARGS.device} --width {ARGS.width}"
     versions = f"Python {platform.python_version()}, PyTorch {torch.__version__}"
@@ -441,9 +453,6 @@ def main() -> None:
             if section != "memory" or device.type == "cpu":
                 sections[section]()
     table.add(f"\nThe whole took {time.monotonic() - start:.0f} s.")
-    if ARGS.output:
-        ARGS.output.parent.mkdir(parents=True, exist_ok=True)
-        ARGS.output.write_text("\n".join(table.text) + "\n")
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def throughput(bench: Bench) -> tuple[float, float]:
         torch.autograd.grad(loss, list(model.parameters()))
 
     works = (lambda: predict(model, images, rows, BATCH), both)
-    with pass_clock.using(bench.device, bench.plan.settings.precision):
+    with devices.arithmetic(bench.device, bench.plan.settings.precision):
         return tuple(_rate(work, len(rows), bench.device) for work in works)
 
 
