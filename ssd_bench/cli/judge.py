@@ -153,7 +153,7 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
     from ssd_bench.store.files import to_json, write_atomically
 
     forgetting, originals = unlearn(pool, plans, placebo)
-    report, paths, figures = {}, [], []
+    report, paths, figures = {}, [], {}
     tables: dict[str, list[dict[str, Any]]] = {"differences": [], "power": []}
     for name, targets in groups(pool, forgetting.targets).items():
         judge = Judge(originals, targets)
@@ -173,7 +173,7 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
             compared_with = {"target": name, "one": found["one"], "other": found["other"]}
             tables["power"] += [compared_with | row for row in found["rows"]]
             compared.show_power(name, found)
-        figures += pictures(judge, lines, name)
+        figures |= pictures(judge, lines, name)
     for target in (target for target in forgetting.targets if target.label is not None):
         report[target.name] = ClassArm(originals, forgetting, target).report()
         class_table.show(target.name, report[target.name])
@@ -189,21 +189,18 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
     print(*paths, sep="\n")
 
 
-def pictures(judge: Any, lines: dict[str, Any], name: str) -> list[Any]:
-    """How well attacks on a target do, and the margins of an image; none without plotly."""
-    if not find_spec("plotly"):
-        return []
+def pictures(judge: Any, lines: dict[str, Any], name: str) -> dict[str, Any]:
+    """How well attacks on a target do, and the margins of an image, by their titles; none without matplotlib."""
+    if not find_spec("matplotlib"):
+        return {}
     from ssd_bench.report import attacks
 
     scores, margins, row = judge.pictured(lines)
     image = f"{name}: training image {row}, the most memorised of them, model by model"
-    return [
-        *([attacks.roc(scores, f"{name}: U-LiRA")] if scores else []),
-        attacks.one_image(margins, image),
-    ]
+    return ({f"{name}: U-LiRA": attacks.roc(scores)} if scores else {}) | {image: attacks.one_image(margins)}
 
 
-def write_page(pool: Any, figures: list[Any], lines: list[str]) -> Path:
+def write_page(pool: Any, figures: dict[str, Any], lines: list[str]) -> Path:
     """`methods.html`."""
     from ssd_bench.report.page import page_of_figures
     from ssd_bench.store.files import write_atomically

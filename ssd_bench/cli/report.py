@@ -22,7 +22,7 @@ FORMATS = ("table", "csv", "markdown", "latex", "html")
 
 
 def _page(summaries: list[Summary]) -> str:
-    from ssd_bench.report.page import page  # here, so that a table does not wait for plotly
+    from ssd_bench.report.page import page  # here, so that a table does not wait for matplotlib
 
     return page(summaries)
 
@@ -85,10 +85,9 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
         args.format = "markdown" if args.output else "table"
     if args.format:
         check_choice("--format", args.format, FORMATS)
-    if args.format == "html":
-        check_installed("plotly", "report", "--format=html")
-    if args.pictures:
-        check_installed("matplotlib", "report", "--pictures")
+    for asked, option in ((args.format == "html", "--format=html"), (args.pictures, "--pictures")):
+        if asked:
+            check_installed("matplotlib", "report", option)
     if args.format == "table" and args.output:
         raise ConfigError(f"--format=table is for the terminal; allowed with --output: {', '.join(FORMATS[1:])}")
     if not args.folder.is_dir():

@@ -135,7 +135,7 @@ def leave(args: argparse.Namespace, study: Any, ended: Any, command: str) -> lis
     paths = result.write(study, ended, about, found)
     said = [f"{name}: {about[name]}" for name in ("command", "commit", "budget", "objective", "untuned", "settings")]
     page = study.folder / "page.html"
-    page.write_text(page_of_figures(f"Study {study.name}", said, list(result.pictures(ended))))
+    page.write_text(page_of_figures(f"Study {study.name}", said, result.pictures(ended)))
     return [*paths, page]
 
 

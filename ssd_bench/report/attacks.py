@@ -3,48 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 
 import numpy as np
-import plotly.graph_objects as go
+from matplotlib.figure import Figure
+
+from ssd_bench.report.svg import belongs_to
 
 LEAST = 1e-3  # of a false positive rate that is drawn
-POINTS = 400  # of a curve
+POINTS = 200  # of a curve
+SPREAD = 0.1  # of the points of one group to either side; 1 is the distance between two lines
 
 Scores = Mapping[str, tuple[np.ndarray, np.ndarray]]  # by line, of members (or forgotten) and of others
 
 
-def roc(scores: Scores, title: str) -> go.Figure:
+def roc(scores: Scores) -> Figure:
     """True positives over false ones, both on a logarithmic scale: few false ones are what matters."""
-    figure, rates = go.Figure(), np.geomspace(LEAST, 1, POINTS)
-    figure.add_scatter(x=rates, y=rates, mode="lines", line={"dash": "dot", "color": "grey"}, name="knows nothing")
+    figure, rates = Figure(figsize=(6.4, 4)), np.geomspace(LEAST, 1, POINTS)
+    axes = figure.subplots()
+    axes.plot(rates, rates, ":", color="grey", label="knows nothing")
     for label, (positives, negatives) in scores.items():
         thresholds = np.quantile(negatives, 1 - rates, method="higher")
         above = 1 - np.searchsorted(np.sort(positives), thresholds, side="right") / len(positives)
-        figure.add_scatter(x=rates, y=above, mode="lines", name=escape(label))
-    for axis in (figure.update_xaxes, figure.update_yaxes):
-        axis(type="log", range=[np.log10(LEAST), 0])
-    return _laid_out(figure, title, "false positive rate", "true positive rate")
+        [curve] = axes.plot(rates, above, label=label)
+        belongs_to(label, curve, about=label)
+    axes.set(
+        xscale="log", yscale="log", xlim=(LEAST, 1), ylim=(LEAST, 1), xlabel="false positive rate",
+        ylabel="true positive rate",
+    )  # fmt: skip
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    return figure
 
 
-def one_image(margins: Scores, title: str) -> go.Figure:
+def one_image(margins: Scores) -> Figure:
     """The margins of one image, model by model: of those that held or have forgotten it, and of those that never did.
 
     Where the two clouds of a line lie apart, the models tell who was trained on the image.
     """
-    figure = go.Figure()
-    for i, (what, colour) in enumerate((("held or forgotten", "#c44e52"), ("never held", "#4c72b0"))):
-        figure.add_box(
-            x=[escape(label) for label, groups in margins.items() for _ in groups[i]],
-            y=np.concatenate([groups[i] for groups in margins.values()]),
-            name=what, boxpoints="all", jitter=0.4, pointpos=0, marker={"color": colour, "size": 4},
-            line={"width": 1}, fillcolor="rgba(0,0,0,0)",
+    figure = Figure(figsize=(max(6.4, 2 + 0.7 * len(margins)), 4))
+    axes = figure.subplots()
+    for i, (what, colour) in enumerate((("held or forgotten", "#D55E00"), ("never held", "#0072B2"))):
+        groups = [pair[i] for pair in margins.values()]
+        places = np.arange(len(groups)) + (i - 0.5) * 0.4
+        box = {"color": colour}
+        axes.boxplot(
+            groups, positions=places, widths=0.3, showfliers=False, manage_ticks=False, boxprops=box, whiskerprops=box,
+            capprops=box, medianprops=box,
         )  # fmt: skip
-    return _laid_out(figure.update_layout(boxmode="group"), title, "", "margin")
-
-
-def _laid_out(figure: go.Figure, title: str, x: str, y: str) -> go.Figure:
-    return figure.update_layout(
-        title={"text": escape(title), "font": {"size": 15}}, xaxis_title=x, yaxis_title=y, template="plotly_white",
-        height=420, margin={"l": 60, "r": 10, "t": 50, "b": 50}, legend={"orientation": "h", "y": -0.25},
-    )  # fmt: skip
+        along = [x + SPREAD * np.linspace(-1, 1, len(group)) for x, group in zip(places, groups, strict=True)]
+        axes.scatter(np.concatenate(along), np.concatenate(groups), s=6, color=colour, alpha=0.6, label=what)
+    axes.set(ylabel="margin")
+    axes.set_xticks(range(len(margins)), list(margins), rotation=30, ha="right")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return figure

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from matplotlib.figure import Figure
 
 from ssd_bench.report.corrective import is_corrective, not_to_be_read
-from ssd_bench.report.figures import MATPLOTLIB, heading, shown, style
+from ssd_bench.report.figures import heading, shown, style
 from ssd_bench.report.summary import Summary
 
 PANELS = ("asr", "ic_err", "taught_as", "corrected_acc", "kept_acc", "average_gap")
@@ -45,7 +45,7 @@ def _picture(by_share: dict[float, Summary]) -> Figure:
                 colour, symbol = style(*next((s, line) for s in by_share.values() if (line := s.line(label))))
                 axes.errorbar(
                     list(lines), [line.mean(name) for line in lines.values()],
-                    yerr=[line.std(name) or 0.0 for line in lines.values()], color=colour, marker=MATPLOTLIB[symbol],
+                    yerr=[line.std(name) or 0.0 for line in lines.values()], color=colour, marker=symbol,
                     markersize=5, capsize=2, label=label,
                 )  # fmt: skip
         axes.set(xlabel="discovered, %", ylabel=heading(first, name), xticks=list(by_share))

@@ -1,4 +1,4 @@
-"""What is drawn of a summary, as data: the pages and the files draw the same points, each with its own library.
+"""What is drawn of a summary, as data.
 
 Colours are Okabe and Ito's, which colour-blind readers can tell apart too.
 """
@@ -11,11 +11,7 @@ from dataclasses import dataclass
 from ssd_bench.report.summary import FLOOR, ORIGINAL, Line, Summary
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#A6761D")
-SYMBOLS = ("square", "diamond", "triangle-up", "triangle-down", "cross", "x", "triangle-left", "triangle-right")
-MATPLOTLIB = {
-    "circle": "o", "star": "*", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "cross": "P",
-    "x": "X", "triangle-left": "<", "triangle-right": ">",
-}  # fmt: skip
+SYMBOLS = ("s", "D", "^", "v", "P", "X", "<", ">")  # as matplotlib names them
 PLOTS = {  # title, x, y
     "trade_off": ("Forget and retain", "forget_acc", "retain_acc"),
     "attack": ("Attack", "mia", "retain_acc"),
@@ -66,9 +62,9 @@ def heading(summary: Summary, name: str) -> str:
 def style(summary: Summary, line: Line) -> tuple[str, str]:
     """Colour and symbol of a line in every picture: black for the retrained model, grey for other controls."""
     if line.label in (ORIGINAL, FLOOR):
-        return "#777777", "circle"
+        return "#777777", "o"
     if line is summary.retrained:
-        return "#000000", "star"
+        return "#000000", "*"
     if line.control:
         place = [other.label for other in summary.controls].index(line.label)
         return "#777777", SYMBOLS[place % len(SYMBOLS)]

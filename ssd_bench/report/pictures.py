@@ -17,9 +17,10 @@ from matplotlib.figure import Figure
 from ssd_bench.metrics.membership import entropy, scores
 from ssd_bench.report.derive import outputs_of, tensors_of
 from ssd_bench.report.discovery import over_discovery
-from ssd_bench.report.figures import MATPLOTLIB, Plot, heading, plots, shown, style
+from ssd_bench.report.figures import Plot, heading, plots, shown, style
 from ssd_bench.report.requests import PANELS, Curve, curves
-from ssd_bench.report.summary import FLOOR, ORIGINAL, Summary
+from ssd_bench.report.summary import FLOOR, ORIGINAL, Line, Summary
+from ssd_bench.report.svg import STYLE, belongs_to
 from ssd_bench.report.sweeps import sweeps
 from ssd_bench.store.address import digest
 from ssd_bench.store.rows import Row
@@ -27,12 +28,6 @@ from ssd_bench.store.rows import Row
 log = logging.getLogger(__name__)
 
 LONGEST = 110  # characters of each part of a file's name
-
-STYLE = {
-    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-    "figure.constrained_layout.use": True, "savefig.dpi": 130, "axes.titlesize": 9, "legend.frameon": False,
-    "svg.hashsalt": "ssd-bench",
-}  # fmt: skip
 
 
 def draw(summaries: list[Summary], folder: Path, into: Path) -> list[Path]:
@@ -83,13 +78,21 @@ def over_requests(summary: Summary, panels: dict[str, list[Curve]]) -> Figure:
         for curve in of_panel:
             places = range(1, len(curve.means) + 1)
             colour, symbol = style(summary, curve.line)
-            axes.errorbar(
-                places, curve.means, yerr=curve.spreads, color=colour, marker=MATPLOTLIB[symbol], markersize=5,
+            drawn = axes.errorbar(
+                places, curve.means, yerr=curve.spreads, color=colour, marker=symbol, markersize=5,
                 capsize=2, ls=":" if curve.line.label == FLOOR else "-", label=curve.line.label,
             )  # fmt: skip
+            belongs_to(curve.line.label, *drawn.get_children(), about=curve.line.label)
         axes.set(xlabel="requests", ylabel=PANELS[name], xticks=places)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right center")
+    _legend(figure, figure.axes[0])
     return figure
+
+
+def _legend(figure: Figure, axes: Any) -> None:
+    """Beside everything; an entry goes with its line."""
+    legend = figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+        belongs_to(text.get_text(), *handle.get_children(), text)
 
 
 def of_methods(summary: Summary, folder: Path) -> Iterator[tuple[str, Figure]]:
@@ -140,25 +143,37 @@ def _shares(row: Row, tensors: dict[str, Any]) -> Figure:
 
 def drawn(summary: Summary, plot: Plot) -> Figure:
     """A plot as matplotlib draws it."""
-    figure = Figure(figsize=(6.4, 4 if plot.y else 0.8 + 0.32 * len(plot.lines)))
+    n = len(plot.lines)
+    figure = Figure(figsize=(6.4, max(4, 0.19 * n) if plot.y else 0.8 + 0.32 * n))  # the legend needs its place, too
     axes = figure.subplots()
     (_scatter if plot.y else _bars)(axes, summary, plot)
     axes.set(xlabel=heading(summary, plot.x), ylabel=heading(summary, plot.y))
     if plot.y:
-        figure.legend(loc="outside right center")
+        _legend(figure, axes)
     return figure
 
 
 def _scatter(axes: Any, summary: Summary, plot: Plot) -> None:
     for line in plot.lines:
         colour, symbol = style(summary, line)
-        axes.errorbar(
+        marks = axes.errorbar(
             line.mean(plot.x), line.mean(plot.y), xerr=line.std(plot.x), yerr=line.std(plot.y), color=colour,
-            fmt=MATPLOTLIB[symbol], markersize=13 if symbol == "star" else 7, capsize=2, label=line.label, zorder=3,
+            fmt=symbol, markersize=13 if symbol == "*" else 7, capsize=2, label=line.label, zorder=3,
         )  # fmt: skip
+        belongs_to(line.label, *marks.get_children(), about=_about(summary, line, plot))
     if summary.retrained in plot.lines:
         axes.axvline(summary.retrained.mean(plot.x), color="grey", lw=0.8, ls=":", zorder=1)
         axes.axhline(summary.retrained.mean(plot.y), color="grey", lw=0.8, ls=":", zorder=1)
+
+
+def _about(summary: Summary, line: Line, plot: Plot) -> str:
+    """What one reads who points at a line's mark: its numbers."""
+    numbers = []
+    for name in filter(None, (plot.x, plot.y)):
+        decimals, std = summary.columns[name].decimals, line.std(name)
+        spread = "" if std is None else f" ± {std:.{decimals}f}"
+        numbers.append(f"{heading(summary, name)} {line.mean(name):.{decimals}f}{spread}")
+    return f"{line.label}: {', '.join(numbers)}"
 
 
 def _bars(axes: Any, summary: Summary, plot: Plot) -> None:
@@ -168,7 +183,9 @@ def _bars(axes: Any, summary: Summary, plot: Plot) -> None:
         [line.label for line in lines], values, xerr=[line.std(plot.x) or 0 for line in lines], height=0.6, capsize=2,
         color=[style(summary, line)[0] for line in lines],
     )  # fmt: skip
-    axes.bar_label(bars, [f"{v:.3g} s" for v in values], padding=6)
+    numbers = axes.bar_label(bars, [f"{v:.3g} s" for v in values], padding=6)
+    for line, *drawn in zip(lines, bars, numbers, axes.get_yticklabels(), strict=True):
+        belongs_to(line.label, *drawn, about=_about(summary, line, plot))
     axes.set_xscale("log")
     axes.tick_params(which="minor", labelbottom=False)  # the bars carry their numbers
     axes.set_xlim(min(values) / 2, max(values) * 4)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
 import optuna
 import yaml
 from filelock import FileLock
+from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
-from optuna.visualization import plot_optimization_history, plot_param_importances, plot_slice
+from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances, plot_slice
 
 from ssd_bench.run.environment import commit
 from ssd_bench.store.files import write_atomically
@@ -80,10 +85,21 @@ def write(study: Study, ended: optuna.Study, about: Mapping[str, Any], found: di
     return [cases, *paths]
 
 
-def pictures(ended: optuna.Study) -> Iterator[Any]:
-    """plotly figures: the objective over trials, over each setting, and which setting matters."""
-    yield plot_optimization_history(ended, target_name="floors from the retrained model")
-    yield plot_slice(ended, target_name="floors from the retrained model")
+def pictures(ended: optuna.Study) -> dict[str, Figure]:
+    """By title: the objective over trials, over each setting, and which setting matters."""
     done = ended.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(done) >= ENOUGH and len({t.value for t in done}) > 1:
-        yield plot_param_importances(ended, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
+    what = {"target_name": "floors from the retrained model"}
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        matplotlib.use("agg")
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        drawn = {
+            "Distance over trials": plot_optimization_history(ended, **what),
+            "Distance over each setting": plot_slice(ended, **what),
+        }
+        if len(done) >= ENOUGH and len({t.value for t in done}) > 1:
+            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+            drawn["Which setting matters"] = plot_param_importances(ended, evaluator=evaluator)
+    figures = {title: np.ravel(axes)[0].figure for title, axes in drawn.items()}
+    for figure in figures.values():
+        plt.close(figure)
+    return figures

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import SHORT, Ended
 
-OPTIONAL = ("matplotlib", "plotly", "hydra_plugins", "submitit")
+OPTIONAL = ("matplotlib", "hydra_plugins", "submitit")
 WITHOUT = f"""
 import contextlib, io, json, sys
 from importlib import import_module
@@ -26,7 +26,7 @@ for command in json.load(sys.stdin):
 """
 MAIN = (f"ssd-bench {' '.join(SHORT)} out=runs", "ssd-bench-report runs --format csv")
 REFUSED = {
-    "ssd-bench-report runs --format html": ("plotly", "report"),
+    "ssd-bench-report runs --format html": ("matplotlib", "report"),
     "ssd-bench-report runs --pictures figures": ("matplotlib", "report"),
     "ssd-bench -m hydra/launcher=joblib": ("hydra/launcher=joblib", "parallel"),
     "ssd-bench -m hydra/launcher=submitit_local": ("hydra/launcher=submitit_local", "cluster"),

@@ -4,10 +4,11 @@ import re
 import shutil
 from copy import deepcopy
 
+import made_rows
 import pytest
 from conftest import SHORT
 
-from ssd_bench.report.derive import derived
+from ssd_bench.report.derive import derived, derived_metrics
 from ssd_bench.report.page import page
 from ssd_bench.report.summary import ORIGINAL, summarise
 from ssd_bench.report.verdict import verdict
@@ -50,14 +51,36 @@ def test_nothing_is_fetched_and_everything_is_escaped(rows):
         if row["method"] == "teacher":
             row["method"] = "<script>alert(2)</script>"
     text = page(summaries((found, rows[1])))
-    ours = re.sub(r"<script>.*?</script>", "", text, count=1, flags=re.S)  # plotly's own code
-    assert "<img src=x" not in ours
-    assert "<script>alert(2)" not in ours
-    assert "&lt;script&gt;alert(2)" in ours
-    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=.?https?:", ours)
+    assert "<img src=x" not in text
+    assert "<script>alert(2)" not in text
+    assert "&lt;script&gt;alert(2)" in text
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=.?https?:", text)
 
 
-@pytest.mark.parametrize("width", [1200, 390])
+def test_the_same_rows_are_the_same_page(rows):
+    assert page(summaries(rows)) == page(summaries(rows))
+
+
+def test_marks_of_a_method_are_known_by_its_name_and_say_its_numbers(rows):
+    [svg, *_] = re.findall(r"<svg.*?</svg>", page(summaries(rows)), flags=re.S)
+    ssd = re.findall(r'<g data-line="ssd">\s*<title>(.*?)</title>', svg)
+    [summary] = summaries(rows)
+    assert ssd
+    assert f"retain D'_r % {summary.line('ssd').mean('retain_acc'):.2f} ±" in ssd[0]
+    assert not re.search(r'<g [^>]*\bid="', svg)  # names that other pictures have, too
+
+
+def test_many_methods_on_many_tasks_are_a_small_page():
+    named = [f"method_{i}" for i in range(25)]
+    rows = [
+        made_rows.row(name, seed, 50 + i % 7 + seed, times={"online_s": 1.0 + i})
+        for i, name in enumerate(["retrain", *named]) for seed in (0, 1, 2)
+    ]  # fmt: skip
+    size = len(page(summarise(rows, derived_metrics(rows))))
+    assert 12 * size < 3e6
+
+
+@pytest.mark.parametrize("width", [1300, 800, 360])
 def test_a_browser_shows_the_rows_and_has_nothing_to_complain_about(rows, tmp_path, width):
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         pytest.skip("no chromium and chromedriver on this machine: the page was not looked at")
@@ -82,9 +105,20 @@ def test_a_browser_shows_the_rows_and_has_nothing_to_complain_about(rows, tmp_pa
         found = browser.find_elements(By.CSS_SELECTOR, "table tbody td:first-child")
         firsts = [cell.text for cell in found]
         assert firsts[:4] == ["original", "retrain", "ssd", "teacher"]
-        plots = browser.find_elements(By.CSS_SELECTOR, ".js-plotly-plot svg.main-svg")
-        assert len(plots) >= 3
-        assert all(plot.size["width"] <= width for plot in plots)
+        frames = browser.find_elements(By.CSS_SELECTOR, "figure")
+        assert len(frames) >= 3
+        places = [frame.rect for frame in frames]
+        assert all(place["x"] >= 0 and place["x"] + place["width"] <= width for place in places)
+        inside = "const f = arguments[0].getBoundingClientRect(), s = arguments[0].querySelector('svg')"
+        inside += ".getBoundingClientRect(); return s.top >= f.top && s.bottom <= f.bottom + 1 && s.left >= f.left - 1"
+        assert all(browser.execute_script(inside, frame) for frame in frames)
+        browser.execute_script("document.querySelector('table th:nth-child(2)').click()")
+        first = browser.find_elements(By.CSS_SELECTOR, "table:first-of-type tbody:first-of-type td:nth-child(2)")
+        numbers = [float(cell.text.split()[0]) for cell in first[:4]]
+        assert numbers == sorted(numbers)
+        browser.find_element(By.ID, "methods").send_keys("ssd")
+        lines = browser.find_elements(By.CSS_SELECTOR, "[data-line]")
+        assert {line.get_attribute("data-line") for line in lines if line.is_displayed()} == {"ssd"}
         assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")  # no sideways scroll
         assert browser.get_log("browser") == []
     finally:
