@@ -63,7 +63,8 @@ class Features:
 
     def __call__(self, seen: Outputs, probed: Probed) -> dict[str, float | None]:
         if reason := why_not(probed):
-            log.info("features: no value, for %s", reason)
+            level = logging.DEBUG if probed.request.target_index is None else logging.INFO  # it is measured by default
+            log.log(level, "features: no value, for %s", reason)
             return dict.fromkeys(self.about)
         request, draws = probed.request, generator(self.seed, "features")
         group = request.group

@@ -127,7 +127,7 @@ def test_another_request_to_the_same_original_is_looked_into_anew(command, tmp_p
 def test_random_requests_have_no_class_to_look_for(command, tmp_path):
     ended = command("scenario=random", "method=original", METRICS, *FEW, f"out={tmp_path}")
     assert ended.row["metrics"]["probe_recall"] is ended.row["metrics"]["cka_forget_last"] is None
-    assert "features: no value, for what is to be forgotten is not one class" in ended.err
+    assert "cka: no value, for what is to be forgotten is not one class" in ended.err
 
 
 def test_a_report_says_in_one_line_that_it_has_no_models(command, tmp_path, capfd):

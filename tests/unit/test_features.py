@@ -282,7 +282,7 @@ def test_a_model_without_one_has_no_values_and_the_log_says_why(kind, caplog):
 
 def test_requests_for_no_class_have_no_values(original, caplog):
     x, y = pictures(160, 0)
-    caplog.set_level(logging.INFO, "ssd_bench")
+    caplog.set_level(logging.DEBUG, "ssd_bench")
     samples = {"retain": (x[20:], y[20:]), "forget": (x[:20], y[:20]), "test": pictures(40, 1)}
     assert ssd_bench.evaluate(original, **samples, metrics=["features"]) == {}
     assert "what is to be forgotten is not one class" in caplog.text
