@@ -164,18 +164,22 @@ def test_every_experiment_is_a_sweep_whose_jobs_compose(name):
     overrides.check(args)
     swept = dict(override.split("=", 1) for override in args.overrides)
     assert {"original", "retrain", "ssd"} <= set(swept["method"].split(","))
-    assert len(swept["seed"].split(",")) == (3 if name.endswith("_slim") else 10)
-    assert name.startswith(f"{swept['data']}_{swept['scenario']}")
+    assert len(swept["seed"].split(",")) == (3 if name.endswith("_slim") or name.startswith("study_") else 10)
+    assert name.removeprefix("study_").startswith(f"{swept['data']}_{swept['scenario']}")
     alone = {key: value if value.startswith("[") else value.split(",")[0] for key, value in swept.items()}
     first = composed(*(f"{key}={value}" for key, value in alone.items() if key != "experiment"))
     assert first.scenario._target_
-    if targets := first.data.targets.get(swept["scenario"]):
+    targets = first.data.targets.get(swept["scenario"])
+    if name.startswith("study_"):
+        assert set(swept["method"].split(",")) == set(options("method")) - {"clean"}
+        assert not targets or set(swept["scenario.target"].split(",")) <= set(targets)
+    elif targets:
         assert swept["scenario.target"].split(",") == targets[: 1 if name.endswith("_slim") else None]
 
 
 def test_every_paper_table_has_a_slim_twin():
     assert {name for name in EXPERIMENTS if f"{name}_slim" in EXPERIMENTS} == {
-        name for name in EXPERIMENTS if not name.endswith("_slim")
+        name for name in EXPERIMENTS if not (name.endswith("_slim") or name.startswith("study_"))
     }
 
 
