@@ -3,10 +3,10 @@
     python scripts/simulate_sweep.py [--workers 64] [--seeds 10] [--targets 20]
 
 No model is trained. Costs are seconds of one thread, medians of three seeds of resnet18_slim on a fifth of CIFAR-20
-(results/earlier/cifar_slim/rows.csv, scenario full_class): an original for each seed, a retrained model for each seed and
-target, SSD's importances of D for each seed, and the methods' own seconds for each run. The tickets' order is computed
-by the code that tickets run. In plain grid order a worker takes the next run of the grid and makes what it needs on
-the way; what another worker is making, it waits for.
+(results/earlier/cifar_slim/rows.csv, scenario full_class): an original for each seed, a retrained model for each seed
+and target, SSD's importances of D for each seed, and the methods' own seconds for each run. The tickets' order is
+computed by the code that tickets run. In plain grid order a worker takes the next run of the grid and makes what it
+needs on the way; what another worker is making, it waits for.
 """
 
 from __future__ import annotations
