@@ -59,7 +59,7 @@ def test_prune_removes_what_no_row_names_and_nothing_else(stored, command, capfd
     (stored / "sweeps/2026/jobs-1/agenda.json").write_text("{}")
     code, out, _ = ask(capfd, stored, "prune")
     assert code == 0
-    assert "15 files" in out  # weights, outputs and four metrics' values, and what was left behind
+    assert "17 files" in out  # weights, outputs and five metrics' values, and what was left behind
     assert all(path.exists() for path in own)
     ask(capfd, stored, "prune", "--yes")
     assert not any(path.exists() for path in own)

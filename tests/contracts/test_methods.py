@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import ssd_bench
 from ssd_bench.core.task import ask
 from ssd_bench.metrics.against import average_gap
+from ssd_bench.metrics.features import Features
 from ssd_bench.models.fresh import fresh
 from ssd_bench.run import estimate, pipeline, unlearn
 from ssd_bench.run.plan import CONF_DIR
@@ -76,7 +77,7 @@ def counted(patch):
     def asked(bench, original):
         if not bench.skipped:
             works = estimate.work_of(bench)
-            told.extend(w.cost for w in works if w.kind not in ("original", "outputs"))
+            told.extend(w.cost for w in works if w.kind not in ("original", "outputs", "features"))
         return make_row(bench, original)
 
     patch.setattr("ssd_bench.models.resnet.conv2d", counting)
@@ -124,8 +125,10 @@ def test_every_method_runs_in_every_scenario_or_says_why_not(made, method, scena
         assert row["reason"]
         return
     assert row["status"] == "done"
+    one_class = scenario in ("full_class", "sub_class")
     for name, value in row["metrics"].items():
         may_be_null = name == "zrf_official" or name.startswith("population_tpr1")  # a test set too small for 1 %
+        may_be_null |= name in Features.about and (not one_class or name == "prototype_recall_50")  # or so few images
         assert value is not None or may_be_null, name
     assert all(0 <= row["metrics"][name] <= 100 for name in row["metrics"] if name.endswith("_acc") or name == "mia")
     assert 0 <= row["metrics"]["zrf"] <= 1
@@ -250,7 +253,8 @@ def test_every_metric_gives_the_same_value_through_both(made):
         fresh_model=lambda: bench.plan.model.build(10, 1, 8).to(memory_format=torch.channels_last),
     )
     for name, value in rows["ssd"]["metrics"].items():
-        if value is not None and not name.startswith("population"):  # whose resamples follow the order of the set
+        # resamples follow the order of the set; and the library looks into no model unless it is asked to
+        if value is not None and not name.startswith("population") and name not in Features.about:
             assert said[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
     both = (rows[m]["metrics"] for m in ("ssd", "retrain"))
     assert said["average_gap"] == pytest.approx(average_gap(*both, "full_class"), abs=1e-3)

@@ -268,6 +268,6 @@ def test_what_pictures_show():
     assert scores.keys() == {"original", "ssd"}  # there are not enough models for the other
     assert auc(*scores["ssd"]) == pytest.approx(judge.numbers(lines["ssd"])["auc"]["value"])
     assert margins["original"][0] == pytest.approx(margin[made.member[:, place], place])
-    curve = roc(scores, "title").data[1]
-    middle = np.abs(np.array(curve.x) - 0.1).argmin()
-    assert curve.y[middle] == pytest.approx(tpr_at(*scores["original"], curve.x[middle]), abs=0.02)
+    x, y = roc(scores).axes[0].lines[1].get_data()
+    middle = np.abs(x - 0.1).argmin()
+    assert y[middle] == pytest.approx(tpr_at(*scores["original"], x[middle]), abs=0.02)
