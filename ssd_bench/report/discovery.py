@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from ssd_bench.report.corrective import is_corrective, not_to_be_read
 from ssd_bench.report.figures import heading, shown, style
 from ssd_bench.report.summary import Summary
+from ssd_bench.report.svg import belongs_to, legend
 
 PANELS = ("asr", "ic_err", "taught_as", "corrected_acc", "kept_acc", "average_gap")
 OF_SHARE = ("n_forget", "forget_sha256", "retrained", "seed", "seed_unlearn", "seed_forget", "original", "reference")
@@ -36,19 +37,19 @@ def _picture(by_share: dict[float, Summary]) -> Figure:
     first = next(iter(by_share.values()))
     labels = dict.fromkeys(line.label for summary in by_share.values() for line in shown(summary))
     names = [name for name in PANELS if any(line.values.get(name) for s in by_share.values() for line in s.lines)]
-    figure = Figure(figsize=(3.4 * len(names) + 1.6, 3.4))
+    figure = Figure(figsize=(3.4 * len(names) + 1.6, max(3.4, 0.19 * len(labels))))  # the legend needs its place, too
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for label in labels:
             lines = {share: summary.line(label) for share, summary in by_share.items()}
             lines = {share: line for share, line in lines.items() if line and line.mean(name) is not None}
             if lines:
                 colour, symbol = style(*next((s, line) for s in by_share.values() if (line := s.line(label))))
-                axes.errorbar(
+                drawn = axes.errorbar(
                     list(lines), [line.mean(name) for line in lines.values()],
                     yerr=[line.std(name) or 0.0 for line in lines.values()], color=colour, marker=symbol,
                     markersize=5, capsize=2, label=label,
                 )  # fmt: skip
+                belongs_to(label, *drawn.get_children(), about=label)
         axes.set(xlabel="discovered, %", ylabel=heading(first, name), xticks=list(by_share))
-    handles = {label: h for axes in figure.axes for h, label in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside right center")
+    legend(figure)
     return figure

@@ -12,7 +12,7 @@ from ssd_bench import __version__
 from ssd_bench.report.discovery import over_discovery
 from ssd_bench.report.figures import plots
 from ssd_bench.report.pictures import drawn, over_requests
-from ssd_bench.report.requests import curves
+from ssd_bench.report.requests import PANELS, curves
 from ssd_bench.report.sheet import Cell, Sheet, sheets
 from ssd_bench.report.summary import Summary
 from ssd_bench.report.svg import STYLE, inline
@@ -23,7 +23,8 @@ HEAD = """<!doctype html>
 <title>ssd-bench: {title}</title><link rel="icon" href="data:,"><style>
 body {{ font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 0 auto; max-width: 72rem; padding: 1rem; }}
 h1 {{ font-size: 1.5rem; }}
-h2 {{ font-size: 1.2rem; margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem; overflow-wrap: anywhere; }}
+h2 {{ font-size: 1.2rem; margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem; overflow-wrap: anywhere;
+  scroll-margin-top: 2.5rem; }}
 h3 {{ font-size: 1rem; margin-bottom: .3rem; overflow-wrap: anywhere; }}
 nav a {{ display: inline-block; margin-right: 1rem; }}
 .filter {{ position: sticky; top: 0; background: #fff; padding: .4rem 0; z-index: 2; }}
@@ -39,12 +40,12 @@ tbody + tbody {{ border-top: 2px solid #1a1a1a; }} .best1 {{ font-weight: 700; b
 .notes {{ color: #555; font-size: .85rem; overflow-wrap: anywhere; }}
 .plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); gap: 1rem; }}
 figure {{ margin: 0 0 1rem; overflow-x: auto; }} figcaption {{ font-size: .95rem; }}
-figure svg {{ display: block; width: 100%; height: auto; min-width: 22rem; }}
+figure svg {{ display: block; width: 100%; height: auto; }}
 footer {{ color: #555; font-size: .85rem; margin-top: 3rem; }}
 </style></head><body>
 """
 FILTER = """<p class="filter" hidden><input id="methods" type="search" aria-label="methods to show"
-placeholder="show these methods only: ssd, teacher, ..."></p>
+placeholder="show only: ssd, teacher, ..."></p>
 """
 
 
@@ -58,10 +59,11 @@ def page(summaries: list[Summary]) -> str:
         for i, summary in enumerate(summaries):
             parts.append(f'<h2 id="task{i}">{escape(summary.title)}</h2>')
             parts.append(f'<p class="verdict">{escape(verdict(summary))}</p>')
-            figures = [_figure(drawn(summary, plot), plot.title) for plot in plots(summary)]
-            parts.append(f'<div class="plots">{"".join(figures)}</div>')
-            if panels := curves(summary):
-                parts.append(_figure(over_requests(summary, panels), "After each request"))
+            figures = {plot.title: drawn(summary, plot) for plot in plots(summary)}
+            for name, panel in curves(summary).items():
+                figures[f"After each request: {PANELS[name]}"] = over_requests(summary, {name: panel})
+            shown = "".join(_figure(figure, caption, f"task{i}") for caption, figure in figures.items())
+            parts.append(f'<div class="plots">{shown}</div>')
             parts += [_table(sheet) for sheet in sheets(summary)]
         parts += [_figure(figure, f"What was discovered: {of}") for of, figure in over_discovery(summaries)]
     parts.append(f"<footer>{escape(_made_with(summaries))}</footer>")
@@ -76,8 +78,8 @@ def page_of_figures(title: str, lines: list[str], figures: dict[str, Figure]) ->
     return "\n".join([*parts, "</body></html>\n"])
 
 
-def _figure(figure: Figure, caption: str) -> str:
-    return f"<figure><figcaption>{escape(caption)}</figcaption>{inline(figure)}</figure>"
+def _figure(figure: Figure, caption: str, place: str = "") -> str:
+    return f"<figure><figcaption>{escape(caption)}</figcaption>{inline(figure, f'{place} {caption}')}</figure>"
 
 
 def _table(sheet: Sheet) -> str:

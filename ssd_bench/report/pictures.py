@@ -20,7 +20,7 @@ from ssd_bench.report.discovery import over_discovery
 from ssd_bench.report.figures import Plot, heading, plots, shown, style
 from ssd_bench.report.requests import PANELS, Curve, curves
 from ssd_bench.report.summary import FLOOR, ORIGINAL, Line, Summary
-from ssd_bench.report.svg import STYLE, belongs_to
+from ssd_bench.report.svg import STYLE, belongs_to, legend
 from ssd_bench.report.sweeps import sweeps
 from ssd_bench.store.address import digest
 from ssd_bench.store.rows import Row
@@ -73,7 +73,8 @@ def pictures(summary: Summary, folder: Path) -> Iterator[tuple[str, Figure]]:
 
 def over_requests(summary: Summary, panels: dict[str, list[Curve]]) -> Figure:
     """Curves over the requests of a sequence, a panel a value."""
-    figure = Figure(figsize=(3.4 * len(panels) + 1.6, 3.4))
+    most = max(len(of_panel) for of_panel in panels.values())
+    figure = Figure(figsize=(3.4 * len(panels) + 1.6, max(3.4, 0.19 * most)))  # the legend needs its place, too
     for axes, (name, of_panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for curve in of_panel:
             places = range(1, len(curve.means) + 1)
@@ -84,15 +85,8 @@ def over_requests(summary: Summary, panels: dict[str, list[Curve]]) -> Figure:
             )  # fmt: skip
             belongs_to(curve.line.label, *drawn.get_children(), about=curve.line.label)
         axes.set(xlabel="requests", ylabel=PANELS[name], xticks=places)
-    _legend(figure, figure.axes[0])
+    legend(figure)
     return figure
-
-
-def _legend(figure: Figure, axes: Any) -> None:
-    """Beside everything; an entry goes with its line."""
-    legend = figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
-    for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
-        belongs_to(text.get_text(), *handle.get_children(), text)
 
 
 def of_methods(summary: Summary, folder: Path) -> Iterator[tuple[str, Figure]]:
@@ -149,7 +143,7 @@ def drawn(summary: Summary, plot: Plot) -> Figure:
     (_scatter if plot.y else _bars)(axes, summary, plot)
     axes.set(xlabel=heading(summary, plot.x), ylabel=heading(summary, plot.y))
     if plot.y:
-        _legend(figure, axes)
+        legend(figure)
     return figure
 
 
@@ -178,14 +172,15 @@ def _about(summary: Summary, line: Line, plot: Plot) -> str:
 
 def _bars(axes: Any, summary: Summary, plot: Plot) -> None:
     lines = plot.lines[::-1]  # the first on top
+    for line in lines:
+        value, spread, colour = line.mean(plot.x), line.std(plot.x) or 0, style(summary, line)[0]
+        bar = axes.barh([line.label], [value], xerr=[spread], height=0.6, capsize=2, color=colour)
+        [number] = axes.bar_label(bar, [f"{value:.3g} s"], padding=6)
+        belongs_to(line.label, *bar, *bar.errorbar.get_children(), number, about=_about(summary, line, plot))
+    for line, label in zip(lines, axes.get_yticklabels(), strict=True):
+        label.set_parse_math(False)
+        belongs_to(line.label, label)
     values = [line.mean(plot.x) for line in lines]
-    bars = axes.barh(
-        [line.label for line in lines], values, xerr=[line.std(plot.x) or 0 for line in lines], height=0.6, capsize=2,
-        color=[style(summary, line)[0] for line in lines],
-    )  # fmt: skip
-    numbers = axes.bar_label(bars, [f"{v:.3g} s" for v in values], padding=6)
-    for line, *drawn in zip(lines, bars, numbers, axes.get_yticklabels(), strict=True):
-        belongs_to(line.label, *drawn, about=_about(summary, line, plot))
     axes.set_xscale("log")
     axes.tick_params(which="minor", labelbottom=False)  # the bars carry their numbers
     axes.set_xlim(min(values) / 2, max(values) * 4)

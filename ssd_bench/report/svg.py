@@ -16,6 +16,8 @@ STYLE = {
     "figure.constrained_layout.use": True, "savefig.dpi": 130, "axes.titlesize": 9, "legend.frameon": False,
     "svg.hashsalt": "ssd-bench", "svg.fonttype": "none",
 }  # fmt: skip
+NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what may not stand in it, even escaped
+WIDE, PER_INCH = 7.0, 48  # a picture of more inches keeps so many pixels of each, and is scrolled in its frame
 MARK, APART = "line:", "\u241f"  # before a line's label in the name of what is drawn of it, and after it
 
 
@@ -26,16 +28,31 @@ def belongs_to(label: str, *artists: Artist | None, about: str = "") -> None:
             artist.set_gid(f"{MARK}{label}{APART}{about}")
 
 
-def inline(figure: Figure) -> str:
-    """One <svg> element, as wide as there is place. What `belongs_to` a line has the line's label as `data-line`."""
+def legend(figure: Figure) -> None:
+    """Beside everything, of lines with error bars: the mark and the label of each, which the page hides with it."""
+    entries = [zip(*axes.get_legend_handles_labels(), strict=True) for axes in figure.axes]
+    marks = {label: drawn.lines[0] for of_axes in entries for drawn, label in of_axes}
+    drawn = figure.legend(marks.values(), marks.keys(), loc="outside right center")
+    for handle, text in zip(drawn.legend_handles, drawn.get_texts(), strict=True):
+        text.set_parse_math(False)  # a label comes from rows: its dollars are dollars
+        belongs_to(text.get_text(), handle, text)
+
+
+def inline(figure: Figure, salt: str) -> str:
+    """One <svg> element, as wide as there is place. What `belongs_to` a line has the line's label as `data-line`.
+
+    salt: another one for each picture of a page, so that no two share the names of what they refer to.
+    """
     written = io.StringIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": salt}):
         figure.savefig(written, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
-    root = ElementTree.fromstring(written.getvalue())
+    root = ElementTree.fromstring(NO_XML.sub("\ufffd", written.getvalue()))
     for size in ("width", "height"):
         root.attrib.pop(size, None)
+    if (inches := figure.get_figwidth()) > WIDE:
+        root.set("style", f"min-width: {PER_INCH * inches:.0f}px")
     for metadata in root.findall(f"{{{SVG}}}metadata"):
         root.remove(metadata)
     for group in root.iter(f"{{{SVG}}}g"):
@@ -53,4 +70,4 @@ def inline(figure: Figure) -> str:
         element.tail = None
     text = ElementTree.tostring(root, encoding="unicode")
     text = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", text)
-    return re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", text)  # the page's own
+    return re.sub(r" transform=\"rotate\(-?0 [^\"]*\"|font-family: [^;\"]*;? ?", "", text)  # the page has a font

@@ -23,6 +23,7 @@ from ssd_bench.report.discovery import over_discovery
 from ssd_bench.report.rows import references
 from ssd_bench.report.sheet import sheets
 from ssd_bench.report.summary import summarise
+from ssd_bench.report.svg import inline
 from ssd_bench.report.verdict import verdict
 from ssd_bench.scenarios.confusion import Confusion, swapped
 from ssd_bench.scenarios.label_noise import LabelNoise, wrong
@@ -306,6 +307,7 @@ def test_what_is_discovered_is_drawn_over_its_share():
     mine = dict(zip(asr.get_legend_handles_labels()[1], asr.get_legend_handles_labels()[0], strict=True))["mine"]
     assert mine[0].get_xdata().tolist() == [10, 50, 100]
     assert mine[0].get_ydata().tolist() == [1, 5, 10]
+    assert '<g data-line="mine"><title>mine' in inline(figure, "")  # or a page could not filter it
     assert not list(over_discovery(tasks(not_taken)))
     assert not list(over_discovery(tasks(took)[:1]))
 
