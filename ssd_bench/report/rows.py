@@ -70,11 +70,15 @@ def rows_around(paths: list[Path]) -> Iterator[list[Row]]:
 
 
 def newest(rows: list[Row]) -> list[Row]:
-    """Of rows with one method, settings and seeds (made by other code, versions or threads), the last that was made."""
+    """Of rows with one method, settings and seeds (made by other code, versions or threads), the last that was made.
+
+    Settings that a study found are others than the same ones without it: a method whose study found the published ones
+    was tuned.
+    """
     last: dict[str, Row] = {}
     for row in sorted(rows, key=lambda row: row["env"]["finished"]):
         seeds = [row["task"].get(name) for name in ("seed", "seed_unlearn", "seed_forget")]
-        last[json.dumps([row["method"], row["settings"], seeds], sort_keys=True)] = row
+        last[json.dumps([row["method"], row["settings"], bool(row.get("tuned")), seeds], sort_keys=True)] = row
     kept = {id(row) for row in last.values()}
     return [row for row in rows if id(row) in kept]
 
@@ -112,7 +116,8 @@ def _trained_on(row: Row) -> str:
 
 
 def varying_settings(rows: list[Row]) -> dict[str, set[str]]:
-    """Per method: the settings in which its rows differ; "tuned", if that alone tells them apart."""
+    """Per method: the settings in which its rows differ; "tuned", if that alone tells them apart, and beside them, if
+    the same settings are there with a study and without one."""
     seen: dict[str, dict[str, set[str]]] = {}
     whole: dict[str, set[tuple[bool, str]]] = {}
     for row in rows:
@@ -121,15 +126,16 @@ def varying_settings(rows: list[Row]) -> dict[str, set[str]]:
             seen.setdefault(row["method"], {}).setdefault(key, set()).add(json.dumps(value))
     varying = {m: {k for k, values in settings.items() if len(values) > 1} for m, settings in seen.items()}
     twice = {m for m, found in whole.items() if len(found) == 2 and len(dict(found)) == 2}
-    return varying | {method: {TUNED} for method in twice}
+    both = {m for m, found in whole.items() if len({settings for _, settings in found}) < len(found)}
+    return varying | {m: varying.get(m, set()) | {TUNED} for m in both} | {m: {TUNED} for m in twice}
 
 
 def label(row: Row, varying: dict[str, set[str]]) -> str:
     """The method, and those of its settings in which its rows differ."""
-    if varying.get(row["method"]) == {TUNED}:
-        return f"{row['method']} ({'tuned' if row.get('tuned') else 'untuned'})"
-    chosen = [f"{key}={row['settings'].get(key)}" for key in sorted(varying.get(row["method"], ()))]
-    return f"{row['method']} {' '.join(chosen)}".strip()
+    differ = varying.get(row["method"], set())
+    chosen = [f"{key}={row['settings'].get(key)}" for key in sorted(differ - {TUNED})]
+    word = [f"({'tuned' if row.get('tuned') else 'untuned'})"] if TUNED in differ else []
+    return " ".join([row["method"], *chosen, *word])
 
 
 def cost_s(row: Row) -> float | None:

@@ -289,6 +289,21 @@ def test_who_was_tuned_stands_in_the_first_line_and_the_unlike_are_no_ranking():
     assert "no ranking" in concluded
 
 
+def test_a_method_whose_study_found_the_published_settings_was_tuned():
+    published = {"lr": 1.0, "epochs": 2}
+    rows = [row("retrain", 0, 50), row("b", 0, 52, settings=published, tuned=TWENTY)]
+    rows += [row("a", 0, 51, settings=published, tuned=TWENTY), row("a", 0, 51, settings=published)]
+    summary = summary_of(rows)
+    assert {line.label: line.budget for line in summary.methods} == {
+        "a (tuned)": "20 trials", "a (untuned)": None, "b": "20 trials",
+    }  # fmt: skip
+    assert summary.outdated == 0
+    rows.append(row("a", 0, 53, settings=published | {"lr": 3.0}))
+    assert {line.label for line in summary_of(rows).methods} == {
+        "a lr=1.0 (tuned)", "a lr=1.0 (untuned)", "a lr=3.0 (untuned)", "b",
+    }  # fmt: skip
+
+
 def test_the_tuned_and_the_untuned_line_of_a_method_are_told_apart_in_words():
     rows = [row("retrain", 0, 50)]
     rows += [
