@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from ssd_bench.cli import run as cli
+from ssd_bench.cli.overrides import Cases
 from ssd_bench.run.plan import CONF_DIR, GROUPS, Plan, plan
 from ssd_bench.store.artefacts import forget_recent
 
@@ -65,6 +66,12 @@ class Ended:
         last = self.out.strip().splitlines()[-1]
         assert last.startswith("metrics: "), self.out + self.err
         return json.loads(Path(last.removeprefix("metrics: ")).read_text())
+
+
+@pytest.fixture(autouse=True)
+def no_cases_from_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `--config-dir` of one test brings counts for no other test in this process."""
+    monkeypatch.setattr(Cases, "own", None)
 
 
 @pytest.fixture
