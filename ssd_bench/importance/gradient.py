@@ -1,4 +1,4 @@
-"""Gradients of the loss over a set of samples, in eval mode: their sum, and each of them along a direction."""
+"""Gradients of the loss over samples, in eval mode: their sum, each along a direction, and each by every other."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.func import functional_call
+from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, one_hot
 
 from ssd_bench.core.errors import check_choice
+from ssd_bench.importance.per_sample import CHUNK
 from ssd_bench.train.passes import eval_mode, pass_clock
+
+GRADIENT_BYTES = 2**31  # what `gradient_products` holds at once, where the gradients of two samples fit
 
 
 def loss_gradient(
@@ -38,6 +41,72 @@ def loss_gradient(
                 if g is not None:
                     sum_of += g
     return total
+
+
+def weighted_gradient(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], weights: Iterable[Tensor], of: Iterable[str]
+) -> dict[str, Tensor]:
+    """sum_i w_i g_i over the gradients g_i of samples' cross-entropies, by name of the parameters in `of`.
+
+    weights: those of each batch. The model is put in eval mode and left as it was found.
+    """
+    parameters = {name: model.get_parameter(name) for name in of}
+    total = {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
+    with eval_mode(model), torch.enable_grad():
+        for (inputs, labels), each in zip(batches, weights, strict=True):
+            with pass_clock():
+                loss = cross_entropy(model(inputs), labels, reduction="none").dot(each)
+            with pass_clock.backward():
+                gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            for sum_of, g in zip(total.values(), gradients, strict=True):
+                if g is not None:
+                    sum_of += g
+    return total
+
+
+def gradient_products(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], of: Iterable[str]) -> Tensor:
+    """The inner product of the gradients of each two samples, over the parameters in `of`: n x n, of the inputs' type.
+
+    At most two blocks of gradients are in memory at once, `GRADIENT_BYTES` together: where b blocks are needed, each is
+    worked out (b + 1) / 2 times. The model is put in eval mode and left as it was found.
+    """
+    values = {name: model.get_parameter(name).detach() for name in of}
+    inputs, labels = map(torch.cat, zip(*batches, strict=True))
+    bytes_each = sum(p.numel() * p.element_size() for p in values.values())
+    blocks = torch.arange(len(labels)).split(max(1, GRADIENT_BYTES // (2 * bytes_each)))
+    found = torch.zeros(len(labels), len(labels), dtype=inputs.dtype, device=inputs.device)
+    with eval_mode(model), sdpa_kernel(SDPBackend.MATH):
+        for i, first in enumerate(blocks):
+            ours = _gradients(model, values, inputs[first], labels[first])
+            for second in blocks[i:]:
+                theirs = ours if second is first else _gradients(model, values, inputs[second], labels[second])
+                block = sum(ours[name] @ theirs[name].T for name in ours)
+                found[first[:, None], second] = block
+                found[second[:, None], first] = block.T
+    return found
+
+
+def _gradients(model: nn.Module, values: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Each sample's gradient of the cross-entropy by these parameters, n x numbers each."""
+
+    def loss(values: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(functional_call(model, values, (x[None],)), y[None])
+
+    def one_by_one(values: dict[str, Tensor], inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        each = [grad(loss)(values, x, y) for x, y in zip(inputs, labels, strict=True)]
+        return {name: torch.stack([g[name] for g in each]) for name in values}
+
+    parts = []
+    for x, y in zip(inputs.split(CHUNK), labels.split(CHUNK), strict=True):
+        with pass_clock.backward():
+            try:
+                each = vmap(grad(loss), in_dims=(None, 0, 0))(values, x, y)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError:  # PyTorch cannot map this model over samples
+                each = one_by_one(values, x, y)
+        parts.append({name: g.detach().flatten(1) for name, g in each.items()})
+    return {name: torch.cat([part[name] for part in parts]) for name in values}
 
 
 def slopes(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], direction: Mapping[str, Tensor]) -> Tensor:
