@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.core.errors import check_choice, check_range
+from ssd_bench.core.errors import Diverged, check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Method, Split, row_hash
 from ssd_bench.importance import fisher_product, gradient_products, loss_gradient, slopes, weighted_gradient
 
@@ -72,6 +72,8 @@ class Influence(Method):
             return {"products": gradient_products(model, _batches(data, rows), v)}
 
         found = context.cached(PRODUCTS, {"rows": row_hash(rows)}, products)["products"]
+        if not found.isfinite().all():
+            raise Diverged("the gradients of D_r are not finite")
         eigenvalues, turned = torch.linalg.eigh(found.cpu().double())
         weights = (turned / (eigenvalues.clamp(min=0) + len(rows) * self.damping)) @ turned.T
 

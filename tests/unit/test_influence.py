@@ -9,6 +9,7 @@ from golden_data import Golden
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from ssd_bench.core.errors import Diverged
 from ssd_bench.core.task import Images
 from ssd_bench.importance import fisher_product, gradient, gradient_products, loss_gradient, slopes, weighted_gradient
 from ssd_bench.methods.influence import Influence, conjugate_gradients, direction
@@ -75,6 +76,13 @@ def test_products_of_gradients_serve_every_damping_and_step(golden):
         Influence(damping=damping, tolerance=1e-9)(copy.deepcopy(model), data, context)
         assert context.details["residual"] <= 1e-9
     assert made == ["gradient_full", "gradient_products"]
+
+
+def test_gradients_that_are_not_finite_are_said(golden):
+    with torch.no_grad():
+        next(golden.model.parameters()).fill_(float("nan"))
+    with pytest.raises(Diverged, match="not finite"):
+        Influence()(golden.model, golden.data, golden.context())
 
 
 def test_steps_are_linear_and_nothing_else_changes(golden):
