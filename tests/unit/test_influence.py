@@ -79,10 +79,11 @@ def test_products_of_gradients_serve_every_damping_and_step(golden):
 
 
 def test_gradients_that_are_not_finite_are_said(golden):
+    model = golden.model
     with torch.no_grad():
-        next(golden.model.parameters()).fill_(float("nan"))
+        next(model.parameters()).fill_(float("nan"))
     with pytest.raises(Diverged, match="not finite"):
-        Influence()(golden.model, golden.data, golden.context())
+        Influence()(model, golden.data, golden.context())
 
 
 def test_steps_are_linear_and_nothing_else_changes(golden):
