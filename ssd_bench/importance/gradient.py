@@ -65,7 +65,7 @@ def weighted_gradient(
 
 
 def gradient_products(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], of: Iterable[str]) -> Tensor:
-    """The inner product of the gradients of each two samples, over the parameters in `of`: n x n, of the inputs' type.
+    """The inner product of the gradients of each two samples, over the parameters in `of`: n x n, of their type.
 
     At most two blocks of gradients are in memory at once, `GRADIENT_BYTES` together: where b blocks are needed, each is
     worked out (b + 1) / 2 times. The model is put in eval mode and left as it was found.
@@ -74,13 +74,13 @@ def gradient_products(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]
     inputs, labels = map(torch.cat, zip(*batches, strict=True))
     bytes_each = sum(p.numel() * p.element_size() for p in values.values())
     blocks = torch.arange(len(labels)).split(max(1, GRADIENT_BYTES // (2 * bytes_each)))
-    found = torch.zeros(len(labels), len(labels), dtype=inputs.dtype, device=inputs.device)
+    found = next(iter(values.values())).new_zeros(len(labels), len(labels))
     with eval_mode(model), sdpa_kernel(SDPBackend.MATH):
         for i, first in enumerate(blocks):
             ours = _gradients(model, values, inputs[first], labels[first])
             for second in blocks[i:]:
                 theirs = ours if second is first else _gradients(model, values, inputs[second], labels[second])
-                block = sum(ours[name] @ theirs[name].T for name in ours)
+                block = sum(ours[name] @ theirs[name].T for name in ours).to(found)
                 found[first[:, None], second] = block
                 found[second[:, None], first] = block.T
     return found
