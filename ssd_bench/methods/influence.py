@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ssd_bench.core.errors import Diverged, check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Method, Split, row_hash
 from ssd_bench.importance import fisher_product, gradient_products, loss_gradient, slopes, weighted_gradient
+from ssd_bench.train.passes import pass_clock
 
 BATCH = 64
 RELEASED = 1000  # samples in the released recursion, up to two more
@@ -85,7 +86,8 @@ class Influence(Method):
             parts = along.to(u).split(BATCH)
             return (u - _flat(weighted_gradient(model, _batches(data, rows), parts, v))) / self.damping
 
-        solution, steps, residual = conjugate_gradients(product, _flat(v), self.iterations, self.tolerance, inverse)
+        with pass_clock.using(rows.device, "float32"):  # what bfloat16 rounds, damping multiplies
+            solution, steps, residual = conjugate_gradients(product, _flat(v), self.iterations, self.tolerance, inverse)
         context.details.update(iterations=steps, residual=residual)
         return _like(solution, v)
 

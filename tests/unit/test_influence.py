@@ -13,6 +13,7 @@ from ssd_bench.core.errors import Diverged
 from ssd_bench.core.task import Images
 from ssd_bench.importance import fisher_product, gradient, gradient_products, loss_gradient, slopes, weighted_gradient
 from ssd_bench.methods.influence import Influence, conjugate_gradients, direction
+from ssd_bench.train.passes import pass_clock
 
 
 @pytest.fixture
@@ -76,6 +77,17 @@ def test_products_of_gradients_serve_every_damping_and_step(golden):
         Influence(damping=damping, tolerance=1e-9)(copy.deepcopy(model), data, context)
         assert context.details["residual"] <= 1e-9
     assert made == ["gradient_full", "gradient_products"]
+
+
+def test_bfloat16_does_not_reach_the_inverse(golden):
+    made = []
+    for precision in ("float32", "bfloat16"):
+        model, context = golden.model, golden.context()
+        v = direction(model, golden.data, context)
+        with pass_clock.using(torch.device("cpu"), precision):
+            made.append(flat(Influence().solved(model, golden.data, v, context)))
+        assert context.details["residual"] <= 1e-3
+    torch.testing.assert_close(*made)
 
 
 def test_gradients_that_are_not_finite_are_said(golden):
