@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ssd_bench.report.rows import REFERENCES
 from ssd_bench.report.summary import FLOOR, ORIGINAL, Line, Summary
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#A6761D")
@@ -65,6 +66,8 @@ def style(summary: Summary, line: Line) -> tuple[str, str]:
         return "#777777", "o"
     if line is summary.retrained:
         return "#000000", "*"
+    if line.method in REFERENCES:  # retrained, but not what the others are compared with
+        return "#777777", "*"
     if line.control:
         place = [other.label for other in summary.controls].index(line.label)
         return "#777777", SYMBOLS[place % len(SYMBOLS)]
