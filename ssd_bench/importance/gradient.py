@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,17 +31,7 @@ def loss_gradient(
     """
     check_choice("reduction", reduction, ("sum", "mean"))
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    total = {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
-    with eval_mode(model), torch.enable_grad():
-        for inputs, labels in batches:
-            with pass_clock():
-                loss = cross_entropy(model(inputs), labels, reduction=reduction)
-            with pass_clock.backward():
-                gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-            for sum_of, g in zip(total.values(), gradients, strict=True):
-                if g is not None:
-                    sum_of += g
-    return total
+    return _added_up(model, parameters, batches, partial(cross_entropy, reduction=reduction))
 
 
 def weighted_gradient(
@@ -51,13 +42,24 @@ def weighted_gradient(
     weights: those of each batch. The model is put in eval mode and left as it was found.
     """
     parameters = {name: model.get_parameter(name) for name in of}
+    weighted = ((*batch, each) for batch, each in zip(batches, weights, strict=True))
+    return _added_up(model, parameters, weighted, lambda z, y, w: cross_entropy(z, y, reduction="none").dot(w))
+
+
+def _added_up(
+    model: nn.Module,
+    parameters: Mapping[str, Tensor],
+    batches: Iterable[tuple[Tensor, ...]],
+    loss: Callable[..., Tensor],
+) -> dict[str, Tensor]:
+    """The gradients of loss(logits, *what else is in a batch than its inputs), added up over batches."""
     total = {name: torch.zeros_like(p, requires_grad=False) for name, p in parameters.items()}
     with eval_mode(model), torch.enable_grad():
-        for (inputs, labels), each in zip(batches, weights, strict=True):
+        for inputs, *others in batches:
             with pass_clock():
-                loss = cross_entropy(model(inputs), labels, reduction="none").dot(each)
+                value = loss(model(inputs), *others)
             with pass_clock.backward():
-                gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+                gradients = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
             for sum_of, g in zip(total.values(), gradients, strict=True):
                 if g is not None:
                     sum_of += g

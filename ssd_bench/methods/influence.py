@@ -16,7 +16,7 @@ BATCH = 64
 RELEASED = 1000  # samples in the released recursion, up to two more
 KIND = "gradient_full"
 PRODUCTS = "gradient_products"
-PRODUCTS_COST = 10  # passes each way that they take as long as, roughly: measured at 700,000 parameters, one CPU thread
+PRODUCTS_COST = 50  # passes each way that they take as long as: 30 to 80 on a CPU, at 700,000 parameters
 
 
 @dataclass(frozen=True)
