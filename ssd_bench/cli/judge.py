@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssd_bench.cli import beside, overrides
-from ssd_bench.core.errors import ConfigError
+from ssd_bench.core.errors import ConfigError, check_choice
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +87,8 @@ class Chosen:
         """Of each method, its settings in the scenarios of the pool's targets. Raises ConfigError."""
         from ssd_bench.run import requests
 
+        for name in pool.asked.placebo:
+            check_choice("pool.placebo", name, self.methods)
         scenarios = {requests.scenario_of(pool, target) for target in requests.targets(pool, None)}
         found = {}
         for name in self.methods:
@@ -190,14 +192,20 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
 
 
 def pictures(judge: Any, lines: dict[str, Any], name: str) -> dict[str, Any]:
-    """How well attacks on a target do, and the margins of an image, by their titles; none without matplotlib."""
+    """How well attacks on a target do, whom they know, and the margins of an image, by their titles; none without
+    matplotlib."""
     if not find_spec("matplotlib"):
         return {}
     from ssd_bench.report import attacks
 
     scores, margins, row = judge.pictured(lines)
+    found = {f"{name}: U-LiRA": attacks.roc(scores)} if scores else {}
+    if scores and len(judge.places) == 1 and not judge.block:
+        found[f"{name}: what was memorised, and what is still known"] = attacks.by_memorisation(
+            *judge.by_memorisation(lines)
+        )
     image = f"{name}: training image {row}, the most memorised of them, model by model"
-    return ({f"{name}: U-LiRA": attacks.roc(scores)} if scores else {}) | {image: attacks.one_image(margins)}
+    return found | {image: attacks.one_image(margins)}
 
 
 def write_page(pool: Any, figures: dict[str, Any], lines: list[str]) -> Path:

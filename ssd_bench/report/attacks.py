@@ -34,6 +34,22 @@ def roc(scores: Scores) -> Figure:
     return figure
 
 
+def by_memorisation(gains: np.ndarray, aucs: Mapping[str, np.ndarray]) -> Figure:
+    """How far images are known after unlearning, from those that were memorised least to those that were most.
+
+    gains: of groups of images, the margin that they owe to having been trained on; aucs: by line, of the same groups.
+    """
+    figure = Figure(figsize=(6.4, 4))
+    axes = figure.subplots()
+    axes.axhline(0.5, linestyle=":", color="grey", label="knows nothing")
+    for label, values in aucs.items():
+        [curve] = axes.plot(gains, values, ".-", label=label)
+        belongs_to(label, curve, about=label)
+    axes.set(xlabel="memorised: margin in minus out, before unlearning", ylabel="AUC of an image's margins")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
 def one_image(margins: Scores) -> Figure:
     """The margins of one image, model by model: of those that held or have forgotten it, and of those that never did.
 

@@ -80,6 +80,10 @@ class Forgetting:
         scenario = requests.scenario_of(self.pool, target)
         return [method for method in self.methods if (method, scenario) in self.plans]
 
+    def has_placebo(self, method: str, target: Target) -> bool:
+        """Whether the method runs on its twin's request, too. A block's twins have nothing to be asked for."""
+        return target.single and (self.placebo or method in self.pool.asked.placebo)
+
     @cached_property
     def skipped(self) -> dict[tuple[str, str], str]:
         """By method and target, why the method makes no sense for it."""
@@ -99,7 +103,7 @@ class Forgetting:
             for method in self.methods_on(target):
                 if (method, target.name) in self.skipped or m not in self.holders[target.name]:
                     continue
-                for placebo in (False, True) if self.placebo and target.single else (False,):
+                for placebo in (False, True) if self.has_placebo(method, target) else (False,):
                     yield Run(m, method, target, placebo)
 
     def bench(self, run: Run) -> Bench:

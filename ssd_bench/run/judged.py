@@ -22,6 +22,7 @@ from ssd_bench.run.originals import CHOSEN_ON_ALL, LEAST, Cells, Number, Origina
 from ssd_bench.run.pool import Pool
 from ssd_bench.run.requests import Target, scenario_of
 
+GROUPS = 10  # of images that are about as much memorised, in a picture
 TESTED = 500  # test images, and single samples, that distances are measured on
 
 
@@ -73,7 +74,7 @@ class Judge:
                 missing.append(reasons[0])
                 continue
             found[method] = self.method(said)
-            if forgetting.placebo and not self.block:
+            if forgetting.has_placebo(method, self.targets[0]):
                 asked = forgetting.said(method, self.targets[0], placebo=True)
                 label = f"{method}, placebo"
                 if isinstance(asked, str):
@@ -213,6 +214,27 @@ class Judge:
         scores = {label: scores_of((line.inside, line.outside), self.places) for label, line in many.items()}
         margins = {label: (line.inside[::step, image], line.outside[::step, image]) for label, line in lines.items()}
         return scores, margins, int(self.originals.pool.design.audit[image])
+
+    def by_memorisation(self, lines: dict[str, Line]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Of groups of images, from the least memorised to the most (at most ten): the margin that they owe to having
+        been trained on, and of each line the mean AUC of their margins. Of a target of one set.
+
+        Half of the pairs sort the images, the other half say the rest, and the other way round: by the same models,
+        those would seem to leak that are least memorised, too low margins as well as too high ones.
+        """
+        (places,) = self.places
+        whole = {label: line for label, line in lines.items() if len(line.inside) == len(lines["original"].inside)}
+        inside, outside = (of[:, places] for of in lines["original"].before)
+        gains, found = [], {label: [] for label in whole}
+        for half in (0, 1):
+            order = np.argsort((inside - outside)[1 - half :: 2].mean(axis=0), kind="stable")
+            groups = np.array_split(order, min(GROUPS, len(places)))
+            gain = (inside - outside)[half::2].mean(axis=0)
+            gains.append([gain[group].mean() for group in groups])
+            for label, line in whole.items():
+                auc = aucs(line.inside[half::2, places], line.outside[half::2, places])
+                found[label].append([auc[group].mean() for group in groups])
+        return np.mean(gains, axis=0), {label: np.mean(of, axis=0) for label, of in found.items()}
 
     def cells(self, places: list[np.ndarray], pairs: int) -> Cells:
         """Set by set, and in each of them pair by pair."""

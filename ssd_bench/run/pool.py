@@ -61,6 +61,7 @@ class PoolSettings(Parts):
     k: int | None = (
         None  # images of a target that a model holds, on average; null: 100, at most an eighth of the singles
     )
+    placebo: list[str] = field(default_factory=list)  # methods that run on their twins' requests, too
     class_models: int = 16  # that a target which is a class is forgotten by, and each trained again without it
     gate: bool = True  # judge no method where the originals do not leak
     power: bool = False  # say how small a difference between the first two methods so many models can show

@@ -233,7 +233,9 @@ def judged(folder):
 
 def test_methods_forget_what_each_model_holds_and_are_judged(copied, unlearned, capfd):
     capfd.readouterr()
-    folder, said = made(copied, "method=ssd,mask_head,placebo", "pool.targets=[random,blocks]", "pool.gate=false")
+    folder, said = made(
+        copied, "method=ssd,mask_head", "pool.placebo=[ssd]", "pool.targets=[random,blocks]", "pool.gate=false"
+    )
     table = pd.read_csv(folder / "ssd-random.csv")
     target, blocks = set(table["row"][table["forgotten"]]), {}
     assert len(target) == 2 * 10
@@ -289,6 +291,7 @@ def test_methods_go_on_where_they_were_killed_and_a_larger_pool_asks_the_new_mod
     page = (folder / "methods.html").read_text()
     assert "random: U-LiRA" in page
     assert "the most memorised of them, model by model" in page
+    assert "random: what was memorised, and what is still known" in page
     large = judged(folder)["targets"]["random"]["numbers"]["ssd"]
     assert 0 < large["auc"]["low"] <= large["auc"]["value"] <= large["auc"]["high"] < 1
     differences = pd.read_csv(folder / "differences.csv").set_index(["target", "number", "method", "less"])

@@ -271,3 +271,25 @@ def test_what_pictures_show():
     x, y = roc(scores).axes[0].lines[1].get_data()
     middle = np.abs(x - 0.1).argmin()
     assert y[middle] == pytest.approx(tpr_at(*scores["original"], x[middle]), abs=0.02)
+
+
+def test_what_was_memorised_is_what_is_still_known():
+    made = Made(32)
+    shift = np.linspace(0, 3, made.member.shape[1])
+    made.originals = made.of(made.said(shift))
+    judge = made.judge(n=len(made.design.single) - 1)
+    lines = {"original": judge.original(), "retrained": judge.retrained(), "none": judge.method([made.said(0.0)])}
+    gains, known = judge.by_memorisation(lines)
+    assert known.keys() == {"original", "none"}
+    assert len(gains) == len(known["original"]) == 10
+    assert gains[0] < 0.5 < 2 < gains[-1]
+    assert known["original"][0] < 0.65 < 0.9 < known["original"][-1]
+    assert np.abs(known["none"] - 0.5).max() < 0.08
+
+
+def test_images_that_nobody_memorised_do_not_seem_to_leak_however_they_are_sorted():
+    made = Made(32, shift=0.0)
+    judge = made.judge(n=len(made.design.single) - 1)
+    gains, known = judge.by_memorisation({"original": judge.original()})
+    assert np.abs(gains).max() < 0.25
+    assert np.abs(known["original"] - 0.5).max() < 0.08
