@@ -81,7 +81,7 @@ def over_requests(summary: Summary, panels: dict[str, list[Curve]]) -> Figure:
             colour, symbol = style(summary, curve.line)
             drawn = axes.errorbar(
                 places, curve.means, yerr=curve.spreads, color=colour, marker=symbol, markersize=5,
-                capsize=2, ls=":" if curve.line.label == FLOOR else "-", label=curve.line.label,
+                ls=":" if curve.line.label == FLOOR else "-", label=curve.line.label,
             )  # fmt: skip
             belongs_to(curve.line.label, *drawn.get_children(), about=curve.line.label)
         axes.set(xlabel="requests", ylabel=PANELS[name], xticks=places)
@@ -152,7 +152,7 @@ def _scatter(axes: Any, summary: Summary, plot: Plot) -> None:
         colour, symbol = style(summary, line)
         marks = axes.errorbar(
             line.mean(plot.x), line.mean(plot.y), xerr=line.std(plot.x), yerr=line.std(plot.y), color=colour,
-            fmt=symbol, markersize=13 if symbol == "*" else 7, capsize=2, label=line.label, zorder=3,
+            fmt=symbol, markersize=13 if symbol == "*" else 7, label=line.label, zorder=3,
         )  # fmt: skip
         belongs_to(line.label, *marks.get_children(), about=_about(summary, line, plot))
     if summary.retrained in plot.lines:

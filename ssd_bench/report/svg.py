@@ -11,6 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+GROUP, TITLE = f"{{{SVG}}}g", f"{{{SVG}}}title"
 STYLE = {
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "figure.constrained_layout.use": True, "savefig.dpi": 130, "axes.titlesize": 9, "legend.frameon": False,
@@ -18,6 +19,7 @@ STYLE = {
 }  # fmt: skip
 NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # what may not stand in it, even escaped
 WIDE, PER_INCH = 7.0, 48  # a picture of more inches keeps so many pixels of each, and is scrolled in its frame
+INHERITED = ("style", "clip-path")  # attributes that a group hands to its parts
 MARK, APART = "line:", "\u241f"  # before a line's label in the name of what is drawn of it, and after it
 
 
@@ -38,6 +40,36 @@ def legend(figure: Figure) -> None:
         belongs_to(text.get_text(), handle, text)
 
 
+def _said_once(element: ElementTree.Element) -> None:
+    """Neighbours that are drawn of one line become one group, what all parts of a group have in common is said of the
+    group alone, and a group of which nothing is said goes."""
+    last = None
+    for part in list(element):
+        if last is not None and part.get("data-line") and (part.attrib, _title(part)) == (last.attrib, _title(last)):
+            last.extend(inner for inner in part if inner.tag != TITLE)
+            element.remove(part)
+        else:
+            last = part
+    for part in element:
+        _said_once(part)
+    drawn = [part for part in element if part.tag != TITLE]
+    if element.tag == GROUP and len(drawn) > 1:
+        for name in INHERITED:
+            [value, *others] = {part.get(name) for part in drawn}
+            alone = any("transform" in part.attrib or " opacity" in f" {part.get('style', '')}" for part in drawn)
+            if value and not (others or name in element.attrib or alone):
+                element.set(name, value)
+                for part in drawn:
+                    del part.attrib[name]
+    for place, part in reversed(list(enumerate(element))):
+        if part.tag == GROUP and not part.attrib:
+            element[place : place + 1] = list(part)
+
+
+def _title(group: ElementTree.Element) -> str | None:
+    return group.findtext(TITLE)
+
+
 def inline(figure: Figure, salt: str) -> str:
     """One <svg> element, as wide as there is place. What `belongs_to` a line has the line's label as `data-line`.
 
@@ -55,19 +87,22 @@ def inline(figure: Figure, salt: str) -> str:
         root.set("style", f"min-width: {PER_INCH * inches:.0f}px")
     for metadata in root.findall(f"{{{SVG}}}metadata"):
         root.remove(metadata)
-    for group in root.iter(f"{{{SVG}}}g"):
+    for group in root.iter(GROUP):
         name = group.attrib.pop("id", "")  # of which a page would hold many alike
         if name.startswith(MARK):
             label, _, about = name.removeprefix(MARK).partition(APART)
             group.set("data-line", label)
             if about:
-                title = ElementTree.Element(f"{{{SVG}}}title")
+                title = ElementTree.Element(TITLE)
                 title.text = about
                 group.insert(0, title)
     for element in root.iter():
         if not (element.text or "").strip():
             element.text = None
         element.tail = None
+        if "d" in element.attrib:
+            element.set("d", re.sub(r"(^|\s+)([A-Zz])\s*|\s+$", r"\2", element.get("d")))
+    _said_once(root)
     text = ElementTree.tostring(root, encoding="unicode")
     text = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", text)
     return re.sub(r" transform=\"rotate\(-?0 [^\"]*\"|font-family: [^;\"]*;? ?", "", text)  # the page has a font
