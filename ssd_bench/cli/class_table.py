@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssd_bench.cli import judge
+from ssd_bench.cli.target_table import shown
 from ssd_bench.report.sheet import Cell, Sheet
-from ssd_bench.report.table import print_sheet
 
 LINES = {  # heading, decimals, ideal
     "accuracy_forget_train": ("accuracy, D_f that was audited (%)", 2, ""),
@@ -26,14 +25,14 @@ LINES = {  # heading, decimals, ideal
 }
 
 
-def show(title: str, report: dict[str, Any]) -> None:
-    """Print the table of a class."""
+def sheet_of(title: str, report: dict[str, Any]) -> Sheet:
+    """The table of a class."""
     numbers = report["numbers"]
     sheet = Sheet(f"{title}: a class, {report['models']} models", [*numbers, "ideal"], first="")
     for name, (heading, decimals, ideal) in LINES.items():
         of_line = [of.get(name) for of in numbers.values()]
         if any(of and of["value"] is not None for of in of_line):
-            cells = [*(judge.shown(of, decimals) for of in of_line), ideal]
+            cells = [*(shown(of, decimals) for of in of_line), ideal]
             sheet.lines.append((heading, [Cell(text) for text in cells]))
     seconds = [report["seconds"].get(label) for label in numbers]
     sheet.lines.append(("seconds a request", [Cell("" if s is None else f"{s:.2f}") for s in [*seconds, None]]))
@@ -44,4 +43,4 @@ def show(title: str, report: dict[str, Any]) -> None:
         *(f"-: {reason}" for reason in why),
         *(f"not in the table: {reason}" for reason in report["missing"]),
     ]
-    print_sheet(sheet)
+    return sheet

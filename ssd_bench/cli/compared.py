@@ -1,11 +1,10 @@
-"""Differences between methods on a pool, and how small ones it can show, for the command line: the tables."""
+"""Differences between methods on a pool, and how small ones it can show: the tables."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ssd_bench.report.sheet import Cell, Sheet
-from ssd_bench.report.table import print_sheet
 
 LINES = {  # of the table: heading, decimals
     "auc": ("U-LiRA, AUC", 3),
@@ -28,24 +27,25 @@ POWER = {  # heading, decimals
 MARK = "*"
 
 
-def show(title: str, rows: list[dict[str, Any]], labels: list[str]) -> None:
-    """Print each method less retrained models, the first method and its own placebo. labels: of the lines, in order."""
+def sheet_of(title: str, rows: list[dict[str, Any]], labels: list[str]) -> Sheet | None:
+    """Each method less retrained models, the first method and its own placebo; None where there is no difference.
+
+    labels: of the lines, in order.
+    """
     methods = [label for label in labels if label not in ("original", "retrained") and ", placebo" not in label]
     of = {(row["number"], row["method"], row["less"]): row for row in rows}
-    sheet = Sheet(f"{title}: differences", methods, first="")
-    for number, (heading, decimals) in LINES.items():
-        for less in ("retrained", *methods[:1], "its placebo"):
-            beside = {method: f"{method}, placebo" if less == "its placebo" else less for method in methods}
-            found = [of.get((number, method, beside[method])) for method in methods]
+    numbers = [number for number in LINES if any(row["number"] == number for row in rows)]
+    sheet = Sheet(f"{title}: differences", [LINES[number][0] for number in numbers], first="")
+    for method in methods:
+        for less, beside in (*((of, of) for of in ("retrained", *methods[:1])), ("its placebo", f"{method}, placebo")):
+            found = [of.get((number, method, beside)) for number in numbers]
             if any(found):
-                cells = [Cell(shown(row, decimals)) for row in found]
-                sheet.lines.append((f"{heading}, less {less}", cells))
-    if not sheet.lines:
-        return
+                cells = [Cell(shown(row, LINES[number][1])) for number, row in zip(numbers, found, strict=True)]
+                sheet.lines.append((f"{method}, less {less}", cells))
     sheet.notes = [
         f"[95 % interval from the same resamples of both]; {MARK}: it excludes 0; all pairs: differences.csv"
     ]
-    print_sheet(sheet)
+    return sheet if sheet.lines else None
 
 
 def shown(row: dict[str, Any] | None, decimals: int) -> str:
@@ -56,8 +56,8 @@ def shown(row: dict[str, Any] | None, decimals: int) -> str:
     return f"{value} [{low}, {high}]{MARK if row['excludes_0'] else ''}"
 
 
-def show_power(title: str, found: dict[str, Any]) -> None:
-    """Print what so many models can show."""
+def power_sheet(title: str, found: dict[str, Any]) -> Sheet:
+    """What so many models can show."""
     heading = (
         f"{title}: what so many models can show, {found['one']} less {found['other']}, {found['samples']:,} images"
     )
@@ -69,4 +69,4 @@ def show_power(title: str, found: dict[str, Any]) -> None:
         f"seen: a difference that is told from none in 80 % of cases (2.8 standard errors); sd: {found['one']}'s",
         "one target: by the attack on one model alone; -: too few cases; U-LiRA, pairs drawn from this pool's own",
     ]
-    print_sheet(sheet)
+    return sheet

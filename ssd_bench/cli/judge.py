@@ -20,36 +20,6 @@ TASKS = {
     "sub_class": ["scenario=sub_class"],
     "full_class": ["scenario=full_class"],
 }
-LINES = {  # of a table: heading, decimals, ideal ("": a floor or ceiling that was measured)
-    "auc": ("U-LiRA, AUC", 3, "0.5"),
-    "tpr_1": ("U-LiRA, true positives at 1 % false ones (%)", 1, "1"),
-    "tpr_01": ("U-LiRA, true positives at 0.1 % false ones (%)", 1, "0.1"),
-    "ruli_privacy_auc": ("RULI privacy, AUC", 3, "0.5"),
-    "ruli_privacy_tpr_1": ("RULI privacy, true positives at 1 % false ones (%)", 1, "1"),
-    "ruli_efficacy_auc": ("RULI efficacy, AUC", 3, "0.5"),
-    "ruli_efficacy_tpr_1": ("RULI efficacy, true positives at 1 % false ones (%)", 1, "1"),
-    "leaking": ("samples that leak (%)", 1, "0"),
-    "worse": ("samples that leak more than before (%)", 1, "0"),
-    "worst_auc": ("the worst 5 %, AUC", 3, "0.5"),
-    "klom": ("KLoM, forgotten (nats)", 3, ""),
-    "klom_p95": ("KLoM, forgotten, 95th percentile (nats)", 3, ""),
-    "klom_test": ("KLoM, test images (nats)", 3, ""),
-    "klom_test_p95": ("KLoM, test images, 95th percentile (nats)", 3, ""),
-    "gaussian_kl": ("Gaussian KL, forgotten (nats)", 3, ""),
-    "gaussian_kl_test": ("Gaussian KL, test images (nats)", 3, ""),
-    "klom_others": ("KLoM, not to be forgotten (nats)", 3, ""),
-    "klom_others_p95": ("KLoM, not to be forgotten, 95th percentile (nats)", 3, ""),
-    "gaussian_kl_others": ("Gaussian KL, not to be forgotten (nats)", 3, ""),
-    "quality": ("forgetting quality", 3, ""),
-    "others_auc": ("not to be forgotten: U-LiRA, AUC", 3, "original"),
-    "others_tpr_1": ("not to be forgotten: true positives at 1 % false ones (%)", 1, "original"),
-    "others_leaking": ("not to be forgotten: samples that leak (%)", 1, "original"),
-    "others_worse": ("not to be forgotten: samples that leak more than before (%)", 1, "0"),
-    "others_worst_auc": ("not to be forgotten: the worst 5 %, AUC", 3, "original"),
-    "accuracy_forgotten": ("accuracy, forgotten (%)", 2, "retrained"),
-    "accuracy_never": ("accuracy, never held (%)", 2, "original"),
-    "accuracy_test": ("accuracy, test images (%)", 2, "original"),
-}
 
 
 @dataclass(frozen=True)
@@ -144,9 +114,10 @@ def unlearn(pool: Any, plans: Plans, placebo: bool) -> tuple[Any, Any]:
     return forgetting, originals
 
 
-def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str, Any]) -> None:
-    """Unlearn what is missing; keep and print what there is to say of each method and target."""
-    from ssd_bench.cli import class_table, compared
+def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str, Any]) -> list[Any]:
+    """Unlearn what is missing; keep what there is to say of each method and target, print it and return its tables."""
+    from ssd_bench.cli import class_table, compared, target_table
+    from ssd_bench.report.table import print_sheet
     from ssd_bench.run.class_arm import ClassArm
     from ssd_bench.run.differences import Compared
     from ssd_bench.run.environment import commit
@@ -155,7 +126,7 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
     from ssd_bench.store.files import to_json, write_atomically
 
     forgetting, originals = unlearn(pool, plans, placebo)
-    report, paths, figures = {}, [], {}
+    report, paths, figures, sheets = {}, [], {}, []
     tables: dict[str, list[dict[str, Any]]] = {"differences": [], "power": []}
     for name, targets in groups(pool, forgetting.targets).items():
         judge = Judge(originals, targets)
@@ -168,17 +139,17 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
         for label, line in lines.items():
             paths.append(pool.results / f"{label.replace(', ', '-')}-{name}.csv")
             _write_table(paths[-1], judge.table(line))
-        show(pool, name, report[name], gate)
-        compared.show(name, report[name]["differences"], list(lines))
+        sheets += target_table.sheets_of(pool, name, report[name], gate)
+        sheets += filter(None, [compared.sheet_of(name, report[name]["differences"], list(lines))])
         if pool.asked.power and (found := power(judge, lines)):
             report[name]["power"] = found
             compared_with = {"target": name, "one": found["one"], "other": found["other"]}
             tables["power"] += [compared_with | row for row in found["rows"]]
-            compared.show_power(name, found)
+            sheets.append(compared.power_sheet(name, found))
         figures |= pictures(judge, lines, name)
     for target in (target for target in forgetting.targets if target.label is not None):
         report[target.name] = ClassArm(originals, forgetting, target).report()
-        class_table.show(target.name, report[target.name])
+        sheets.append(class_table.sheet_of(target.name, report[target.name]))
     for table, rows in tables.items():
         if rows:
             paths.append(pool.results / f"{table}.csv")
@@ -188,7 +159,10 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
     write_atomically(paths[-1], lambda part: part.write_text(text))
     if figures:
         paths.append(write_page(pool, figures, [command, verdict(gate)]))
+    for sheet in sheets:
+        print_sheet(sheet)
     print(*paths, sep="\n")
+    return sheets
 
 
 def pictures(judge: Any, lines: dict[str, Any], name: str) -> dict[str, Any]:
@@ -224,51 +198,6 @@ def _write_table(path: Path, columns: dict[str, Any] | list[dict[str, Any]]) -> 
     from ssd_bench.store.files import write_atomically
 
     write_atomically(path, lambda part: pd.DataFrame(columns).to_csv(part, index=False))
-
-
-def show(pool: Any, name: str, report: dict[str, Any], gate: dict[str, Any]) -> None:
-    """Print the table of a target."""
-    from ssd_bench.report.sheet import Cell, Sheet
-    from ssd_bench.report.table import print_sheet
-
-    numbers, names = report["numbers"], pool.bench.plan.names
-    warned = "" if gate["passed"] else "NOT TO BE RELIED ON, the originals do not leak enough: "
-    title = (
-        f"{warned}{names['data']}, {names['model']}: {report['samples']:,} images ({name}), {pool.asked.size} models"
-    )
-    sheet = Sheet(title, [*numbers, "ideal"], first="")
-    for number, (heading, decimals, ideal) in LINES.items():
-        of_line = [of.get(number) for of in numbers.values()]
-        if any(of and of["value"] is not None for of in of_line):  # the notes say why others are not there
-            floors = {shown_floor(of, decimals) for of in of_line if of and "ideal" in of}
-            cells = [*(shown(of, decimals) for of in of_line), ideal or " ".join(floors)]
-            sheet.lines.append((heading, [Cell(text) for text in cells]))
-    seconds = [report["seconds"].get(label) for label in numbers]
-    sheet.lines.append(("seconds a request", [Cell("" if s is None else f"{s:.2f}") for s in [*seconds, None]]))
-    why = {of["reason"]: None for line in numbers.values() for of in line.values() if "reason" in of}
-    sheet.notes = [
-        "[95 % interval over pairs of models and samples]; attacks: each model by all others of its set but its twin",
-        "retrained: models that never held an image against others of them, half of the pairs each",
-        *(f"-: {reason}" for reason in why),
-        *(f"not in the table: {reason}" for reason in report["missing"]),
-        *([] if gate["passed"] else [verdict(gate)]),
-    ]
-    print_sheet(sheet)
-
-
-def shown_floor(number: dict[str, Any], decimals: int) -> str:
-    """What retrained models reach, in groups of the same size."""
-    return f"{number['ideal']:.{decimals}f} ({number['a_side']} a side)"
-
-
-def shown(number: dict[str, Any] | None, decimals: int) -> str:
-    """A number with its interval."""
-    if number is None:
-        return ""
-    if number["value"] is None:
-        return "-"
-    value, low, high = (f"{number[key]:.{decimals}f}" for key in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
 
 
 def verdict(gate: dict[str, Any]) -> str:

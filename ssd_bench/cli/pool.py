@@ -90,7 +90,7 @@ def pool(args: argparse.Namespace) -> None:
         return
     if parallel and missing:
         beside.launch(args, TASK, min(missing, workers), partial(worker, asked=asked, modules=sys.path))
-    passed = measure(plan, asked, command)
+    passed, table = measure(plan, asked, command)
     if not plans:
         return
     judge.check_gate(passed, asked)
@@ -98,7 +98,7 @@ def pool(args: argparse.Namespace) -> None:
         job = partial(forgetter, asked=asked, plans=pickle.dumps(plans), placebo=chosen.placebo, modules=sys.path)
         beside.launch(args, TASK, min(missing, workers), job)
     with at_work(plan, asked) as made:
-        judge.methods(made, plans, chosen.placebo, command, passed)
+        write_tables(made, [table, *judge.methods(made, plans, chosen.placebo, command, passed)])
 
 
 def what_there_is_to_do(
@@ -160,19 +160,20 @@ def at_work(plan: Plan, asked: Any) -> Iterator[Any]:
             yield made
 
 
-def measure(plan: Plan, asked: Any, command: str) -> dict[str, Any]:
-    """Train what is missing, then keep and print what the pool says of its originals; returns the gate's words."""
+def measure(plan: Plan, asked: Any, command: str) -> tuple[dict[str, Any], Any]:
+    """Train what is missing, then keep and print what the pool says of its originals; returns the gate's words and the
+    table."""
+    from ssd_bench.report.table import print_sheet
     from ssd_bench.run.originals import Originals
 
     with at_work(plan, asked) as made:
         train(made)
         found = Originals.read(made)
         report = found.report()
-    paths = write(made, found, report, command)
-    show(made, report)
-    for path in paths:
-        print(path)
-    return report["gate"]
+    paths, table = write(made, found, report, command), sheet_of(made, report)
+    print_sheet(table)
+    print(*paths, write_tables(made, [table]), sep="\n")
+    return report["gate"], table
 
 
 def train(made: Any) -> None:
@@ -204,10 +205,20 @@ def write(made: Any, found: Any, report: dict[str, Any], command: str) -> list[P
     return [folder / "pool.json", folder / "samples.csv"]
 
 
-def show(made: Any, report: dict[str, Any]) -> None:
-    """Print the table of the originals."""
+def write_tables(made: Any, sheets: list[Any]) -> Path:
+    """`tables.md`."""
+    from ssd_bench.report.table import in_markdown
+    from ssd_bench.store.files import write_atomically
+
+    path = made.results / "tables.md"
+    write_atomically(path, lambda part: part.write_text(in_markdown(sheets)))
+    return path
+
+
+def sheet_of(made: Any, report: dict[str, Any]) -> Any:
+    """The table of the originals."""
+    from ssd_bench.cli.target_table import shown
     from ssd_bench.report.sheet import Cell, Sheet
-    from ssd_bench.report.table import print_sheet
 
     names, samples = made.bench.plan.names, report["samples"]
     title = f"{names['data']}, {names['model']}: {made.asked.size} originals (pool.seed={made.asked.seed})"
@@ -215,14 +226,14 @@ def show(made: Any, report: dict[str, Any]) -> None:
     sheet = Sheet(title, headings, first="")
     for name, (heading, decimals) in LINES.items():
         of_set = [numbers.get(name) for numbers in report["numbers"].values()]
-        sheet.lines.append((heading, [Cell(judge.shown(number, decimals)) for number in of_set]))
+        sheet.lines.append((heading, [Cell(shown(number, decimals)) for number in of_set]))
     why = {number["reason"]: None for of in report["numbers"].values() for number in of.values() if "reason" in number}
     sheet.notes = [
         "[95 % interval over pairs of models and samples]; attacks: each model by all others but its twin",
         *(f"-: {reason}" for reason in why),
         judge.verdict(report["gate"]),
     ]
-    print_sheet(sheet)
+    return sheet
 
 
 HEADINGS = ("single samples", "most memorised", "test images")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from rich import box
 from rich.table import Table
@@ -50,17 +51,22 @@ def _for_terminal(sheet: Sheet) -> Table:
 
 
 def markdown(summaries: list[Summary]) -> str:
-    """The tables in markdown; best in bold, second best in italics."""
+    """The tables of these tasks in markdown."""
+    return in_markdown(sheet for summary in summaries for sheet in sheets(summary))
+
+
+def in_markdown(tables: Iterable[Sheet]) -> str:
+    """Sheets in markdown; best in bold, second best in italics."""
     parts = []
-    for sheet in (sheet for summary in summaries for sheet in sheets(summary)):
-        lines = [["method", *sheet.headings], ["---", *["---:"] * len(sheet.headings)]]
+    for sheet in tables:
+        lines = [[sheet.first, *sheet.headings], ["---", *["---:"] * len(sheet.headings)]]
         lines += [
             [label, *(f"{_STARS.get(c.best, '')}{c.text}{_STARS.get(c.best, '')}" for c in cells)]
             for label, cells in sheet.lines
         ]
         parts.append(f"**{sheet.title}**\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
         parts.append("\n".join(f"- {note}" for note in sheet.notes))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 _STARS = {1: "**", 2: "*"}

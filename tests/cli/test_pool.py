@@ -285,7 +285,10 @@ def test_methods_go_on_where_they_were_killed_and_a_larger_pool_asks_the_new_mod
     capfd.readouterr()
     folder, _ = made(copied, "method=ssd", "pool.targets=[random]", "pool.power=true", size=16)
     printed = capfd.readouterr().out
-    assert "digits, resnet18_slim: 20 images (random), 16 models" in printed
+    told = "digits, resnet18_slim: 20 images (random), 16 models: can it be told who was trained on them?"
+    assert told.split(":")[0] in printed
+    tables = (folder / "tables.md").read_text()
+    assert tables.index("16 originals (pool.seed=0)") < tables.index(told) < tables.index("random: what so many models")
     assert "NOT TO BE RELIED ON" not in printed
     assert len(unlearned) == 1 + 16
     page = (folder / "methods.html").read_text()

@@ -50,7 +50,7 @@ class Made:
         return ClassArm(originals, forgetting, Target("sea", (torch.arange(5),), 1))
 
 
-def test_what_has_forgotten_lies_beside_its_twin_and_what_has_not_does_not(monkeypatch, capsys):
+def test_what_has_forgotten_lies_beside_its_twin_and_what_has_not_does_not(monkeypatch):
     report = Made().arm(monkeypatch).report()
     numbers = report["numbers"]
     assert list(numbers) == ["retrained", "original", "ssd", "finetune", "another retrained"]
@@ -69,10 +69,9 @@ def test_what_has_forgotten_lies_beside_its_twin_and_what_has_not_does_not(monke
     assert (numbers["another retrained"]["tow"]["models"], numbers["ssd"]["tow"]["models"]) == (8, 16)
     assert numbers["another retrained"]["tow"]["value"] > 0.9
     assert "tow" not in numbers["retrained"]
-    class_table.show("sea", report)
-    printed = capsys.readouterr().out
-    assert "sea: a class, 16 models" in printed
-    assert "not in the table: mask makes no sense" in printed
+    sheet = class_table.sheet_of("sea", report)
+    assert sheet.title == "sea: a class, 16 models"
+    assert "not in the table: mask makes no sense" in sheet.notes
 
 
 def test_accuracies_are_of_what_each_model_holds(monkeypatch):

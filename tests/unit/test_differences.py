@@ -128,14 +128,14 @@ def test_how_much_a_share_that_leaks_varies():
     assert (leaking_resampled(inside + 100, outside, 16, draws=20) == 1).all()
 
 
-def test_the_table_has_a_line_for_what_a_method_is_compared_with(capsys):
+def test_the_table_has_a_line_for_what_a_method_is_compared_with():
     row = {"number": "auc", "method": "b", "less": "a", "value": 0.1, "low": 0.05, "high": 0.2, "excludes_0": True}
     rows = [row, row | {"less": "b, placebo", "low": -0.05, "excludes_0": False}, row | {"method": "c"}]
-    compared.show("random", rows, ["original", "retrained", "a", "a, placebo", "b", "b, placebo", "c"])
-    printed = capsys.readouterr().out
-    assert "U-LiRA, AUC, less a " in printed
-    assert printed.count("+0.100 [+0.050, +0.200]*") == 2
-    assert "U-LiRA, AUC, less its placebo" in printed
-    assert "+0.100 [-0.050, +0.200] " in printed
-    compared.show("random", [], ["original", "retrained", "a"])
-    assert not capsys.readouterr().out
+    sheet = compared.sheet_of("random", rows, ["original", "retrained", "a", "a, placebo", "b", "b, placebo", "c"])
+    assert sheet.headings == ["U-LiRA, AUC"]
+    assert [(label, cell.text) for label, [cell] in sheet.lines] == [
+        ("b, less a", "+0.100 [+0.050, +0.200]*"),
+        ("b, less its placebo", "+0.100 [-0.050, +0.200]"),
+        ("c, less a", "+0.100 [+0.050, +0.200]*"),
+    ]
+    assert compared.sheet_of("random", [], ["original", "retrained", "a"]) is None

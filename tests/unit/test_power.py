@@ -86,8 +86,7 @@ def test_a_model_alone_by_hand():
     assert values[m, 0] == pytest.approx(auc(inside[mine], outside[~mine]))
 
 
-def test_the_table(capsys, found):
-    compared.show_power("random", found)
-    printed = capsys.readouterr().out
-    assert "what so many models can show, one less other, 100 images" in printed
-    assert f"{found['rows'][-1]['detectable_auc']:.3f}" in printed
+def test_the_table(found):
+    sheet = compared.power_sheet("random", found)
+    assert "what so many models can show, one less other, 100 images" in sheet.title
+    assert f"{found['rows'][-1]['detectable_auc']:.3f}" in [cell.text for cell in sheet.lines[-1][1]]
