@@ -158,38 +158,45 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
     text = to_json({"gate": gate, "targets": report, "command": command, "commit": commit()})
     write_atomically(paths[-1], lambda part: part.write_text(text))
     if figures:
-        paths.append(write_page(pool, figures, [command, verdict(gate)]))
+        paths += draw(pool, figures, [command, verdict(gate)])
     for sheet in sheets:
         print_sheet(sheet)
     print(*paths, sep="\n")
     return sheets
 
 
-def pictures(judge: Any, lines: dict[str, Any], name: str) -> dict[str, Any]:
-    """How well attacks on a target do, whom they know, and the margins of an image, by their titles; none without
-    matplotlib."""
+def pictures(judge: Any, lines: dict[str, Any], name: str) -> dict[str, tuple[str, Any]]:
+    """How well attacks on a target do, whom they know, and the margins of an image: titles and figures, by the names of
+    their files; none without matplotlib."""
     if not find_spec("matplotlib"):
         return {}
+    import matplotlib
+
     from ssd_bench.report import attacks
+    from ssd_bench.report.svg import STYLE
 
     scores, margins, row = judge.pictured(lines)
-    found = {f"{name}: U-LiRA": attacks.roc(scores)} if scores else {}
-    if scores and len(judge.places) == 1 and not judge.block:
-        found[f"{name}: what was memorised, and what is still known"] = attacks.by_memorisation(
-            *judge.by_memorisation(lines)
-        )
     image = f"{name}: training image {row}, the most memorised of them, model by model"
-    return found | {image: attacks.one_image(margins)}
+    found = {}
+    with matplotlib.rc_context(STYLE):
+        if scores:
+            found[f"{name}-roc"] = f"{name}: U-LiRA", attacks.roc(scores)
+            if len(judge.places) == 1 and not judge.block:
+                known = attacks.by_memorisation(*judge.by_memorisation(lines))
+                found[f"{name}-memorised"] = f"{name}: what was memorised, and what is still known", known
+        return found | {f"{name}-image": (image, attacks.one_image(margins))}
 
 
-def write_page(pool: Any, figures: dict[str, Any], lines: list[str]) -> Path:
-    """`methods.html`."""
+def draw(pool: Any, figures: dict[str, tuple[str, Any]], lines: list[str]) -> list[Path]:
+    """`methods.html`, and each figure as a PNG file."""
     from ssd_bench.report.page import page_of_figures
+    from ssd_bench.report.pictures import save
     from ssd_bench.store.files import write_atomically
 
     path, title = pool.results / "methods.html", f"Methods on {pool.asked.size} models of {pool.name}"
-    write_atomically(path, lambda part: part.write_text(page_of_figures(title, lines, figures)))
-    return path
+    page = page_of_figures(title, lines, dict(figures.values()))
+    write_atomically(path, lambda part: part.write_text(page))
+    return [path, *(save(figure, title, pool.results / f"{name}.png") for name, (title, figure) in figures.items())]
 
 
 def _write_table(path: Path, columns: dict[str, Any] | list[dict[str, Any]]) -> None:

@@ -40,13 +40,14 @@ def draw(summaries: list[Summary], folder: Path, into: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE):
         for summary in summaries:
             for name, figure in pictures(summary, Path(folder)):
-                paths.append(_save(figure, summary.title, into / f"{_safe(summary.title)}-{_safe(name)}.png"))
+                paths.append(save(figure, summary.title, into / f"{_safe(summary.title)}-{_safe(name)}.png"))
         for title, figure in over_discovery(summaries):
-            paths.append(_save(figure, title, into / f"{_safe(title)}-discovery.png"))
+            paths.append(save(figure, title, into / f"{_safe(title)}-discovery.png"))
     return paths
 
 
-def _save(figure: Figure, title: str, path: Path) -> Path:
+def save(figure: Figure, title: str, path: Path) -> Path:
+    """As a PNG file under its title; returns the path."""
     figure.suptitle(title, fontsize=9, x=0.01, ha="left", parse_math=False)
     figure.savefig(path, metadata={"Software": None})
     return path

@@ -291,6 +291,7 @@ def test_methods_go_on_where_they_were_killed_and_a_larger_pool_asks_the_new_mod
     assert tables.index("16 originals (pool.seed=0)") < tables.index(told) < tables.index("random: what so many models")
     assert "NOT TO BE RELIED ON" not in printed
     assert len(unlearned) == 1 + 16
+    assert {path.name for path in folder.glob("*.png")} == {f"random-{of}.png" for of in ("roc", "memorised", "image")}
     page = (folder / "methods.html").read_text()
     assert "random: U-LiRA" in page
     assert "the most memorised of them, model by model" in page
