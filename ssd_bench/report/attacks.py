@@ -69,5 +69,5 @@ def one_image(margins: Scores) -> Figure:
         axes.scatter(np.concatenate(along), np.concatenate(groups), s=6, color=colour, alpha=0.6, label=what)
     axes.set(ylabel="margin")
     axes.set_xticks(range(len(margins)), list(margins), rotation=30, ha="right")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
