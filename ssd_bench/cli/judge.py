@@ -16,7 +16,6 @@ log = logging.getLogger(__name__)
 
 Plans = dict[tuple[str, str], Any]  # by method and scenario
 TASKS = {
-    "random": ["scenario=random", "scenario.n_forget=1"],
     "sub_class": ["scenario=sub_class"],
     "full_class": ["scenario=full_class"],
 }
@@ -60,10 +59,11 @@ class Chosen:
         for name in pool.asked.placebo:
             check_choice("pool.placebo", name, self.methods)
         scenarios = {requests.scenario_of(pool, target) for target in requests.targets(pool, None)}
+        tasks = TASKS | {"random": ["scenario=random", f"scenario.n_forget={requests.k_of(pool)}"]}
         found = {}
         for name in self.methods:
             given = self._given(args, name, self.settings)
-            found |= {(name, scenario): beside.composed(given, TASKS[scenario]) for scenario in sorted(scenarios)}
+            found |= {(name, scenario): beside.composed(given, tasks[scenario]) for scenario in sorted(scenarios)}
         if "full_class" in scenarios and ("retrain", "full_class") not in found:  # what the others are held against
             found["retrain", "full_class"] = beside.composed(self._given(args, "retrain", ()), TASKS["full_class"])
         return found

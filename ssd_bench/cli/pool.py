@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="ssd-bench-pool", description=__doc__)
     parser.add_argument("overrides", nargs="*", help="as of ssd-bench; method=a,b; pool.size=32, pool.seed=1, ...")
     parser.add_argument("--config-dir", help="a folder with model/, train/, ... of your own")
-    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    args = parser.parse_intermixed_args(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()], force=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code, said = 0, ""

@@ -375,6 +375,17 @@ def test_a_method_has_the_settings_of_the_command_line(copied, unlearned, monkey
     assert {bench.plan.method.epochs for bench in unlearned} == {1}
 
 
+def test_a_method_has_the_settings_that_a_study_found_for_as_many_images(copied, unlearned, tmp_path):
+    own = tmp_path / "own"
+    (own / "tuned").mkdir(parents=True)
+    study = {"name": "mine", "budget": "1 trial", "objective": 1.0, "untuned": 2.0, "command": "", "commit": ""}
+    when = {"data": "digits", "scenario": "random", "scenario.n_forget": 10}
+    found = [{"when": when, "method": {"epochs": 2}, "published": {"epochs": 5}, "study": study}]
+    (own / "tuned" / "finetune.yaml").write_text(json.dumps(found))
+    made(copied, "--config-dir", str(own), "method=finetune", *JUDGED)
+    assert {bench.plan.method.epochs for bench in unlearned} == {2}
+
+
 def test_what_a_pool_would_cost(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("ssd_bench.run.estimate.MEASURED_S", 0.05)
     pool.main([*SHORT, "pool.size=8", f"out={tmp_path}", "dry_run=true"])
