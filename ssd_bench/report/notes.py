@@ -66,12 +66,20 @@ def _about_the_gap(summary: Summary) -> list[str]:
 
 
 def _controls(summary: Summary) -> list[str]:
-    """What does not compete, and what methods do when there is nothing to forget."""
-    notes = [f"Controls, which do not compete: {', '.join(line.label for line in summary.controls)}."]
-    far = {line.label: line.mean("average_gap") for line in summary.placebo.methods} if summary.placebo else {}
-    told = [f"{label} {gap:.2f}" for label, gap in far.items() if gap is not None]
-    placebo = f"Placebo, the same request for images that were never trained on: gap of {', '.join(told)}."
-    return [*(notes if summary.controls else []), *([placebo] if told else [])]
+    """What does not compete, what methods do when there is nothing to forget, and when a sequence comes at once."""
+    names = ", ".join(line.label for line in summary.controls)
+    notes = [f"Controls, which do not compete: {names}."] if names else []
+    if told := _gaps(summary.placebo):
+        notes.append(f"Placebo, the same request for images that were never trained on: gap of {told}.")
+    if told := _gaps(summary.joint):
+        notes.append(f"All of it in one request, not one after the other: gap of {told}.")
+    return notes
+
+
+def _gaps(summary: Summary | None) -> str:
+    """Of each method of another summary."""
+    far = {line.label: line.mean("average_gap") for line in summary.methods} if summary else {}
+    return ", ".join(f"{label} {gap:.2f}" for label, gap in far.items() if gap is not None)
 
 
 def _floor(summary: Summary, what: str) -> str:

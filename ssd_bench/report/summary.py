@@ -104,6 +104,7 @@ class Summary:
     outdated: int = 0  # rows left out: a newer one has the same method, settings and seeds
     apart: str = ""  # how it differs from another task with the same title
     placebo: Summary | None = None  # of the same request for images that were never trained on
+    joint: Summary | None = None  # of a sequence: all that it asks for in one request
 
     @property
     def task(self) -> dict[str, Any]:
@@ -223,6 +224,9 @@ def summarise(rows: list[Row], derived: dict[str, Values]) -> list[Summary]:
     placebos = {_request(summary): summary for summary in summaries if summary.task["placebo"]}
     for summary in (summary for summary in summaries if not summary.task["placebo"]):
         summary.placebo = placebos.get(_request(summary))
+    at_once = {_targets(summary, "+"): summary for summary in summaries if not summary.task.get("requests")}
+    for summary in (summary for summary in summaries if summary.task.get("requests")):
+        summary.joint = at_once.get(_targets(summary, ">"))
     return summaries
 
 
@@ -230,6 +234,14 @@ def _request(summary: Summary) -> tuple[Any, ...]:
     """What a request and its placebo have in common."""
     names = ("data", "model", "recipe", "scenario", "target", "fidelity", "evaluation")
     return *(summary.task.get(name) for name in names), summary.task["target"] or summary.task["n_forget"]
+
+
+def _targets(summary: Summary, between: str) -> tuple[Any, ...]:
+    """What a sequence and the one request for all of it have in common. between: the names of the targets."""
+    names, task = ("data", "model", "recipe", "fidelity", "evaluation", "n_forget"), summary.task
+    asked = summary.rows[0]["config"].get("scenario", {})
+    kind = asked.get("of") if task.get("requests") else task["scenario"]
+    return *(task.get(name) for name in names), kind, frozenset((task["target"] or "").split(between))
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:

@@ -97,6 +97,23 @@ def test_a_table_says_what_methods_do_to_the_placebo():
     assert summarise(rows() + other, derived_metrics(rows() + other))[0].placebo is None
 
 
+def test_a_sequence_says_what_the_same_in_one_request_does():
+    def of(level, target, **more):
+        task = {"target": target, "n_forget": 100, **more}
+        return [{**each, "task": each["task"] | task} for each in rows(controls=(), level=level)]
+
+    one_by_one = of(90, "8>7", scenario="sequence", requests=2)
+    for each in one_by_one:
+        each["config"] = each["config"] | {"scenario": {"of": "full_class"}}
+    found = one_by_one + of(70, "7+8") + of(60, "7+6")
+    sequence, *others = summarise(found, derived_metrics(found))
+    assert sequence.joint is others[0]
+    [told] = [note for note in main_notes(sequence, []) if "in one request" in note]
+    gaps = {line.label: line.mean("average_gap") for line in others[0].methods}
+    assert told.endswith(f"gap of mine {gaps['mine']:.2f}, other {gaps['other']:.2f}.")
+    assert not [other for other in others if other.joint]
+
+
 @pytest.fixture
 def golden():
     return Golden(FOLDER / "ssd_family")
