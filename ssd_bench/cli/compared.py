@@ -33,12 +33,13 @@ def sheet_of(title: str, rows: list[dict[str, Any]], labels: list[str]) -> Sheet
     labels: of the lines, in order.
     """
     methods = [label for label in labels if label not in ("original", "retrained") and ", placebo" not in label]
-    of = {(row["number"], row["method"], row["less"]): row for row in rows}
+    known = {(row["number"], row["method"], row["less"]): row for row in rows}
     numbers = [number for number in LINES if any(row["number"] == number for row in rows)]
     sheet = Sheet(f"{title}: differences", [LINES[number][0] for number in numbers], first="")
     for method in methods:
-        for less, beside in (*((of, of) for of in ("retrained", *methods[:1])), ("its placebo", f"{method}, placebo")):
-            found = [of.get((number, method, beside)) for number in numbers]
+        others = {less: less for less in ("retrained", *methods[:1])} | {"its placebo": f"{method}, placebo"}
+        for less, label in others.items():
+            found = [known.get((number, method, label)) for number in numbers]
             if any(found):
                 cells = [Cell(shown(row, LINES[number][1])) for number, row in zip(numbers, found, strict=True)]
                 sheet.lines.append((f"{method}, less {less}", cells))
