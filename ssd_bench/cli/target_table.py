@@ -58,13 +58,15 @@ def sheets_of(pool: Any, name: str, report: dict[str, Any], gate: dict[str, Any]
     found = []
     for what, columns in TABLES.items():
         part = {column: about for column, about in columns.items() if _said(report, column)}  # notes say why not
+        if not part:
+            continue
         sheet = Sheet(f"{title}: {what}", [heading for heading, _, _ in part.values()])
         for label in numbers:
             cells = [_cell(report, label, column, decimals) for column, (_, decimals, _) in part.items()]
             sheet.lines.append((label, [Cell(text) for text in cells]))
         ideals = [_ideal(report, column, decimals, ideal) for column, (_, decimals, ideal) in part.items()]
         sheet.lines.append(("ideal", [Cell(text) for text in ideals]))
-        found += [sheet] if part else []
+        found.append(sheet)
     found = found or [Sheet(title, [])]
     why = {of["reason"]: None for line in numbers.values() for of in line.values() if "reason" in of}
     found[0].notes = [

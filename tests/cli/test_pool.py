@@ -421,6 +421,7 @@ WRONG = {
     "method.alpha=2": "for one method; 0 are named",
     "method=ssd,finetune method.alpha=2": "for one method; 2 are named",
     "method=ssd method.alhpa=2": "did you mean 'method.alpha'",
+    "method=ssd pool.placebo=[sdd]": "pool.placebo=sdd does not exist; did you mean 'ssd'",
     "method=ssd pool.targets=[random,heard]": "did you mean 'hard'",
     "method=ssd pool.k=40": "pool.k=40: a target of 80 single samples leaves none of 80",
     "method=ssd pool.size=4 pool.blocks=3 pool.targets=[random-2]": "in a pool of 4 it goes with another block",
