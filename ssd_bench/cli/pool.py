@@ -154,7 +154,7 @@ def at_work(plan: Plan, asked: Any) -> Iterator[Any]:
     from ssd_bench.run.pool import prepare
     from ssd_bench.train import devices
 
-    with devices.threads_kept(), cards.leased() as device:
+    with devices.threads_kept(), cards.leased(plan.settings.device) as device:
         made = prepare(plan.on(device), asked)
         with devices.arithmetic(made.bench.device, plan.settings.precision):
             yield made

@@ -137,7 +137,7 @@ def _job(cfg: DictConfig) -> None:
     if parallel:  # under a sweeper that is not ours
         from ssd_bench.run import cards
 
-        with cards.leased() as device:
+        with cards.leased(str(cfg.device)) as device:
             _run(lambda: planning.plan(cfg, names).on(device), sweep, parallel)
         return
     try:

@@ -1,7 +1,8 @@
-"""GPUs are leased: of the parallel jobs of one user on one machine, each that says `device=auto` has a card to itself.
+"""GPUs are leased: of the parallel jobs of one user on one machine, each that says `device=auto` has a card to itself,
+or shares it with as many as SSD_BENCH_JOBS_PER_GPU allows.
 
-A lease is a lock on a file named after the card, in a folder of this user's on this machine; the system lets go of it
-when its process ends, however it ends.
+A lease is a lock on a file named after the card and the place on it, in a folder of this user's on this machine; the
+system lets go of it when its process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -22,6 +24,7 @@ from ssd_bench.store.locks import take
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
+SHARED = "SSD_BENCH_JOBS_PER_GPU"
 _last = 0  # the card that this process had: its kernels are loaded and its memory is cached there
 
 
@@ -50,21 +53,30 @@ def folder() -> Path:
     return path
 
 
-@contextmanager
-def leased() -> Iterator[str]:
-    """The device of a parallel job that says `auto`: a card that nobody else has leased, the first that is free.
+def jobs_per_card() -> int:
+    """How many parallel jobs may share a card. Raises ConfigError."""
+    value = os.environ.get(SHARED, "1")
+    if not (value.isdecimal() and int(value)):
+        raise ConfigError(f"{SHARED} must be a whole number from 1 on, got {value}")
+    return int(value)
 
-    `auto` where there are no cards.
+
+@contextmanager
+def leased(wanted: str = "auto") -> Iterator[str]:
+    """The device of a parallel job: on `auto` a place on a card that nobody else has leased, on the emptiest card.
+
+    wanted: the device that the job names; one that is not `auto` is not leased, and where there are no cards, nothing is.
     """
     global _last
-    cards = visible()
+    places = jobs_per_card()
+    cards = visible() if wanted == "auto" else []
     if not cards:
-        yield "auto"
+        yield wanted
         return
     where, told = folder(), False
     while True:
-        for index in sorted(range(len(cards)), key=lambda i: i != _last):
-            if lock := take(where / f"{cards[index]}.lock"):
+        for place, index in product(range(places), sorted(range(len(cards)), key=lambda i: i != _last)):
+            if lock := take(where / (f"{cards[index]}.lock" if place == 0 else f"{cards[index]}-{place}.lock")):
                 _last = index
                 try:
                     yield f"cuda:{index}"
@@ -72,6 +84,6 @@ def leased() -> Iterator[str]:
                     lock.release()
                 return
         if not told:
-            log.info("all %d GPUs are leased to other jobs; waiting for one", len(cards))
+            log.info("all %d GPUs are leased to other jobs; waiting for one (%s=4: four share it)", len(cards), SHARED)
         told = True
         time.sleep(POLL_S)

@@ -1,7 +1,4 @@
-"""What must hold on a CUDA device: a CPU's numbers, the same bytes twice, memory that is measured.
-
-Not run on a GPU so far: on the first run, a failure may be a tolerance that is too narrow.
-"""
+"""What must hold on a CUDA device: a CPU's numbers, the same bytes twice, memory that is measured."""
 
 import copy
 
@@ -78,10 +75,16 @@ def test_predictions_are_those_of_the_cpu(model):
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_a_training_is_near_that_of_the_cpu(model):
+def test_a_training_is_as_near_that_of_the_cpu_as_rounding_allows(model):
+    def away(one, other):
+        return sum((one[name].cpu() - other[name]).double().square().sum() for name in one).sqrt()
+
     ours, theirs = (trained(model, device).state_dict() for device in (GPU, CPU))
-    for name, value in theirs.items():
-        torch.testing.assert_close(ours[name].cpu(), value, rtol=1e-2, atol=1e-3, msg=name)
+    moved = copy.deepcopy(model)
+    for weights in moved.parameters():
+        weights.data *= 1 + 1e-6 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(1))
+    rounding = away(trained(moved, CPU).state_dict(), theirs)
+    assert away(ours, theirs) <= 5 * rounding < away(model.state_dict(), theirs), (away(ours, theirs), rounding)
 
 
 def test_the_same_bytes_twice(model):

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
@@ -154,6 +155,18 @@ def test_each_job_has_a_card_to_itself_and_a_killed_one_frees_its_card(two_cards
     assert third.exitcode == 0
     assert said(logs[2]) == said(logs[1])
     kill(first)
+
+
+def test_jobs_share_a_card_where_that_is_allowed_and_take_the_emptiest(two_cards, monkeypatch):
+    monkeypatch.setenv(cards.SHARED, "2")
+    monkeypatch.setattr(cards, "_last", 0)
+    with ExitStack() as held:
+        taken = [held.enter_context(cards.leased()) for _ in range(4)]
+        assert sorted(taken[:2]) == sorted(taken[2:]) == ["cuda:0", "cuda:1"]
+        assert held.enter_context(cards.leased("cuda:1")) == "cuda:1"  # named: no lease to wait for
+    monkeypatch.setenv(cards.SHARED, "none")
+    with pytest.raises(ConfigError, match=r"SSD_BENCH_JOBS_PER_GPU must be a whole number from 1 on, got none"):
+        cards.jobs_per_card()
 
 
 def test_a_card_is_known_by_its_name_whatever_its_index(two_cards, tmp_path, monkeypatch):
