@@ -65,7 +65,7 @@ def jobs_per_card() -> int:
 def leased(wanted: str = "auto") -> Iterator[str]:
     """The device of a parallel job: on `auto` a place on a card that nobody else has leased, on the emptiest card.
 
-    wanted: the device that the job names; one that is not `auto` is not leased, and where there are no cards, nothing is.
+    wanted: the device that the job names; one that is not `auto` is not leased. Where there are no cards, nothing is.
     """
     global _last
     places = jobs_per_card()
