@@ -60,6 +60,7 @@ CELLS = (  # name, minutes of 40, settings at full width, settings of its tiny t
         "method=original,ssd",
     ),
 )  # fmt: skip
+THROUGHPUT = "--width 64 --precision float32 tf32 bfloat16".split()
 TINY = ("data.train_per_class=5", "data.test_per_class=2", "train.epochs=1", "threads=1")
 ASK = """
 import json, sys
@@ -100,9 +101,12 @@ def planned(device: str, tiny: bool, out: Path) -> list[Step]:
     tests = "tests/gpu" if device.startswith("cuda") else "tests/unit/test_devices.py"
     speed = ["scripts/benchmark.py", "--device", device, "--output", str(out / "benchmark.md")]
     speed += ["--only", "loops", "--width", "4"] if tiny else ["--width", "64"]
+    rates = ["scripts/throughput.py", "--device", device]
+    rates += "--width 4 --images 200 --seconds 0.5".split() if tiny else THROUGHPUT
     steps = [
         Step("tests", 3, [sys.executable, "-m", "pytest", "-q", tests], resumes=False),
-        Step("benchmark", 8, [sys.executable, *speed], resumes=False),
+        Step("throughput", 1, [sys.executable, *rates], resumes=False),
+        Step("benchmark", 7, [sys.executable, *speed], resumes=False),
     ]
     for name, minutes, full, twin, methods in CELLS:
         cell = [*twin.split(), *TINY] if tiny else full.split()

@@ -139,7 +139,9 @@ def _shares(row: Row, tensors: dict[str, Any]) -> Figure:
 def drawn(summary: Summary, plot: Plot) -> Figure:
     """A plot as matplotlib draws it."""
     n = len(plot.lines)
-    figure = Figure(figsize=(6.4, max(4, 0.19 * n + 0.6) if plot.y else 0.8 + 0.32 * n))  # the legend needs its place, too
+    figure = Figure(
+        figsize=(6.4, max(4, 0.19 * n + 0.6) if plot.y else 0.8 + 0.32 * n)
+    )  # the legend needs its place, too
     axes = figure.subplots()
     (_scatter if plot.y else _bars)(axes, summary, plot)
     axes.set(xlabel=heading(summary, plot.x), ylabel=heading(summary, plot.y))

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import runpy
 import signal
+import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -84,12 +86,22 @@ def test_what_is_done_leaves_its_time_to_the_others():
 @pytest.mark.parametrize("tiny", [False, True])
 def test_the_plan_is_40_minutes_of_what_exists(tmp_path, tiny):
     steps = planned("cuda", tiny, tmp_path)
-    assert [step.name for step in steps[:2]] == ["tests", "benchmark"]
+    assert [step.name for step in steps[:3]] == ["tests", "throughput", "benchmark"]
     assert sum(step.minutes for step in steps) == 40
-    for step in steps[2:]:
+    for step in steps[3:]:
         experiments = [word.removeprefix("experiment=") for word in step.command if word.startswith("experiment=")]
         assert all((CONF_DIR / "experiment" / f"{name}.yaml").exists() for name in experiments)
         assert "device=cuda" in step.command
+
+
+def test_throughput_is_of_all_jobs_together():
+    command = [sys.executable, "scripts/throughput.py", "--device", "cpu", "--width", "1", "--images", "64"]
+    command += ["--batch", "8", "--seconds", "0.2", "--jobs", "1", "2"]
+    lines = subprocess.run(command, cwd=SCRIPTS.parent, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert re.fullmatch(r"cpu \(.+\), PyTorch .+, commit .+; ResNet18 of width 1", lines[0])
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[4:]]
+    assert [row[:3] for row in rows] == [["bfloat16", "8", "1"], ["bfloat16", "8", "2"]]
+    assert all(float(row[3].replace(",", "")) > 0 for row in rows)
 
 
 def test_without_the_device_it_is_one_line(capfd):
