@@ -53,7 +53,7 @@ def page(summaries: list[Summary]) -> str:
     """The whole page. Everything that comes from rows is escaped."""
     title = f"{len(summaries)} task{'s' if len(summaries) != 1 else ''}"
     parts = [HEAD.format(title=title), f"<h1>Machine unlearning, {title}</h1>"]
-    links = (f'<a href="#task{i}">{escape(_short(s))}</a>' for i, s in enumerate(summaries))
+    links = (f'<a href="#task{i}">{escape(name)}</a>' for i, name in enumerate(names(summaries)))
     parts += [f"<nav>{''.join(links)}</nav>", FILTER]
     with matplotlib.rc_context(STYLE):
         for i, summary in enumerate(summaries):
@@ -98,6 +98,14 @@ def _table(sheet: Sheet) -> str:
         f'<h3>{escape(sheet.title)}</h3><div class="wide"><table><thead><tr>{head}</tr></thead>{bodies}</table></div>'
         f'<p class="notes">{notes}</p>'
     )
+
+
+def names(summaries: list[Summary]) -> list[str]:
+    """A short name of each; one that two would share says the model, too, and if that does not help, the whole title."""
+    short = [_short(summary) for summary in summaries]
+    with_model = [f"{name} {summary.task['model']}" for name, summary in zip(short, summaries, strict=True)]
+    chosen = [longer if short.count(name) > 1 else name for name, longer in zip(short, with_model, strict=True)]
+    return [s.title if chosen.count(name) > 1 else name for name, s in zip(chosen, summaries, strict=True)]
 
 
 def _short(summary: Summary) -> str:

@@ -3,6 +3,7 @@
 import re
 import shutil
 from copy import deepcopy
+from dataclasses import replace
 from html import escape
 
 import made_rows
@@ -11,7 +12,7 @@ from conftest import SHORT
 
 from ssd_bench.report.derive import derived, derived_metrics
 from ssd_bench.report.figures import style
-from ssd_bench.report.page import page
+from ssd_bench.report.page import names, page
 from ssd_bench.report.summary import ORIGINAL, summarise
 from ssd_bench.report.verdict import verdict
 from ssd_bench.store.rows import read_rows
@@ -57,6 +58,16 @@ def test_nothing_is_fetched_and_everything_is_escaped(rows):
     assert "<script>alert(2)" not in text
     assert "&lt;script&gt;alert(2)" in text
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=.?https?:", text)
+
+
+def test_tasks_that_share_a_short_name_are_told_apart(rows):
+    [summary] = summaries(rows)
+    other = replace(summary, rows=[deepcopy(row) for row in summary.rows])
+    other.rows[0]["task"]["model"] = "resnet18"
+    assert names([summary]) == ["digits full_class 8"]
+    assert names([summary, other]) == ["digits full_class 8 resnet18_slim", "digits full_class 8 resnet18"]
+    again = replace(summary, apart=", other data")
+    assert names([summary, again]) == [summary.title, again.title]
 
 
 def test_the_same_rows_are_the_same_page(rows):
