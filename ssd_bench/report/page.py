@@ -101,7 +101,7 @@ def _table(sheet: Sheet) -> str:
 
 
 def names(summaries: list[Summary]) -> list[str]:
-    """A short name of each; one that two would share says the model, too, and if that does not help, the whole title."""
+    """A short name of each; one that two would share says the model, too, or else the whole title."""
     short = [_short(summary) for summary in summaries]
     with_model = [f"{name} {summary.task['model']}" for name, summary in zip(short, summaries, strict=True)]
     chosen = [longer if short.count(name) > 1 else name for name, longer in zip(short, with_model, strict=True)]
