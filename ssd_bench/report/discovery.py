@@ -38,7 +38,7 @@ def _picture(by_share: dict[float, Summary]) -> Figure:
     labels = dict.fromkeys(line.label for summary in by_share.values() for line in shown(summary))
     names = [name for name in PANELS if any(line.values.get(name) for s in by_share.values() for line in s.lines)]
     figure = Figure(
-        figsize=(3.4 * len(names) + 1.6, max(3.4, 0.19 * len(labels) + 0.6))
+        figsize=(3.4 * len(names) + 1.6, max(3.4, 0.21 * len(labels) + 0.6))
     )  # the legend needs its place, too
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for label in labels:

@@ -75,7 +75,7 @@ def pictures(summary: Summary, folder: Path) -> Iterator[tuple[str, Figure]]:
 def over_requests(summary: Summary, panels: dict[str, list[Curve]]) -> Figure:
     """Curves over the requests of a sequence, a panel a value."""
     most = max(len(of_panel) for of_panel in panels.values())
-    figure = Figure(figsize=(3.4 * len(panels) + 1.6, max(3.4, 0.19 * most + 0.6)))  # the legend needs its place, too
+    figure = Figure(figsize=(3.4 * len(panels) + 1.6, max(3.4, 0.21 * most + 0.6)))  # the legend needs its place, too
     for axes, (name, of_panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for curve in of_panel:
             places = range(1, len(curve.means) + 1)
@@ -139,9 +139,8 @@ def _shares(row: Row, tensors: dict[str, Any]) -> Figure:
 def drawn(summary: Summary, plot: Plot) -> Figure:
     """A plot as matplotlib draws it."""
     n = len(plot.lines)
-    figure = Figure(
-        figsize=(6.4, max(4, 0.19 * n + 0.6) if plot.y else 0.8 + 0.32 * n)
-    )  # the legend needs its place, too
+    height = max(4, 0.21 * n + 0.6) if plot.y else 0.8 + 0.32 * n  # the legend needs its place, too
+    figure = Figure(figsize=(6.4, height))
     axes = figure.subplots()
     (_scatter if plot.y else _bars)(axes, summary, plot)
     axes.set(xlabel=heading(summary, plot.x), ylabel=heading(summary, plot.y))

@@ -2,14 +2,17 @@
 
 from dataclasses import asdict
 
+import matplotlib
+import pytest
 import torch
 from made_rows import row, summary_of
 
 from ssd_bench.core.about import About
 from ssd_bench.report.derive import derived_metrics
 from ssd_bench.report.figures import style
-from ssd_bench.report.pictures import draw, pictures
+from ssd_bench.report.pictures import draw, pictures, save
 from ssd_bench.report.summary import summarise
+from ssd_bench.report.svg import STYLE
 from ssd_bench.store.artefacts import Store
 
 
@@ -52,6 +55,19 @@ def test_two_tasks_with_long_names_do_not_share_a_file(tmp_path):
 def test_many_methods_have_each_a_style_of_its_own():
     summary = summary_of([row("retrain", 0, 50), *(row(f"m{i}", 0, 50) for i in range(26))])
     assert len({style(summary, line) for line in summary.methods}) == 26
+
+
+@pytest.mark.parametrize("methods", [3, 24])
+def test_the_legend_is_below_the_title_and_inside_the_picture(tmp_path, methods):
+    summary = summary_of([row("retrain", 0, 50), *(row(f"m{i}", 0, 50) for i in range(methods))])
+    with matplotlib.rc_context(STYLE):
+        [figure, *_] = (figure for _, figure in pictures(summary, tmp_path) if figure.legends)
+        save(figure, "a title", tmp_path / "picture.png")
+    [legend], title = figure.legends, figure._suptitle
+    shown = legend.get_window_extent()
+    assert shown.y0 >= 0
+    assert shown.y1 <= title.get_window_extent().y0
+    assert shown.x1 <= figure.bbox.x1
 
 
 def test_a_method_brings_its_own_pictures(tmp_path, monkeypatch):
