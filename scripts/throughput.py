@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import sys
 import time
 from itertools import product
 from typing import Any
 
 import torch
 
+from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.seeds import generator
 from ssd_bench.core.task import Images
 from ssd_bench.models.fresh import fresh
@@ -44,6 +46,7 @@ class Stopwatch:
         self.steps, self.start, self.taken = 0, 0.0, 0.0
 
     def __call__(self, *_: Any) -> None:
+        """Called after each step, with the model and the optimiser."""
         self.steps += 1
         if self.steps == WARM_UP:
             synchronise(self.device)
@@ -60,15 +63,16 @@ def job(args: argparse.Namespace, precision: str, together: Any, rates: Any) -> 
     device = choose_device(args.device)
     use_threads("auto", parallel=True)
     draws = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (args.images, 3, 32, 32), generator=draws, dtype=torch.uint8).to(device)
-    labels = torch.randint(CLASSES, (args.images,), generator=draws).to(device)
+    n = max(1, args.images // args.batch) * args.batch  # every batch is full
+    pixels = torch.randint(256, (n, 3, 32, 32), generator=draws, dtype=torch.uint8).to(device)
+    labels = torch.randint(CLASSES, (n,), generator=draws).to(device)
     images = Images(pixels, labels, *torch.tensor([[0.5] * 3, [0.25] * 3]).to(device), 32)
     model = fresh(ResNet18(width=args.width), 0, CLASSES, 3, 32).to(device)
     watch = Stopwatch(device, args.seconds, together)
     recipe = Recipe.constant("sgd", 1_000_000, args.batch, 0.01)
     with arithmetic(device, precision):
         try:
-            fit(model, images, torch.arange(args.images), recipe, generator(0, "speed"), "speed", after_step=watch)
+            fit(model, images, torch.arange(n), recipe, generator(0, "speed"), "speed", after_step=watch)
         except Over:
             rates.put((watch.steps - WARM_UP) * args.batch / watch.taken)
 
@@ -80,10 +84,12 @@ def measured(args: argparse.Namespace, precision: str, jobs: int) -> float:
     processes = [spawn.Process(target=job, args=(args, precision, together, rates), daemon=True) for _ in range(jobs)]
     for process in processes:
         process.start()
-    total = sum(rates.get() for _ in processes)
-    for process in processes:
-        process.join()
-    return total
+    while rates.qsize() < jobs:
+        time.sleep(0.1)
+        if any(process.exitcode for process in processes):  # it has said why; the others would wait for it
+            together.abort()
+            sys.exit(1)
+    return sum(rates.get() for _ in processes)
 
 
 def main() -> None:
@@ -105,4 +111,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ConfigError as e:
+        sys.exit(f"throughput: {e}")

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ssd_bench.report.corrective import is_corrective, not_to_be_read
 from ssd_bench.report.figures import heading, shown, style
 from ssd_bench.report.summary import Summary
-from ssd_bench.report.svg import belongs_to, legend
+from ssd_bench.report.svg import belongs_to, legend, room_for
 
 PANELS = ("asr", "ic_err", "taught_as", "corrected_acc", "kept_acc", "average_gap")
 OF_SHARE = ("n_forget", "forget_sha256", "retrained", "seed", "seed_unlearn", "seed_forget", "original", "reference")
@@ -37,9 +37,7 @@ def _picture(by_share: dict[float, Summary]) -> Figure:
     first = next(iter(by_share.values()))
     labels = dict.fromkeys(line.label for summary in by_share.values() for line in shown(summary))
     names = [name for name in PANELS if any(line.values.get(name) for s in by_share.values() for line in s.lines)]
-    figure = Figure(
-        figsize=(3.4 * len(names) + 1.6, max(3.4, 0.21 * len(labels) + 0.6))
-    )  # the legend needs its place, too
+    figure = Figure(figsize=(3.4 * len(names) + 1.6, max(3.4, room_for(len(labels)))))
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for label in labels:
             lines = {share: summary.line(label) for share, summary in by_share.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ssd_bench.core.about import RETRAINED
-from ssd_bench.metrics.residual import RESIDUAL
+from ssd_bench.metrics.residual import OF, RESIDUAL
 from ssd_bench.report.corrective import corrective_notes, is_corrective
 from ssd_bench.report.statistics import LEAST_FOR_EQUAL
 from ssd_bench.report.summary import FLOOR, ORIGINAL, Summary
@@ -29,10 +29,20 @@ def main_notes(summary: Summary, names: list[str]) -> list[str]:
         notes.append("time: the method, with everything that it shares with other requests, as if made for it alone.")
     if RESIDUAL in names:
         notes.append(
-            "residual: how much of the class is left in the features, by a probe and by prototypes on D'_f (0: as in "
-            "the retrained model; 1: as in the original)."
+            f"residual: how much of the class is left in the features, by {_read_by(summary)} on D'_f (0: as in the "
+            "retrained model; 1: as in the original)."
         )
     return [*notes, *_sampled(summary), *_about_the_gap(summary), *_controls(summary)]
+
+
+def _read_by(summary: Summary) -> str:
+    """Which of probe and prototypes tell the original from the retrained model here, and so make the residual."""
+    words = dict(zip(OF, ("a probe", "prototypes"), strict=True))
+    used = [name for name in OF if any(line.values.get(f"{RESIDUAL}.{name}") for line in summary.lines)]
+    if len(used) != 1:
+        return " and by ".join(words.values())
+    [other] = words.keys() - used
+    return f"{words[used[0]]} alone ({words[other]} could not tell the original from the retrained model)"
 
 
 def _attack_worth(summary: Summary) -> str:

@@ -53,7 +53,7 @@ def page(summaries: list[Summary]) -> str:
     """The whole page. Everything that comes from rows is escaped."""
     title = f"{len(summaries)} task{'s' if len(summaries) != 1 else ''}"
     parts = [HEAD.format(title=title), f"<h1>Machine unlearning, {title}</h1>"]
-    links = (f'<a href="#task{i}">{escape(name)}</a>' for i, name in enumerate(names(summaries)))
+    links = (f'<a href="#task{i}">{escape(name)}</a>' for i, name in enumerate(short_names(summaries)))
     parts += [f"<nav>{''.join(links)}</nav>", FILTER]
     with matplotlib.rc_context(STYLE):
         for i, summary in enumerate(summaries):
@@ -100,7 +100,7 @@ def _table(sheet: Sheet) -> str:
     )
 
 
-def names(summaries: list[Summary]) -> list[str]:
+def short_names(summaries: list[Summary]) -> list[str]:
     """A short name of each; one that two would share says the model, too, or else the whole title."""
     short = [_short(summary) for summary in summaries]
     with_model = [f"{name} {summary.task['model']}" for name, summary in zip(short, summaries, strict=True)]

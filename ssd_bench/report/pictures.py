@@ -20,7 +20,7 @@ from ssd_bench.report.discovery import over_discovery
 from ssd_bench.report.figures import Plot, heading, plots, shown, style
 from ssd_bench.report.requests import PANELS, Curve, curves
 from ssd_bench.report.summary import FLOOR, ORIGINAL, Line, Summary
-from ssd_bench.report.svg import STYLE, belongs_to, legend
+from ssd_bench.report.svg import STYLE, belongs_to, legend, room_for
 from ssd_bench.report.sweeps import sweeps
 from ssd_bench.store.address import digest
 from ssd_bench.store.rows import Row
@@ -75,7 +75,7 @@ def pictures(summary: Summary, folder: Path) -> Iterator[tuple[str, Figure]]:
 def over_requests(summary: Summary, panels: dict[str, list[Curve]]) -> Figure:
     """Curves over the requests of a sequence, a panel a value."""
     most = max(len(of_panel) for of_panel in panels.values())
-    figure = Figure(figsize=(3.4 * len(panels) + 1.6, max(3.4, 0.21 * most + 0.6)))  # the legend needs its place, too
+    figure = Figure(figsize=(3.4 * len(panels) + 1.6, max(3.4, room_for(most))))
     for axes, (name, of_panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for curve in of_panel:
             places = range(1, len(curve.means) + 1)
@@ -139,7 +139,7 @@ def _shares(row: Row, tensors: dict[str, Any]) -> Figure:
 def drawn(summary: Summary, plot: Plot) -> Figure:
     """A plot as matplotlib draws it."""
     n = len(plot.lines)
-    height = max(4, 0.21 * n + 0.6) if plot.y else 0.8 + 0.32 * n  # the legend needs its place, too
+    height = max(4, room_for(n)) if plot.y else 0.8 + 0.32 * n
     figure = Figure(figsize=(6.4, height))
     axes = figure.subplots()
     (_scatter if plot.y else _bars)(axes, summary, plot)

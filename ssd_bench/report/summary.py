@@ -140,7 +140,7 @@ class Summary:
             budgets.setdefault(line.budget, []).append(line.label)
         untuned = budgets.pop(None, [])
         if not budgets:
-            return "No method was tuned: these are published settings."
+            return "No method was tuned: settings are published ones, or defaults where none are published."
         told = "; ".join(f"tuned ({budget}): {', '.join(labels)}" for budget, labels in sorted(budgets.items()))
         if not untuned and len(budgets) == 1:
             return f"Every method was tuned alike ({next(iter(budgets))} each, on other requests, seeds and images)."

@@ -63,7 +63,8 @@ def jobs_per_card() -> int:
 
 @contextmanager
 def leased(wanted: str = "auto") -> Iterator[str]:
-    """The device of a parallel job: on `auto` a place on a card that nobody else has leased, on the emptiest card.
+    """The device of a parallel job: on `auto` the first place on a card that nobody has leased: all first places
+    before any second one.
 
     wanted: the device that the job names; one that is not `auto` is not leased. Where there are no cards, nothing is.
     """

@@ -12,7 +12,7 @@ from conftest import SHORT
 
 from ssd_bench.report.derive import derived, derived_metrics
 from ssd_bench.report.figures import style
-from ssd_bench.report.page import names, page
+from ssd_bench.report.page import page, short_names
 from ssd_bench.report.summary import ORIGINAL, summarise
 from ssd_bench.report.verdict import verdict
 from ssd_bench.store.rows import read_rows
@@ -64,10 +64,10 @@ def test_tasks_that_share_a_short_name_are_told_apart(rows):
     [summary] = summaries(rows)
     other = replace(summary, rows=[deepcopy(row) for row in summary.rows])
     other.rows[0]["task"]["model"] = "resnet18"
-    assert names([summary]) == ["digits full_class 8"]
-    assert names([summary, other]) == ["digits full_class 8 resnet18_slim", "digits full_class 8 resnet18"]
+    assert short_names([summary]) == ["digits full_class 8"]
+    assert short_names([summary, other]) == ["digits full_class 8 resnet18_slim", "digits full_class 8 resnet18"]
     again = replace(summary, apart=", other data")
-    assert names([summary, again]) == [summary.title, again.title]
+    assert short_names([summary, again]) == [summary.title, again.title]
 
 
 def test_the_same_rows_are_the_same_page(rows):

@@ -231,6 +231,16 @@ def test_a_ticket_makes_what_is_shared_and_does_one_run_on_the_card_that_it_leas
     assert agenda.over
 
 
+@pytest.mark.parametrize(("devices", "leases"), [(("cuda:1", "cuda:1"), "cuda:1"), (("cuda:1", "auto"), "cuda:0")])
+def test_a_sweep_of_jobs_that_name_their_device_leases_nothing(two_cards, tmp_path, monkeypatch, devices, leases):
+    monkeypatch.setattr(cards, "_last", 0)
+    jobs = [{"config": {"device": device}, "names": {}, "label": device} for device in devices]
+    agenda = Agenda.write(tmp_path, jobs, [Wanted(None, device, []) for device in devices], [])
+    ran = []
+    ticket.serve(agenda.folder, lambda agenda, unit, device: ran.append(device))
+    assert ran == [leases]
+
+
 def test_what_cannot_be_made_ahead_is_left_to_the_runs_and_a_failed_run_is_over(tmp_path, monkeypatch, caplog):
     agenda = agenda_of(tmp_path, a="o1")
     monkeypatch.setattr(ticket, "plan_of", lambda *_: 1 / 0)

@@ -73,6 +73,17 @@ def test_a_table_shows_the_residual_and_the_verdict_names_what_is_unsayable():
         assert others not in said.partition("Unsayable")[2]
 
 
+def test_the_note_says_what_the_residual_is_read_by():
+    found = {"retrain": 20, "hides": 80}
+    rows = [made(method, seed, 50 + seed, left + seed) for method, left in found.items() for seed in (0, 1)]
+    assert "in the features, by a probe and by prototypes on D'_f" in " ".join(main_sheet(summary_of(rows)).notes)
+    for each in rows:
+        each["metrics"]["probe_recall"] = each["original_metrics"]["probe_recall"] = 50
+    assert "in the features, by prototypes alone (a probe could not tell" in " ".join(
+        main_sheet(summary_of(rows)).notes
+    )
+
+
 def test_with_one_seed_the_value_decides():
     rows = [made("retrain", 0, 50, 20), made("hides", 0, 50, 80)]
     assert "Unsayable, not forgotten: hides (residual share of the features 0.93)." in verdict(summary_of(rows))
