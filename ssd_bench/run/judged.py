@@ -34,7 +34,7 @@ class Line:
     outside: np.ndarray  # of its twin, which never held it
     never: np.ndarray  # of that twin's original
     before: Pairs  # of both originals
-    accuracies: dict[str, np.ndarray]  # right or not, pairs x images
+    accuracies: dict[str, np.ndarray]  # right or not, of test images pairs x images
     apart: dict[str, Pairs] = field(default_factory=dict)  # of blocks: what distances are measured between
     placebo: bool = False  # nobody held any of it
     seconds: float | None = None  # of a call of the method
@@ -103,7 +103,7 @@ class Judge:
         half = len(never) // 2
         inside, outside = never[:half], never[half:]
         right = self._split(self._before.correct)[1]
-        accuracies = {"forgotten": right[:, self._all]}
+        accuracies = {"forgotten": right}
         if not self.block:
             accuracies["test"] = _twins(self._before.test_correct)
         apart = self._apart(never, [self._before] * len(self.targets)) if self.block else {}
@@ -115,10 +115,6 @@ class Judge:
         found = self.originals
         return Said(found.margin, found.correct, found.test_margin, found.test_correct, 0.0)
 
-    @property
-    def _all(self) -> np.ndarray:
-        return np.unique(np.concatenate(self.places))
-
     def _split(self, values: np.ndarray) -> Pairs:
         """models x audit samples -> of that model of each pair which holds the sample, and of the other one."""
         first, second, held = values[0::2], values[1::2], self.originals.member[0::2]
@@ -128,12 +124,11 @@ class Judge:
         before = self._split(self._before.margin)
         if self.block:
             margin, correct = self._of_blocks(said)
-            accuracies = {"forgotten": correct[:, self._all]}
-            return Line(margin, before[1], before[1], before, accuracies, self._apart(margin, said))
+            return Line(margin, before[1], before[1], before, {"forgotten": correct}, self._apart(margin, said))
         inside, outside = self._split(said[0].margin)
         right, right_never = self._split(said[0].correct)
-        accuracies = {"forgotten": right[:, self._all], "never": right_never[:, self._all]}
-        return Line(inside, outside, before[1], before, accuracies | {"test": _twins(of_test.test_correct)})
+        accuracies = {"forgotten": right, "never": right_never, "test": _twins(of_test.test_correct)}
+        return Line(inside, outside, before[1], before, accuracies)
 
     def _of_blocks(self, said: list[Said]) -> Pairs:
         """Margins and right or not, pairs x audit samples: each block as those say that have forgotten it."""
@@ -173,7 +168,7 @@ class Judge:
             found |= distances(line.apart, self.originals)
         else:
             found |= self.privacy(line, self.places, "") | ({} if line.placebo else self.others(line))
-        return found | {f"accuracy_{name}": self.accuracy(values) for name, values in line.accuracies.items()}
+        return found | {f"accuracy_{name}": self.accuracy(name, values) for name, values in line.accuracies.items()}
 
     def attacks(self, line: Line) -> dict[str, Number]:
         """U-LiRA and RULI: who has forgotten a sample, and who never held it?"""
@@ -257,9 +252,11 @@ class Judge:
         worst_auc = {"value": worst(inside, outside), "low": low, "high": high, "models": 2 * len(inside)}
         return dict(zip(names, (*(_share(of, 2 * len(inside)) for of in (leaks, more)), worst_auc), strict=True))
 
-    def accuracy(self, values: np.ndarray) -> Number:
-        """In percent, of answers (pairs x samples, 0 to 1)."""
-        cells = Cells.where(np.ones(values.shape, dtype=bool))
+    def accuracy(self, name: str, values: np.ndarray) -> Number:
+        """In percent, of answers (pairs x samples, 0 to 1): of the target, each pair on its own set, or of all of them
+        where they are test images."""
+        everywhere = Cells.where(np.ones(values.shape, dtype=bool))
+        cells = everywhere if name == "test" else self.cells(self.places, len(values))
         right = 100 * cells.of(values.astype(float))
         return number("accuracy", lambda: mean_of(right), cells, 2 * len(values), self.originals.pool.asked)[0]
 

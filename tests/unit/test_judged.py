@@ -109,7 +109,12 @@ def test_each_set_is_judged_on_the_pairs_that_did_not_choose_it():
     assert place not in judge.places[1]
     of_odd_pairs = (np.arange(32) // 2 % 2 == 1) & made.member[:, place]
     margin[of_odd_pairs, place] += 100.0  # says nothing of the first set, which even pairs are asked about
-    other = Judge(made.of(Said(margin, margin > 0, np.zeros((32, 2)), np.zeros((32, 2)), 0.0)), judge.targets)
+    correct = made.originals.correct.copy()
+    correct[of_odd_pairs, place] ^= True
+    other = Judge(made.of(Said(margin, correct, np.zeros((32, 2)), np.zeros((32, 2)), 0.0)), judge.targets)
+    for line in ("original", "retrained"):
+        ours, theirs = (each.numbers(getattr(each, line)()) for each in (judge, other))
+        assert ours["accuracy_forgotten"] == theirs["accuracy_forgotten"]
     assert values(other.attacked((other.original().inside, other.original().outside), judge.places)) == values(
         judge.attacked((judge.original().inside, judge.original().outside), judge.places)
     )
