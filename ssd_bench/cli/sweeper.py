@@ -65,8 +65,10 @@ class Jobs(Launcher):
 
     def _by_agenda(self, job_overrides: Batch, initial_job_idx: int) -> Sequence[Any]:
         """The agenda stays where the launcher was cut short, for tickets that are still at work."""
+        from ssd_bench.run import cards
         from ssd_bench.run.agenda import Agenda
 
+        cards.jobs_per_card()  # wrong for all jobs: said once, before any begins
         where = Path(self.sweeper.config.hydra.sweep.dir).absolute() / f"jobs-{uuid.uuid4().hex[:8]}"
         jobs, wanted = zip(*self.sweeper.planned, strict=True)
         agenda = Agenda.write(where, list(jobs), list(wanted), sys.path)

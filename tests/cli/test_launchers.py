@@ -105,3 +105,11 @@ def test_ray(swept):
     assert [row["method"] for row in rows] == ["original", "ssd"]
     assert ended.out.count("retain D'_r %") == 1
     assert "2 runs in" in ended.err
+
+
+def test_a_wrong_number_of_jobs_per_card_is_said_once_before_any_job(swept, monkeypatch):
+    monkeypatch.setenv("SSD_BENCH_JOBS_PER_GPU", "many")
+    ended, rows = swept("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "method=original", "seed=0,1")
+    assert ended.code == 1
+    assert not rows
+    assert ended.err.strip() == "ssd-bench: SSD_BENCH_JOBS_PER_GPU must be a whole number from 1 on, got many"
