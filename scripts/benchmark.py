@@ -56,12 +56,12 @@ from ssd_bench.train.passes import predict
 from ssd_bench.train.recipe import Recipe
 
 METHODS = ("original", "ssd", "teacher", "unsir", "amnesiac", "finetune")
+LATER = "ssd later"  # another class, of the same original
+TARGETS = {"vehicle2": 19, "veg": 4}
+PER_CLASS, LARGER = 10, 50  # training images of each of 100 classes; test images are a fifth of that, as CIFAR's are
 STUDY_SAMPLES = 100  # of D_r, as experiment=study_* evaluates a tenth of it
 REPEATS = 3
-BASE = (
-    "data=cifar20", "data._target_=__main__.Synthetic", "model=resnet18_slim", "data.train_per_class=10",
-    "data.test_per_class=2", "train.epochs=1",
-)  # fmt: skip
+BASE = ("data=cifar20", "data._target_=__main__.Synthetic", "model=resnet18_slim", "train.epochs=1")
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # in a state dict, but no parameters
 
 
@@ -89,13 +89,20 @@ def _make(name: str, train_per_class: int, test_per_class: int) -> Dataset:
 
 def plan(out: Path, *overrides: str) -> config.Plan:
     """The plan of one run of ssd-bench in this process."""
-    base = [*BASE, f"model.width={ARGS.width}", f"device={ARGS.device}", f"threads={ARGS.threads}", f"out={out}"]
+    base = [*BASE, *sized(PER_CLASS), f"model.width={ARGS.width}", f"device={ARGS.device}", f"out={out}"]
+    base.append(f"threads={ARGS.threads}")
     base.append(f"precision={ARGS.precision}")
     with initialize_config_dir(str(config.CONF_DIR), version_base="1.3"):
         cfg = compose("config", overrides=[*base, *overrides], return_hydra_config=True)
     names = {group: str(cfg.hydra.runtime.choices[group]) for group in config.GROUPS}
     del cfg.hydra
     return config.plan(cfg, names)
+
+
+def sized(per_class: int) -> tuple[str, ...]:
+    """So many training images a class, a fifth as many test images, and a tenth of D for probes, as of all of CIFAR."""
+    samples = f"metric.features.samples={10 * per_class}"
+    return f"data.train_per_class={per_class}", f"data.test_per_class={max(2, per_class // 5)}", samples
 
 
 def run(out: Path, *overrides: str) -> dict:
@@ -218,8 +225,33 @@ def streaming(table: Table, folder: Path, model: nn.Module, images: Images) -> N
 
 def requests(table: Table, folder: Path, model: nn.Module, images: dict[str, Images]) -> None:
     """First and later SSD requests and all methods of a task: against the floor, and against the usual way."""
+    took = cells(folder / "requests", model, images, (*METHODS, LATER), PER_CLASS)
+    table.section("Requests", "what", "ours, s", "against, s", "ratio", "goal", "met")
+    of_requests(table, took, METHODS.index("ssd"), len(METHODS))
+    compare(table, took, "usual way / all methods of one task", "usual", list(range(len(METHODS))), ">= 2")
+    table.add(f"\n{sizes(images)}, medians of {REPEATS} paired repeats.")
+    table.section("Cells", "method", "ours, s", "usual way, s", "ratio")
+    for place, method in enumerate((*METHODS, LATER)):
+        ours, theirs = (median(of_run[place] for of_run in took[key]) for key in ("ours", "usual"))
+        table.line(method, ours, theirs, f"{theirs / ours:.2f}")
+
+
+def larger(table: Table, folder: Path) -> None:
+    """The same requests on more images: what a run costs whatever its size counts less, as it does on all of CIFAR."""
+    images = {part: of_part for part, (_, of_part) in made_up(LARGER, torch.device(ARGS.device)).items()}
+    model = made_up(1, torch.device(ARGS.device))["train"][0]
+    took = cells(folder / "larger", model, images, ("original", "ssd", LATER), LARGER)
+    table.section("Requests on more images", "what", "ours, s", "against, s", "ratio", "goal", "met")
+    of_requests(table, took, 1, 2)
+    table.add(f"\n{sizes(images)}, medians of {REPEATS} paired repeats.")
+
+
+def cells(
+    folder: Path, model: nn.Module, images: dict[str, Images], methods: tuple[str, ...], per_class: int
+) -> dict[str, list[list[float]]]:
+    """Seconds of each method's cell, repeat by repeat: "ours", the "usual" way, and the "floor" of arithmetic alone."""
     train, test = (len(images[part]) for part in ("train", "test"))
-    forget = int((images["train"].labels == 19).sum())
+    forget = int((images["train"].labels == TARGETS["vehicle2"]).sum())
     x, y = images["train"].batch(torch.arange(512, device=images["train"].pixels.device))
 
     @torch.inference_mode()
@@ -232,59 +264,59 @@ def requests(table: Table, folder: Path, model: nn.Module, images: dict[str, Ima
             torch.autograd.grad(cross_entropy(model(part), labels), list(model.parameters()))
 
     model.eval()
-    usual = [Usual(model, images, target) for target in (19, 4)]
+    usual = {name: Usual(model, images, target) for name, target in TARGETS.items()}
     took: dict[str, list[list[float]]] = {"ours": [], "usual": [], "floor": []}
+    run(folder / "trained", "method=original", *sized(per_class))
     for i in range(REPEATS):
-        out = folder / f"requests{i}"
-        shutil.copytree(folder / "trained" / "artefacts" / "trained", out / "artefacts" / "trained")
+        out = folder / str(i)
+        shutil.copytree(folder / "trained/artefacts/trained", out / "artefacts/trained")
         per_image = [seconds(work) / 512 for work in (forward, backward)]
         floor, ours, theirs = [], [], []
-        for method in (*METHODS, "ssd later"):
-            name, target = ("ssd", "veg") if method == "ssd later" else (method, "vehicle2")
-            planned = plan(out, f"method={name}", f"scenario.target={target}")
+        for method in methods:
+            name, target = ("ssd", "veg") if method == LATER else (method, "vehicle2")
+            planned = plan(out, f"method={name}", f"scenario.target={target}", *sized(per_class))
             ours.append(seconds(partial(pipeline.run, planned)))
-            theirs.append(seconds(partial(usual[target == "veg"].cell, name)))
-            passes = {"ssd": train + forget, "ssd later": forget}.get(method, 0)
+            theirs.append(seconds(partial(usual[target].cell, name)))
+            passes = {"ssd": train + forget, LATER: forget}.get(method, 0)
             floor.append((train + test) * per_image[0] + passes * per_image[1])
         for key, values in (("ours", ours), ("usual", theirs), ("floor", floor)):
             took[key].append(values)
-    table.section("Requests", "what", "ours, s", "against, s", "ratio", "goal", "met")
+    return took
 
-    def add(what: str, key: str, places: list[int], goal: str, upside_down: bool = False) -> None:
-        ours, theirs = ([sum(of_run[p] for p in places) for of_run in took[k]] for k in ("ours", key))
-        ratios = [b / a if upside_down else a / b for a, b in zip(ours, theirs, strict=True)]
-        table.compare(what, median(ours), median(theirs), median(ratios), goal)
 
-    first, later = METHODS.index("ssd"), len(METHODS)
+def of_requests(table: Table, took: dict[str, list[list[float]]], first: int, later: int) -> None:
+    """Lines about the cells of a first and of a later request."""
     if ARGS.precision == "float32":  # the arithmetic of the floor
-        add("a first SSD request / arithmetic floor", "floor", [first], "<= 1.15")
-        add("a later SSD request / arithmetic floor", "floor", [later], "<= 1.2")
-    add("usual way / a first SSD request", "usual", [first], ">= 2", True)
-    add("usual way / a later SSD request", "usual", [later], ">= 7", True)
-    add("usual way / all methods of one task", "usual", list(range(len(METHODS))), ">= 2", True)
-    for what, place in (("first", first), ("later", later)):
+        compare(table, took, "a first SSD request / arithmetic floor", "floor", [first], "<= 1.15")
+        compare(table, took, "a later SSD request / arithmetic floor", "floor", [later], "<= 1.2")
+    compare(table, took, "usual way / a first SSD request", "usual", [first], ">= 2")
+    compare(table, took, "usual way / a later SSD request", "usual", [later], ">= 7")
+    for which, place in (("first", first), ("later", later)):
         most = median(u[place] / f[place] for u, f in zip(took["usual"], took["floor"], strict=True))
-        table.line(
-            f"usual way / float32 floor of a {what} request: the most that its arithmetic allows",
-            "-",
-            "-",
-            f"{most:.2f}",
-            "-",
-            "-",
-        )
-    table.add(f"\n{train:,} training and {test:,} test images, medians of {REPEATS} paired repeats.")
-    table.section("Cells", "method", "ours, s", "usual way, s", "ratio")
-    for place, method in enumerate((*METHODS, "ssd later")):
-        ours, theirs = (median(of_run[place] for of_run in took[key]) for key in ("ours", "usual"))
-        table.line(method, ours, theirs, f"{theirs / ours:.2f}")
+        what = f"usual way / float32 floor of a {which} request: the most that its arithmetic allows"
+        table.line(what, "-", "-", f"{most:.2f}", "-", "-")
+
+
+def compare(
+    table: Table, took: dict[str, list[list[float]]], what: str, key: str, places: list[int], goal: str
+) -> None:
+    """A line: the seconds of these cells together, and their ratio, the one that the goal's sign asks for."""
+    ours, theirs = ([sum(of_run[p] for p in places) for of_run in took[k]] for k in ("ours", key))
+    ratios = [b / a if goal.startswith(">=") else a / b for a, b in zip(ours, theirs, strict=True)]
+    table.compare(what, median(ours), median(theirs), median(ratios), goal)
+
+
+def sizes(images: dict[str, Images]) -> str:
+    return f"{len(images['train']):,} training and {len(images['test']):,} test images"
 
 
 def study(table: Table, folder: Path, model: nn.Module, images: dict[str, Images]) -> None:
     """A table as `experiment=study_*` makes it, two targets and a sample of D_r, against its cells in the usual way."""
     out = folder / "study"
-    shutil.copytree(folder / "trained" / "artefacts" / "trained", out / "artefacts" / "trained")
+    run(out / "trained", "method=original")
+    shutil.copytree(out / "trained/artefacts/trained", out / "artefacts/trained")
     ours, theirs = [], []
-    for name, target in (("vehicle2", 19), ("veg", 4)):
+    for name, target in TARGETS.items():
         usual = Usual(model, images, target)
         for method in METHODS:
             sample = f"evaluate.retain_train_samples={STUDY_SAMPLES}"
@@ -319,7 +351,7 @@ def tuning(table: Table, folder: Path) -> None:
     table.section("Tuning", "method", "trials", "shared, trials/h", "apart, trials/h", "ratio", "goal", "met")
     machine = (f"model.width={ARGS.width}", f"device={ARGS.device}", f"threads={ARGS.threads}")
     for method, n in (("ssd", 20), ("teacher", 8)):  # 20: the default budget
-        given = [*BASE, *machine, "data.train_per_class=5", f"method={method}"]
+        given = [*BASE, *sized(PER_CLASS), *machine, "data.train_per_class=5", f"method={method}"]
 
         def study(name: str, trials: int, given: list[str] = given) -> None:
             with contextlib.redirect_stdout(None):
@@ -433,7 +465,7 @@ def n_parameters(row: dict) -> int:
 
 
 def made_up(per_class: int, device: torch.device) -> dict[str, tuple[nn.Module, Images]]:
-    data = Synthetic(name="cifar20", train_per_class=per_class, test_per_class=2).load()
+    data = Synthetic(name="cifar20", train_per_class=per_class, test_per_class=max(2, per_class // 5)).load()
     labels = {part: data.labelled(getattr(data, part), "coarse") for part in ("train", "test")}
     task = SimpleNamespace(trigger=None, **{f"{part}_labels": of_part for part, of_part in labels.items()})
     images = view(data, task, "own", ResNet18(), device)
@@ -461,7 +493,7 @@ def measure(device: torch.device) -> None:
         command += f" --precision {ARGS.precision}"
     versions = f"Python {platform.python_version()}, PyTorch {torch.__version__}"
     table.add(f"# Benchmark\n\n`{command}`\n\n{what}, {threads} threads, {versions}; ResNet18 of width {ARGS.width}.")
-    made = made_up(10, device)
+    made = made_up(PER_CLASS, device)
     model, images = made["train"][0], {part: of_part for part, (_, of_part) in made.items()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -469,6 +501,7 @@ def measure(device: torch.device) -> None:
             "loops": lambda: loops(table, copy.deepcopy(model), images["train"]),
             "streaming": lambda: streaming(table, folder, copy.deepcopy(model), images["train"]),
             "requests": lambda: requests(table, folder, copy.deepcopy(model), images),
+            "larger": lambda: larger(table, folder),
             "study": lambda: study(table, folder, copy.deepcopy(model), images),
             "sharing": lambda: sharing(table, folder),
             "tuning": lambda: tuning(table, folder),
@@ -477,8 +510,6 @@ def measure(device: torch.device) -> None:
             "growth": lambda: growth(table, folder),
         }
         for section in ARGS.only.split(",") if ARGS.only else sections:
-            if section in ("requests", "study") and not (folder / "trained").exists():
-                run(folder / "trained", "method=original")
             if section != "memory" or device.type == "cpu":
                 sections[section]()
     table.add(f"\nThe whole took {time.monotonic() - start:.0f} s.")
@@ -491,7 +522,9 @@ if __name__ == "__main__":
     parser.add_argument("--width", type=int, default=16, help="channels of the ResNet18's stem")
     parser.add_argument("--output", type=Path, help="write the tables to this file too")
     parser.add_argument("--precision", default="float32", help="of our runs; loops and the usual way are float32")
-    parser.add_argument("--only", help="some of: loops,streaming,requests,study,sharing,tuning,start_up,memory,growth")
+    parser.add_argument(
+        "--only", help="some of: loops,streaming,requests,larger,study,sharing,tuning,start_up,memory,growth"
+    )
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     ARGS = parser.parse_args()
     main()

@@ -143,6 +143,7 @@ class Probed:
     images: Mapping[str, Images]  # "train" and "test"
     request: Request
     batch_size: int = 128  # images in one inference pass
+    passed: Callable[[str], tuple[Tensor, Tensor] | None] = lambda part: None  # see `run.evaluate.Passed`
 
     @property
     def unseen(self) -> Tensor | None:
@@ -152,6 +153,12 @@ class Probed:
 def looks_inside(metric: Any) -> bool:
     """Whether a metric is to be handed `Probed`."""
     return "model" in getattr(metric, "needs", ())
+
+
+def read_by(metric: Any, request: Request) -> Mapping[str, Tensor]:
+    """Of which images, by part, a metric reads what the last layer sees: rows, ascending. Empty for most metrics."""
+    reads = getattr(metric, "reads", None)
+    return reads(request) if reads and looks_inside(metric) else {}
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from ssd_bench.core.errors import check_range
 from ssd_bench.core.seeds import generator
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 SHOTS = (1, 5, 10, 50)
 DRAWS = 5
 VALID = "requests for a class"
+MOST_ITERATIONS = 1000  # of the probe's fit
+FLAT = 1e-5  # the largest slope at which it ends
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Features:
     ridge: float = 0.001
     shots: list[int] = field(default_factory=lambda: list(SHOTS))
     seed: int = 0
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 1: fitted by scikit-learn, less far
     needs: ClassVar[tuple[str, ...]] = ("model",)
     about: ClassVar[dict[str, About]] = {
         "probe_recall": About("percent", "retrained", VALID, ("forget",), 20, "probe recall %", 1),
@@ -54,33 +56,46 @@ class Features:
         if not self.shots or min(self.shots) < 1:
             raise ValueError(f"shots must be numbers of images from 1 on, got {self.shots}")
 
-    def cost(self, request: Request) -> Cost:
+    def reads(self, request: Request) -> dict[str, Tensor]:
+        """Training and test images, whose features are handed over where they are evaluated anyhow."""
         if not told_by_images(request):
-            return Cost()
-        fitted_to = min(self.samples, len(torch.cat([request.train, request.forget]).unique()))
-        shots = DRAWS * min(max(self.shots), len(request.forget))
-        return Cost(forward=fitted_to + shots + sum(len(request.sets[name][1]) for name in ("forget", "retain")))
+            return {}
+        rows, drawn = self._drawn(request)
+        unseen = [request.sets[name][1] for name in ("forget", "retain")]
+        return {"train": torch.cat([rows, drawn.flatten()]).unique(), "test": torch.cat(unseen).unique()}
+
+    def cost(self, request: Request) -> Cost:
+        """Without the features that are handed over."""
+        return Cost(forward=sum(map(len, self.reads(request).values())))
+
+    def _drawn(self, request: Request) -> tuple[Tensor, Tensor]:
+        """Rows of training images: what the probe is fitted to, ascending; draws x k of D_f."""
+        draws = generator(self.seed, "features")
+        rows = stratified(torch.cat([request.train, request.forget]).unique(), request.group, self.samples, draws)
+        most = min(max(self.shots), len(request.forget))
+        places = torch.stack([torch.randperm(len(request.forget), generator=draws)[:most] for _ in range(DRAWS)])
+        return rows, request.forget[places]
 
     def __call__(self, seen: Outputs, probed: Probed) -> dict[str, float | None]:
         if reason := why_not(probed):
             level = logging.DEBUG if probed.request.target_index is None else logging.INFO  # it is measured by default
             log.log(level, "features: no value, for %s", reason)
             return dict.fromkeys(self.about)
-        request, draws = probed.request, generator(self.seed, "features")
-        group = request.group
-        rows = stratified(torch.cat([request.train, request.forget]).unique(), group, self.samples, draws)
-        most = min(max(self.shots), len(request.forget))
-        drawn = torch.stack([torch.randperm(len(request.forget), generator=draws)[:most] for _ in range(DRAWS)])
-        train = last_features(probed, "train", rows)
-        forget = last_features(probed, "train", request.forget[drawn.flatten()]).view(*drawn.shape, -1)
-        unseen, others = (last_features(probed, "test", request.sets[name][1]) for name in ("forget", "retain"))
+        request, group = probed.request, probed.request.group
+        rows, drawn = self._drawn(request)
+        together = read_features(probed, "train", torch.cat([rows, drawn.flatten()]))
+        train, forget = together[: len(rows)], together[len(rows) :].view(*drawn.shape, -1)
+        sets = [request.sets[name][1] for name in ("forget", "retain")]
+        unseen, others = read_features(probed, "test", torch.cat(sets)).split([len(each) for each in sets])
         wanted = int(group[request.forget[0]])
-        recall, separable = probe(train, group[rows], unseen, others, wanted, self.ridge)
+        place = probed.images["train"].device
+        at = torch.device("cpu") if place.type == "mps" else place  # which has no float64
+        told = probe(*(each.to(at) for each in (train, group[rows], unseen, others)), wanted, self.ridge)
         means = class_means(train, group[rows], wanted)
-        found = {k: prototype_recall(forget[:, :k], means, unseen) for k in self.shots if k <= most}
+        found = {k: prototype_recall(forget[:, :k], means, unseen) for k in self.shots if k <= drawn.shape[1]}
         values = dict.fromkeys(self.about) | {f"prototype_recall_{k}": recall for k, recall in found.items()}
-        together = sum(found.values()) / len(found) if found else None
-        return values | {"probe_recall": recall, "probe_auc": separable, "prototype_recall": together}
+        mean = sum(found.values()) / len(found) if found else None
+        return values | {"probe_recall": told[0], "probe_auc": told[1], "prototype_recall": mean}
 
 
 def told_by_images(request: Request) -> bool:
@@ -105,8 +120,22 @@ def why_not(probed: Probed) -> str | None:
 
 
 def last_features(probed: Probed, part: str, rows: Tensor) -> Tensor:
-    """What the last layer sees of these rows: n x d, float64."""
+    """What the last layer sees of these rows: n x d, float64. Raises ValueError as `train.features.features`."""
     return features(probed.model, probed.head, probed.images[part], rows, probed.batch_size)[LAST].double()
+
+
+def read_features(probed: Probed, part: str, rows: Tensor) -> Tensor:
+    """The same, no image passed twice, and none that the model was asked about before."""
+    asked, back = rows.unique(return_inverse=True)
+    if (passed := probed.passed(part)) is None:
+        return last_features(probed, part, asked)[back]
+    known = torch.isin(asked, passed[0])
+    of_known = passed[1][torch.searchsorted(passed[0], asked[known])].double()
+    found = of_known.new_empty(len(asked), of_known.shape[1])
+    found[known] = of_known
+    if not known.all():
+        found[~known] = last_features(probed, part, asked[~known])
+    return found[back]
 
 
 def stratified(rows: Tensor, group: Tensor, samples: int, draws: torch.Generator) -> Tensor:
@@ -124,24 +153,45 @@ def probe(
 ) -> tuple[float, float]:
     """Recall (percent) and AUC of a class by a multinomial logistic regression on standardised features.
 
-    train: n x d with n labels; unseen: images of the class `wanted`, others: images of the other classes, each m x d.
-    The AUC is that of the log-odds of the class, one against the rest.
+    train: n x d, float64, with n labels; unseen: images of the class `wanted`, others: images of the other classes,
+    each m x d; all on one device, where the regression is fitted. The AUC is that of the log-odds of the class, one
+    against the rest.
     """
-    from sklearn.linear_model import LogisticRegression
-
     mean, std = train.mean(0), train.std(0)
-    train, unseen, others = (((x - mean) / torch.where(std > 0, std, 1.0)).numpy() for x in (train, unseen, others))
-    model = LogisticRegression(C=1 / (ridge * len(train)), max_iter=1000).fit(train, labels.numpy())
-    column = model.classes_.tolist().index(wanted)
-    scores = (torch.from_numpy(model.decision_function(x)) for x in (unseen, others))
-    inside, outside = (_log_odds(each, column).numpy() for each in scores)
-    return 100 * float((model.predict(unseen) == wanted).mean()), auc(inside, outside)
+    train, unseen, others = ((x - mean) / torch.where(std > 0, std, 1.0) for x in (train, unseen, others))
+    classes, place = labels.to(train.device).unique(return_inverse=True)
+    weight, bias = regression(train, place, len(classes), ridge)
+    column = classes.tolist().index(wanted)
+    inside, outside = (torch.addmm(bias, x, weight) for x in (unseen, others))
+    recall = 100 * (inside.argmax(1) == column).double().mean().item()
+    return recall, auc(*(_log_odds(each, column).cpu().numpy() for each in (inside, outside)))
+
+
+def regression(x: Tensor, place: Tensor, n_classes: int, ridge: float) -> tuple[Tensor, Tensor]:
+    """Weights (d x classes) and biases that minimise the mean cross-entropy + ridge / 2 |weights|^2; x: n x d."""
+    weight, bias = x.new_zeros(x.shape[1], n_classes), x.new_zeros(n_classes)
+    found = [weight.requires_grad_(), bias.requires_grad_()]
+    until = {
+        "max_iter": MOST_ITERATIONS,
+        "max_eval": 2 * MOST_ITERATIONS,
+        "tolerance_grad": FLAT,
+        "tolerance_change": 0,
+    }
+    optimizer = torch.optim.LBFGS(found, history_size=10, line_search_fn="strong_wolfe", **until)
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        value = cross_entropy(torch.addmm(bias, x, weight), place) + ridge / 2 * weight.square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimizer.step(objective)
+    return weight.detach(), bias.detach()
 
 
 def _log_odds(scores: Tensor, column: int) -> Tensor:
-    """ln(p / (1 - p)) of one class. scores: n x classes, or n of the second of two."""
-    if scores.ndim == 1:
-        return scores if column == 1 else -scores
+    """ln(p / (1 - p)) of one class. scores: n x classes."""
     rest = torch.cat([scores[:, :column], scores[:, column + 1 :]], dim=1)
     return scores[:, column] - rest.logsumexp(1)
 

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.core.console import clock, size
-from ssd_bench.core.task import Cost, ask, looks_inside
+from ssd_bench.core.task import Cost, ask, looks_inside, read_by
 from ssd_bench.methods.original import Original
 from ssd_bench.run.bench import Bench
-from ssd_bench.run.evaluate import VALUES, made_of, needed_rows, outputs_key, values_key
+from ssd_bench.run.evaluate import (
+    LAST_LAYER,
+    VALUES,
+    listened_to,
+    made_of,
+    needed_rows,
+    outputs_key,
+    passed_bytes,
+    values_key,
+)
 from ssd_bench.run.identity import row_path
 from ssd_bench.run.trained import KIND
 from ssd_bench.store.address import address, digest
@@ -145,24 +155,46 @@ def _of_metrics(bench: Bench, model: Any, anew: bool = False) -> Iterator[Work]:
     looking = _looking(bench)
     made = made_of(bench, model) if looking else {}
     for name, metric in looking.items():
-        cost = metric.cost(bench.request) if hasattr(metric, "cost") else Cost()
-        yield Work(name, bench.store.path(VALUES, values_key(bench, made, metric)), cost, 0, anew)
+        path = bench.store.path(VALUES, values_key(bench, made, metric))
+        cost, kept = metric.cost(bench.request) if hasattr(metric, "cost") else Cost(), 0
+        if reads := read_by(metric, bench.request):
+            cost, kept = _reading(bench, model, reads) or (cost, 0)
+        yield Work(name, path, cost, kept, anew)
+
+
+def _reading(bench: Bench, model: Any, reads: Mapping[str, Tensor]) -> tuple[Cost, int] | None:
+    """Passes and bytes for what the last layer sees, beside the passes for outputs. None: a metric asks by itself."""
+    rows = needed_rows(bench)
+    if not (held := passed_bytes(bench.plan, rows, _built(bench)[1])):
+        return None
+    more = sum(int((~torch.isin(of_part, rows.get(part, of_part[:0]))).sum()) for part, of_part in reads.items())
+    key = outputs_key(model, rows, bench.plan)
+    outputs, kept = (bench.store.path(kind, key).with_suffix(".json").exists() for kind in ("outputs", LAST_LAYER))
+    again = outputs and not kept  # a metric that is new: the same passes once more
+    is_kept = model == bench.steps[0].identity.original
+    return Cost(forward=more + again * sum(map(len, rows.values()))), held * (is_kept and not kept)
 
 
 def _looking(bench: Bench) -> dict[str, Any]:
     return {name: metric for name, metric in bench.plan.metrics.items() if looks_inside(metric)}
 
 
-_sizes: dict[str, int] = {}  # of models, by what they are built from
+_models: dict[str, tuple[int, int]] = {}  # by what they are built from
 
 
 def _weights(bench: Bench) -> int:
     """Bytes of a state dict of the run's model."""
+    return _built(bench)[0]
+
+
+def _built(bench: Bench) -> tuple[int, int]:
+    """The same, and how many numbers the last layer sees."""
     key = digest([address(bench.plan.model), len(bench.request.classes), list(bench.images["train"].pixels.shape[1:])])
-    if key not in _sizes:
-        state = bench.new_model(0, pretrained=False).state_dict()
-        _sizes[key] = sum(t.numel() * t.element_size() for t in state.values())
-    return _sizes[key]
+    if key not in _models:
+        model = bench.new_model(0, pretrained=False)
+        size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+        _models[key] = size, listened_to(model, bench.plan.model.head)
+    return _models[key]
 
 
 def _cost(bench: Bench) -> Cost | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,27 +15,89 @@ from torch import Tensor, nn
 
 from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.core.seeds import derive_seed, generator, seeded
-from ssd_bench.core.task import SETS, Outputs, Probed, looks_inside, outputs
+from ssd_bench.core.task import SETS, Outputs, Probed, looks_inside, outputs, read_by
 from ssd_bench.run.bench import Bench
 from ssd_bench.run.plan import Plan, check_names
 from ssd_bench.store.address import address, digest, hash_rows
 from ssd_bench.store.artefacts import Artefact
 from ssd_bench.store.rows import METRICS
+from ssd_bench.train.features import Recording, recording
 from ssd_bench.train.passes import predict
 
 Model = Callable[[], nn.Module]  # asked for only where an inference pass is needed
 Values = dict[str, float | None]
 Kept = dict[str, Tensor]
 VALUES = "values"  # the kind of artefact that a metric's values are
+LAST_LAYER = "last_layer"  # and what the original's last layer sees
+MOST_BYTES = 2**28  # of that; where the evaluated images have more, a metric asks the model about its own images alone
 
 
-def infer(model: Model, key: Any, rows: dict[str, Tensor], bench: Bench, anew: bool = False) -> Artefact:
-    """The logits of these rows of the "train" and "test" images, kept under `key`; with `anew`, made again."""
-    batch_size = bench.plan.evaluate.batch_size
+class Passed:
+    """What the last layer of a model sees of the evaluated rows, all of them in the passes that make its outputs.
+
+    It is told while the model is asked for its outputs. Where those are there already, the same passes are made again,
+    so that numbers do not depend on what was there. Kept for the original, which every request is compared with.
+    """
+
+    def __init__(self, bench: Bench, model: nn.Module, key: Any, rows: dict[str, Tensor]) -> None:
+        self.bench, self.model, self.key, self.rows = bench, model, key, rows
+        self.path: Path | None = None  # where they are kept
+        self._told: dict[str, Recording] = {}
+        self._found: dict[str, Tensor] | None = None
+
+    @contextmanager
+    def told(self, model: nn.Module, part: str) -> Iterator[None]:
+        """Listen while the model is asked about the rows of this part."""
+        with recording(model, self.bench.plan.model.head) as self._told[part]:
+            yield
+
+    def __call__(self, part: str) -> tuple[Tensor, Tensor] | None:
+        """Of a part: its rows, and n x d numbers, float32, on the CPU. Raises ValueError as `Recording.found`."""
+        if self._found is None:
+            self._found = self._kept() if self.key == self.bench.steps[0].identity.original else self._make()[0]
+        return (self.rows[part], self._found[part]) if part in self.rows else None
+
+    def _kept(self) -> dict[str, Tensor]:
+        kept = self.bench.store.get_or_make(LAST_LAYER, outputs_key(self.key, self.rows, self.bench.plan), self._make)
+        self.path = kept.path
+        return kept.tensors
+
+    def _make(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        asked, found = self.bench.plan.evaluate, {}
+        for part, rows in self.rows.items():
+            if part not in self._told:
+                with self.told(self.model, part):
+                    predict(self.model, self.bench.images[part], rows, asked.batch_size)
+            [found[part]] = self._told.pop(part).found(len(rows)).values()
+        return found, {}
+
+
+def passed_bytes(plan: Plan, rows: dict[str, Tensor], width: int) -> int:
+    """What `Passed` would hold of a model whose last layer sees `width` numbers; 0: a metric asks by itself."""
+    found = 4 * width * sum(map(len, rows.values()))
+    return found if found <= MOST_BYTES and not plan.settings.compile else 0  # compiled, a model does not call hooks
+
+
+def listened_to(model: nn.Module, head: str) -> int:
+    """How many numbers the last layer sees; 0 where it is no Linear."""
+    layer = dict(model.named_modules()).get(head)
+    return layer.in_features if isinstance(layer, nn.Linear) else 0
+
+
+def infer(
+    model: Model, key: Any, rows: dict[str, Tensor], bench: Bench, anew: bool = False, passed: Passed | None = None
+) -> Artefact:
+    """The logits of these rows of the "train" and "test" images, kept under `key`; with `anew`, made again.
+
+    passed: is told what the last layer sees on the way.
+    """
 
     def make() -> tuple[dict[str, Tensor], dict[str, Any]]:
         ready = model()
-        logits = {part: predict(ready, bench.images[part], r, batch_size) for part, r in rows.items()}
+        logits = {}
+        for part, of_part in rows.items():
+            with passed.told(ready, part) if passed else nullcontext():
+                logits[part] = predict(ready, bench.images[part], of_part, bench.plan.evaluate.batch_size)
         if not all(of_part.isfinite().all() for of_part in logits.values()):
             raise Diverged("the model's outputs are not finite")
         return logits, {}
@@ -136,7 +200,13 @@ def evaluate(
     """
     plan, sets = bench.plan, find_sets(bench)
     rows = {name.removeprefix("rows."): t for name, t in sets.tensors.items() if name.startswith("rows.")}
-    seen = infer(lambda: model, key, rows, bench, anew)
+    made = made_of(bench, key)
+    places = {name: values_key(bench, made, metric) for name, metric in plan.metrics.items()}
+    lacking = [metric for name, metric in plan.metrics.items() if anew or bench.store.get(VALUES, places[name]) is None]
+    listens = passed_bytes(plan, rows, listened_to(model, plan.model.head))
+    passed = listens and any(read_by(metric, bench.request) for metric in lacking)
+    passed = Passed(bench, model, key, rows) if passed else None
+    seen = infer(lambda: model, key, rows, bench, anew, passed)
     at_random = _random_outputs(bench) if "forget" in sets.about else None
     paths = {"outputs": str(seen.path), "sets": str(sets.path)}
     random_logits = None
@@ -145,17 +215,18 @@ def evaluate(
     logits = outputs(sets.tensors, sets.about, seen.tensors, random_logits)
     values: Values = dict.fromkeys(METRICS)
     owner: dict[str, str] = {}
-    made = made_of(bench, key)
     for name, metric in plan.metrics.items():
 
         def make(name: str = name, metric: Any = metric) -> tuple[dict[str, Tensor], dict[str, Any]]:
-            found, kept = compute(name, metric, logits, lambda: _probed(bench, model, original))
+            found, kept = compute(name, metric, logits, lambda: _probed(bench, model, original, passed))
             return kept, found
 
-        found = bench.store.get_or_make(VALUES, values_key(bench, made, metric), make, anew)
+        found = bench.store.get_or_make(VALUES, places[name], make, anew)
         check_names(name, found.about, owner)
         values |= found.about
         paths |= {f"{kind}.{name}": str(found.path) for kind in (VALUES, *(["kept"] if found.tensors else []))}
+    if passed and passed.path:
+        paths[LAST_LAYER] = str(passed.path)
     return values, paths
 
 
@@ -172,10 +243,10 @@ def _at_random(bench: Bench) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return {"seed": seed, **bench.identity.untrained}, {part: forget}
 
 
-def _probed(bench: Bench, model: nn.Module, original: nn.Module) -> Probed:
+def _probed(bench: Bench, model: nn.Module, original: nn.Module, passed: Passed | None) -> Probed:
     copies = (copy.deepcopy(each).eval() for each in (model, original))
-    batch_size = bench.plan.evaluate.batch_size
-    return Probed(*copies, bench.plan.model.head, bench.images, bench.request, batch_size)
+    more = {"batch_size": bench.plan.evaluate.batch_size, **({"passed": passed} if passed else {})}
+    return Probed(*copies, bench.plan.model.head, bench.images, bench.request, **more)
 
 
 def _looked_into(bench: Bench) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +17,46 @@ LISTS = (nn.Sequential, nn.ModuleList)
 MOST = 4  # stages
 
 
+class Recording:
+    """What passes through a model while it is recorded, batch by batch; see `recording`."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names, self.batches = names, []
+
+    def found(self, n: int) -> dict[str, Tensor]:
+        """By name, n x d, float32, on the CPU. Raises ValueError where a pass did not go through a module once."""
+        try:
+            found = {name: torch.cat([each[name] for each in self.batches]).cpu() for name in self.names}
+        except KeyError as e:
+            raise ValueError(f"a forward pass does not call {e.args[0]}") from e
+        if wrong := [name for name, each in found.items() if each.ndim != 2 or len(each) != n]:
+            raise ValueError(f"{wrong[0]} does not have one row of numbers an image")
+        return found
+
+
+@contextmanager
+def recording(model: nn.Module, head: str, stages: Sequence[str] = ()) -> Iterator[Recording]:
+    """Keep what goes into the module `head` and what comes out of `stages` while it lasts, whoever asks the model."""
+    modules, batch, kept = dict(model.named_modules()), {}, Recording((head, *stages))
+
+    def keep(name: str, seen: Any) -> None:
+        batch[name] = _averaged(seen)
+
+    def before_head(_: nn.Module, inputs: tuple) -> None:
+        if inputs:
+            keep(head, inputs[0])
+
+    hooks = [modules[head].register_forward_pre_hook(before_head)]
+    for name in stages:
+        hooks.append(modules[name].register_forward_hook(lambda _, inputs, output, name=name: keep(name, output)))
+    hooks.append(model.register_forward_hook(lambda *_: kept.batches.append(dict(batch))))
+    try:
+        yield kept
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def features(
     model: nn.Module, head: str, images: Images, rows: Tensor, batch_size: int, stages: Sequence[str] = ()
 ) -> dict[str, Tensor]:
@@ -24,34 +65,17 @@ def features(
     On the CPU. What is not n x d is averaged over places: n x d x height x width, or n x tokens x d. head: name of the
     last layer. Raises ValueError where a pass does not go through it, or through a stage, once.
     """
-    modules, batch, batches = dict(model.named_modules()), {}, []
-
-    def keep(name: str, seen: Any) -> None:
-        batch[name] = _averaged(seen)
-
-    hooks = [modules[head].register_forward_pre_hook(lambda _, inputs: keep(LAST, inputs[0]))]
-    for name in stages:
-        hooks.append(modules[name].register_forward_hook(lambda _, inputs, output, name=name: keep(name, output)))
-    hooks.append(model.register_forward_hook(lambda *_: batches.append(dict(batch))))
-    try:
+    with recording(model, head, stages) as kept:
         predict(model, images, rows, batch_size)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    try:
-        found = {name: torch.cat([each[name] for each in batches]) for name in (LAST, *stages)}
-    except KeyError as e:
-        raise ValueError(f"a forward pass does not call {head if e.args[0] == LAST else e.args[0]}") from e
-    if wrong := [name for name, each in found.items() if each.ndim != 2 or len(each) != len(rows)]:
-        raise ValueError(f"{wrong[0]} does not have one row of numbers an image")
-    return found
+    found = kept.found(len(rows))
+    return {LAST: found.pop(head)} | found
 
 
 def _averaged(seen: Any) -> Tensor:
     if not isinstance(seen, Tensor):
         raise ValueError(f"a stage gives {type(seen).__name__}, not one tensor")
     seen = seen.detach().float()
-    return (seen.mean((2, 3)) if seen.ndim == 4 else seen.mean(1) if seen.ndim == 3 else seen).cpu()
+    return seen.mean((2, 3)) if seen.ndim == 4 else seen.mean(1) if seen.ndim == 3 else seen
 
 
 def stages(model: nn.Module, head: str) -> list[str]:

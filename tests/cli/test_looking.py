@@ -3,10 +3,13 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import Ended
 
+import ssd_bench.run.evaluate
+import ssd_bench.train.features
 from ssd_bench.cli import report
 from ssd_bench.report.derive import derived
 from ssd_bench.store.rows import read_rows
@@ -110,9 +113,13 @@ def test_a_dry_run_counts_what_looking_into_models_takes(command, tmp_path, monk
     assert "features" not in plain
     ended = command(*own, "metric=[accuracy,features]", "method=original")
     n_train, n_test = ended.row["task"]["n_train"], ended.row["task"]["n_test"]
-    of_features, of_cka = n_train + 5 * 50 + n_test, 2 * n_train  # all images of D in the model and in the original
-    assert seconds(looking) - seconds(plain) == pytest.approx(2 * (of_features + of_cka))
+    of_cka = 2 * n_train  # all images of D in the model and in the original; features come with the outputs
+    assert seconds(looking) - seconds(plain) == pytest.approx(2 * of_cka)
     assert "1 features" in dry("metric=[accuracy,features]")  # those of the original are there
+    few = "evaluate.sets=[forget]"
+    fewer = [seconds(dry(few, f"metric=[{names}]")) for names in ("accuracy", "accuracy,features")]
+    n_forget = ended.row["samples"]["forget"]
+    assert fewer[1] - fewer[0] == pytest.approx(2 * (n_train + n_test - n_forget))  # what is not evaluated
 
 
 def test_another_request_to_the_same_original_is_looked_into_anew(command, tmp_path):
@@ -122,6 +129,39 @@ def test_another_request_to_the_same_original_is_looked_into_anew(command, tmp_p
     assert one["metrics"]["prototype_recall_1"] != other["metrics"]["prototype_recall_1"]
     for shared in ("outputs", "sets", "values.accuracy"):
         assert one["artefacts"][shared] == other["artefacts"][shared]
+
+
+def test_features_come_with_the_outputs_and_do_not_depend_on_what_was_there(command, tmp_path, monkeypatch):
+    passed = []
+    for module, sign in ((ssd_bench.run.evaluate, 1), (ssd_bench.train.features, -1)):
+
+        def counted(model, images, rows, size, ask=module.predict, sign=sign):
+            passed.append(sign * len(rows))
+            return ask(model, images, rows, size)
+
+        monkeypatch.setattr(module, "predict", counted)
+
+    def run(out, *options):
+        passed.clear()
+        ended = command("metric=[accuracy,features]", *FEW, "train.epochs=2", *options, f"out={tmp_path / out}")
+        assert ended.code == 0, ended.err
+        return ended.row
+
+    at_once = run("once", "method=mask_head", "scenario.target=3")
+    n = at_once["task"]["n_train"] + at_once["task"]["n_test"]
+    n_forget = at_once["samples"]["forget"]
+    assert sorted(passed) == sorted([-2, -2, *[at_once["task"]["n_train"], at_once["task"]["n_test"]] * 2, n_forget])
+    other = run("once", "method=mask_head")
+    assert sum(each for each in passed if each > 0) == n + other["samples"]["forget"]  # the original's are kept
+    assert len(list((tmp_path / "once/artefacts/last_layer").glob("*.json"))) == 1
+
+    before = run("later", "method=mask_head", "scenario.target=3", "metric=[accuracy]")
+    assert "probe_recall" not in before["metrics"]
+    later = run("later", "method=mask_head", "scenario.target=3", "metric=[accuracy,features]")
+    assert sum(each for each in passed if each > 0) == 2 * n  # the same passes once more
+    for section in ("metrics", "original_metrics"):
+        assert later[section] == at_once[section]
+    assert Path(later["artefacts"]["original_last_layer"]).exists()
 
 
 def test_random_requests_have_no_class_to_look_for(command, tmp_path):
