@@ -72,8 +72,9 @@ def holding(config: Any) -> Mapping[str, Any] | None:
     """The study whose settings a config takes: the last of those whose conditions hold, under protocol=tuned."""
     if config["fidelity"] == "official" or config["protocol"] != "tuned":
         return None
+    config = config if isinstance(config, DictConfig) else OmegaConf.create(config)
     for study in reversed(config.get("tuned") or ()):
-        if all(OmegaConf.select(OmegaConf.create(config), key) == value for key, value in study["when"].items()):
+        if all(OmegaConf.select(config, key) == value for key, value in study["when"].items()):
             return study
     return None
 
