@@ -1,13 +1,18 @@
 """Controls stand apart from what competes, in tables, verdicts and pictures; and what random weights are."""
 
+import copy
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 from golden_data import FOLDER, Golden
 from made_rows import row, summary_of
+from torch import nn
 
+from ssd_bench.methods.dampen_random import DampenRandom
 from ssd_bench.methods.random import Random
+from ssd_bench.methods.ssd import SSD, dampen
 from ssd_bench.report.derive import derived_metrics
 from ssd_bench.report.figures import COLOURS, plots, style
 from ssd_bench.report.notes import main_notes
@@ -124,3 +129,29 @@ def test_random_weights_follow_the_method_s_own_seed_alone(golden):
     assert all(torch.equal(t, made[1][name]) for name, t in made[0].items())
     weights = {name for name, t in made[0].items() if t.ndim > 1}
     assert not [name for name in weights if torch.equal(made[0][name], golden.original[name])]
+
+
+def test_random_dampening_takes_as_many_weights_by_the_same_factors(golden):
+    """Of weights that are all 1, what is left is the factor."""
+    left = []
+    for kind in (SSD, DampenRandom):
+        method, model = kind(alpha=1.5, order="request", batch_size=8), copy.deepcopy(golden.model)
+        batches = method.batches(golden.data)
+        found = method.importances(golden.model, golden.data.images, *batches, golden.context())
+        for p in model.parameters():
+            nn.init.ones_(p)
+        dampen(model, *found, method.alpha, method.lam)
+        left.append([p.detach().flatten() for p in model.parameters()])
+    for theirs, ours in zip(*left, strict=True):
+        assert torch.equal(ours.sort().values, theirs.sort().values)
+    assert sum(int((ours != theirs).sum()) for theirs, ours in zip(*left, strict=True)) > 20
+
+
+def test_which_weights_random_dampening_takes_follows_the_method_s_own_seed(golden):
+    method = DampenRandom(alpha=1.5, order="request", batch_size=8)
+    made = [
+        method(copy.deepcopy(golden.model), golden.data, replace(golden.context(), seed_unlearn=seed)).state_dict()
+        for seed in (0, 0, 1)
+    ]
+    assert all(torch.equal(t, made[1][name]) for name, t in made[0].items())
+    assert any(not torch.equal(t, made[2][name]) for name, t in made[0].items())
