@@ -2,12 +2,13 @@
 
 A case says `when` it holds and what it sets under `method`. One that a study found carries the `study`, the `published`
 settings (those without it) and, where they differ, the `official` ones (fidelity=official): what it sets holds under
-protocol=tuned, on the data and recipe that `when` names key by key.
+protocol=tuned, on the data and recipe that `when` names key by key. A case that says but `like: METHOD` stands for all
+cases of that method: a control takes the settings of what it is a control for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,22 @@ SEQUENCE = "sequence"
 ALIKE = {"hard": "random"}  # scenarios for which the settings of another one hold
 
 
-def cases(folders: Iterable[Path], method: str) -> list[dict[str, Any]]:
-    """What tuned/METHOD.yaml says in each of these folders, one after the other. Raises ConfigError."""
+def cases(folders: Collection[Path], method: str, above: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """What tuned/METHOD.yaml says in each of these folders, one after the other. Raises ConfigError.
+
+    above: the methods whose cases are `like` this one's.
+    """
     found = []
     for path in (folder / "tuned" / f"{method}.yaml" for folder in folders):
         if not path.is_file():
             continue
         listed = yaml.safe_load(path.read_text()) or []
         for case in listed if isinstance(listed, list) else [listed]:
+            if isinstance(case, dict) and list(case) == ["like"]:
+                if case["like"] in (method, *above):
+                    raise ConfigError(f"{path}: like: {case['like']} leads back to itself")
+                found += cases(folders, case["like"], (method, *above))
+                continue
             if not isinstance(case, dict) or not all(isinstance(case.get(key), dict) for key in ("when", "method")):
                 raise ConfigError(f"{path}: each case is a mapping with when: {{...}} and method: {{...}}, got {case}")
             for key in case:
@@ -44,7 +53,7 @@ def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def setting(folders: Iterable[Path], name: str) -> dict[str, Any]:
+def setting(folders: Collection[Path], name: str) -> dict[str, Any]:
     """What a config gets for this combination, such as `ssd+digits+resnet18_slim+full_class`.
 
     A sequence takes what a study found for one request of its kind (`scenario.of`), hard images what holds for random.

@@ -84,10 +84,34 @@ def test_cases_apply_when_they_say_and_leave_the_fidelity_switches_alone(method:
             assert cfg.method[key] == value
 
 
-def written(folder: Path, text: str) -> list[Path]:
-    (folder / "tuned").mkdir()
-    (folder / "tuned/ssd.yaml").write_text(text)
+def written(folder: Path, text: str, method: str = "ssd") -> list[Path]:
+    (folder / "tuned").mkdir(exist_ok=True)
+    (folder / f"tuned/{method}.yaml").write_text(text)
     return [folder]
+
+
+@pytest.mark.parametrize("case", cases([CONF_DIR], "ssd"), ids=lambda case: str(case["when"]))
+@pytest.mark.parametrize("switch", ["fidelity=corrected", "fidelity=official", "protocol=published"])
+def test_the_control_for_ssd_takes_its_settings_in_every_case(case, switch):
+    chosen = {"data": "cifar20"} | {key: as_list(value)[-1] for key, value in case["when"].items()}
+    chosen = [switch, *(f"{key}={value}" for key, value in chosen.items())]
+    settings = [
+        OmegaConf.to_container(composed(f"method={method}", *chosen).method, resolve=True)
+        for method in ("ssd", "dampen_random")
+    ]
+    assert [each.pop("_target_").rsplit(".", 1)[1] for each in settings] == ["SSD", "DampenRandom"]
+    assert settings[0] == settings[1]
+
+
+def test_cases_of_another_method_stand_where_a_file_names_it(tmp_path):
+    folders = written(tmp_path, "- {when: {data: digits}, method: {alpha: 2.0, lam: 0.5}}")
+    written(tmp_path, "- like: ssd\n- {when: {data: digits}, method: {alpha: 3.0}}", "control")
+    assert setting(folders, "control+digits+resnet18+random")["method"] == {"alpha": 3.0, "lam": 0.5}
+    written(tmp_path, "like: control", "more")
+    assert setting(folders, "more+digits+resnet18+random")["method"] == {"alpha": 3.0, "lam": 0.5}
+    written(tmp_path, "like: more")
+    with pytest.raises(ConfigError, match="like: ssd leads back to itself"):
+        setting(folders, "ssd+digits+resnet18+random")
 
 
 def test_the_later_case_wins_and_several_options_make_one_condition(tmp_path):
