@@ -143,7 +143,7 @@ class Probed:
     images: Mapping[str, Images]  # "train" and "test"
     request: Request
     batch_size: int = 128  # images in one inference pass
-    passed: Callable[[str], tuple[Tensor, Tensor] | None] = lambda part: None  # see `run.evaluate.Passed`
+    passed: Callable[[str], tuple[Tensor, Tensor] | None] | None = None  # see `run.evaluate.Passed`
 
     @property
     def unseen(self) -> Tensor | None:

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from ssd_bench.core.errors import check_range
 from ssd_bench.core.seeds import generator
-from ssd_bench.core.task import Cost, Outputs, Probed, Request
+from ssd_bench.core.task import Outputs, Probed, Request
 from ssd_bench.metrics import About
 from ssd_bench.metrics.roc import auc
 from ssd_bench.train.features import LAST, features
@@ -39,7 +39,7 @@ class Features:
     ridge: float = 0.001
     shots: list[int] = field(default_factory=lambda: list(SHOTS))
     seed: int = 0
-    version: ClassVar[int] = 2  # 1: fitted by scikit-learn, to the same tolerance
+    version: ClassVar[int] = 2  # 1: fitted by scikit-learn, to the same slope; two classes by another objective
     needs: ClassVar[tuple[str, ...]] = ("model",)
     about: ClassVar[dict[str, About]] = {
         "probe_recall": About("percent", "retrained", VALID, ("forget",), 20, "probe recall %", 1),
@@ -63,10 +63,6 @@ class Features:
         rows, drawn = self._drawn(request)
         unseen = [request.sets[name][1] for name in ("forget", "retain")]
         return {"train": torch.cat([rows, drawn.flatten()]).unique(), "test": torch.cat(unseen).unique()}
-
-    def cost(self, request: Request) -> Cost:
-        """Without the features that are handed over."""
-        return Cost(forward=sum(map(len, self.reads(request).values())))
 
     def _drawn(self, request: Request) -> tuple[Tensor, Tensor]:
         """Rows of training images: what the probe is fitted to, ascending; draws x k of D_f."""
@@ -124,13 +120,15 @@ def last_features(probed: Probed, part: str, rows: Tensor) -> Tensor:
     return features(probed.model, probed.head, probed.images[part], rows, probed.batch_size)[LAST].double()
 
 
-def read_features(probed: Probed, part: str, rows: Tensor) -> Tensor:
+def read_features(probed: Probed, part: str, wanted: Tensor) -> Tensor:
     """The same, no image passed twice, and none that the model was asked about before."""
-    asked, back = rows.unique(return_inverse=True)
-    if (passed := probed.passed(part)) is None:
+    asked, back = wanted.unique(return_inverse=True)
+    there = probed.passed and probed.passed(part)
+    if there is None:
         return last_features(probed, part, asked)[back]
-    known = torch.isin(asked, passed[0])
-    of_known = passed[1][torch.searchsorted(passed[0], asked[known])].double()
+    rows, seen = there
+    known = torch.isin(asked, rows)
+    of_known = seen[torch.searchsorted(rows, asked[known])].double()
     found = of_known.new_empty(len(asked), of_known.shape[1])
     found[known] = of_known
     if not known.all():
@@ -187,6 +185,8 @@ def regression(x: Tensor, place: Tensor, n_classes: int, ridge: float) -> tuple[
 
     with torch.enable_grad():
         optimizer.step(objective)
+    if optimizer.state[weight]["n_iter"] >= MOST_ITERATIONS:
+        log.warning("features: the probe's fit ended after %d steps, before it was flat", MOST_ITERATIONS)
     return weight.detach(), bias.detach()
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.core.console import clock, size
@@ -20,7 +19,8 @@ from ssd_bench.run.bench import Bench
 from ssd_bench.run.evaluate import (
     LAST_LAYER,
     VALUES,
-    listened_to,
+    head_width,
+    is_original,
     made_of,
     needed_rows,
     outputs_key,
@@ -72,7 +72,8 @@ class Grid:
             return path
         if not isinstance(bench.plan.method, Original) and _cost(bench) is None:
             self.unknown.add(bench.plan.names["method"])
-        self.unknown.update(name for name, metric in _looking(bench).items() if not hasattr(metric, "cost"))
+        said = ("cost", "reads")
+        self.unknown.update(name for name, m in _looking(bench).items() if not any(hasattr(m, each) for each in said))
         works = list(work_of(bench))
         self.wants[path] = [work for work in works if work.missing]
         for work in works:
@@ -151,28 +152,33 @@ def _work_of(bench: Bench, last: Bench) -> Iterator[Work]:
 
 
 def _of_metrics(bench: Bench, model: Any, anew: bool = False) -> Iterator[Work]:
-    """The values of the metrics that look into a model; those of outputs take no passes. model: its key."""
-    looking = _looking(bench)
+    """The values of the metrics that look into a model, and what they read together; those of outputs take no passes.
+
+    model: its key.
+    """
+    looking, store, rows = _looking(bench), bench.store, needed_rows(bench)
     made = made_of(bench, model) if looking else {}
+    held = passed_bytes(bench.plan, rows, _built(bench)[1])
+    reading = False
     for name, metric in looking.items():
-        path = bench.store.path(VALUES, values_key(bench, made, metric))
-        cost, kept = metric.cost(bench.request) if hasattr(metric, "cost") else Cost(), 0
-        if reads := read_by(metric, bench.request):
-            cost, kept = _reading(bench, model, reads) or (cost, 0)
-        yield Work(name, path, cost, kept, anew)
+        reads = read_by(metric, bench.request)
+        passed = rows if held else {}
+        alone = sum(int((~torch.isin(asked, passed.get(part, asked[:0]))).sum()) for part, asked in reads.items())
+        cost = metric.cost(bench.request) if hasattr(metric, "cost") else Cost()
+        work = Work(name, store.path(VALUES, values_key(bench, made, metric)), _more(cost, alone), 0, anew)
+        reading |= bool(reads) and work.missing
+        yield work
+    if reading and held:
+        key = outputs_key(model, rows, bench.plan)
+        again = not anew and store.path("outputs", key).with_suffix(".json").exists()  # without what comes with them
+        kept = is_original(bench, model)
+        if kept or again:
+            cost = Cost(forward=again * sum(map(len, rows.values())))
+            yield Work(LAST_LAYER, store.path(LAST_LAYER, key), cost, held * kept, anew)
 
 
-def _reading(bench: Bench, model: Any, reads: Mapping[str, Tensor]) -> tuple[Cost, int] | None:
-    """Passes and bytes for what the last layer sees, beside the passes for outputs. None: a metric asks by itself."""
-    rows = needed_rows(bench)
-    if not (held := passed_bytes(bench.plan, rows, _built(bench)[1])):
-        return None
-    more = sum(int((~torch.isin(of_part, rows.get(part, of_part[:0]))).sum()) for part, of_part in reads.items())
-    key = outputs_key(model, rows, bench.plan)
-    outputs, kept = (bench.store.path(kind, key).with_suffix(".json").exists() for kind in ("outputs", LAST_LAYER))
-    again = outputs and not kept  # a metric that is new: the same passes once more
-    is_kept = model == bench.steps[0].identity.original
-    return Cost(forward=more + again * sum(map(len, rows.values()))), held * (is_kept and not kept)
+def _more(cost: Cost, forward: int) -> Cost:
+    return replace(cost, forward=cost.forward + forward)
 
 
 def _looking(bench: Bench) -> dict[str, Any]:
@@ -193,7 +199,7 @@ def _built(bench: Bench) -> tuple[int, int]:
     if key not in _models:
         model = bench.new_model(0, pretrained=False)
         size = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-        _models[key] = size, listened_to(model, bench.plan.model.head)
+        _models[key] = size, head_width(model, bench.plan.model.head)
     return _models[key]
 
 

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,9 +38,8 @@ class Passed:
     so that numbers do not depend on what was there. Kept for the original, which every request is compared with.
     """
 
-    def __init__(self, bench: Bench, model: nn.Module, key: Any, rows: dict[str, Tensor]) -> None:
-        self.bench, self.model, self.key, self.rows = bench, model, key, rows
-        self.path: Path | None = None  # where they are kept
+    def __init__(self, bench: Bench, model: nn.Module, key: Any, rows: dict[str, Tensor], anew: bool) -> None:
+        self.bench, self.model, self.key, self.rows, self.anew = bench, model, key, rows, anew
         self._told: dict[str, Recording] = {}
         self._found: dict[str, Tensor] | None = None
 
@@ -54,13 +52,12 @@ class Passed:
     def __call__(self, part: str) -> tuple[Tensor, Tensor] | None:
         """Of a part: its rows, and n x d numbers, float32, on the CPU. Raises ValueError as `Recording.found`."""
         if self._found is None:
-            self._found = self._kept() if self.key == self.bench.steps[0].identity.original else self._make()[0]
+            self._found = self._kept() if is_original(self.bench, self.key) else self._make()[0]
         return (self.rows[part], self._found[part]) if part in self.rows else None
 
     def _kept(self) -> dict[str, Tensor]:
-        kept = self.bench.store.get_or_make(LAST_LAYER, outputs_key(self.key, self.rows, self.bench.plan), self._make)
-        self.path = kept.path
-        return kept.tensors
+        key = outputs_key(self.key, self.rows, self.bench.plan)
+        return self.bench.store.get_or_make(LAST_LAYER, key, self._make, self.anew).tensors
 
     def _make(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         asked, found = self.bench.plan.evaluate, {}
@@ -72,13 +69,18 @@ class Passed:
         return found, {}
 
 
+def is_original(bench: Bench, key: Any) -> bool:
+    """Whether this is the key of the model that the run, or its sequence, begins with."""
+    return key == bench.steps[0].identity.original
+
+
 def passed_bytes(plan: Plan, rows: dict[str, Tensor], width: int) -> int:
     """What `Passed` would hold of a model whose last layer sees `width` numbers; 0: a metric asks by itself."""
     found = 4 * width * sum(map(len, rows.values()))
     return found if found <= MOST_BYTES and not plan.settings.compile else 0  # compiled, a model does not call hooks
 
 
-def listened_to(model: nn.Module, head: str) -> int:
+def head_width(model: nn.Module, head: str) -> int:
     """How many numbers the last layer sees; 0 where it is no Linear."""
     layer = dict(model.named_modules()).get(head)
     return layer.in_features if isinstance(layer, nn.Linear) else 0
@@ -202,10 +204,10 @@ def evaluate(
     rows = {name.removeprefix("rows."): t for name, t in sets.tensors.items() if name.startswith("rows.")}
     made = made_of(bench, key)
     places = {name: values_key(bench, made, metric) for name, metric in plan.metrics.items()}
-    lacking = [metric for name, metric in plan.metrics.items() if anew or bench.store.get(VALUES, places[name]) is None]
-    listens = passed_bytes(plan, rows, listened_to(model, plan.model.head))
-    passed = listens and any(read_by(metric, bench.request) for metric in lacking)
-    passed = Passed(bench, model, key, rows) if passed else None
+    reading = [name for name, metric in plan.metrics.items() if read_by(metric, bench.request)]
+    lacking = any(anew or bench.store.get(VALUES, places[name]) is None for name in reading)
+    listens = lacking and passed_bytes(plan, rows, head_width(model, plan.model.head)) > 0
+    passed = Passed(bench, model, key, rows, anew) if listens else None
     seen = infer(lambda: model, key, rows, bench, anew, passed)
     at_random = _random_outputs(bench) if "forget" in sets.about else None
     paths = {"outputs": str(seen.path), "sets": str(sets.path)}
@@ -225,8 +227,9 @@ def evaluate(
         check_names(name, found.about, owner)
         values |= found.about
         paths |= {f"{kind}.{name}": str(found.path) for kind in (VALUES, *(["kept"] if found.tensors else []))}
-    if passed and passed.path:
-        paths[LAST_LAYER] = str(passed.path)
+    kept = bench.store.path(LAST_LAYER, outputs_key(key, rows, plan))
+    if reading and is_original(bench, key) and kept.exists():
+        paths[LAST_LAYER] = str(kept)
     return values, paths
 
 
@@ -245,8 +248,7 @@ def _at_random(bench: Bench) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _probed(bench: Bench, model: nn.Module, original: nn.Module, passed: Passed | None) -> Probed:
     copies = (copy.deepcopy(each).eval() for each in (model, original))
-    more = {"batch_size": bench.plan.evaluate.batch_size, **({"passed": passed} if passed else {})}
-    return Probed(*copies, bench.plan.model.head, bench.images, bench.request, **more)
+    return Probed(*copies, bench.plan.model.head, bench.images, bench.request, bench.plan.evaluate.batch_size, passed)
 
 
 def _looked_into(bench: Bench) -> dict[str, Any]:

@@ -43,13 +43,17 @@ def recording(model: nn.Module, head: str, stages: Sequence[str] = ()) -> Iterat
         batch[name] = _averaged(seen)
 
     def before_head(_: nn.Module, inputs: tuple) -> None:
-        if inputs:
+        if inputs and isinstance(inputs[0], Tensor):
             keep(head, inputs[0])
+
+    def end(*_: Any) -> None:
+        kept.batches.append(dict(batch))
+        batch.clear()
 
     hooks = [modules[head].register_forward_pre_hook(before_head)]
     for name in stages:
         hooks.append(modules[name].register_forward_hook(lambda _, inputs, output, name=name: keep(name, output)))
-    hooks.append(model.register_forward_hook(lambda *_: kept.batches.append(dict(batch))))
+    hooks.append(model.register_forward_hook(end))
     try:
         yield kept
     finally:
@@ -75,7 +79,7 @@ def _averaged(seen: Any) -> Tensor:
     if not isinstance(seen, Tensor):
         raise ValueError(f"a stage gives {type(seen).__name__}, not one tensor")
     seen = seen.detach().float()
-    return seen.mean((2, 3)) if seen.ndim == 4 else seen.mean(1) if seen.ndim == 3 else seen
+    return seen.mean((2, 3)) if seen.ndim == 4 else seen.mean(1) if seen.ndim == 3 else seen.clone()  # no mere view
 
 
 def stages(model: nn.Module, head: str) -> list[str]:

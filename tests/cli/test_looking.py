@@ -82,11 +82,16 @@ def test_retrained_models_of_other_seeds_are_beside_what_is_compared_with_one(co
 
 SILENT = """
 from dataclasses import dataclass
+from ssd_bench.metrics.features import Features
 @dataclass(frozen=True)
 class Silent:
     needs = ("model",)
     def __call__(self, seen, probed):
         return {"silent": 1.0}
+
+class Reader(Silent):
+    def reads(self, request):
+        return Features().reads(request)
 """
 
 
@@ -96,6 +101,7 @@ def test_a_dry_run_counts_what_looking_into_models_takes(command, tmp_path, monk
     monkeypatch.setattr(sys, "path", list(sys.path))
     (tmp_path / "conf/metric").mkdir(parents=True)
     (tmp_path / "conf/metric/silent.yaml").write_text("silent: {_target_: silent_metric.Silent}")
+    (tmp_path / "conf/metric/reader.yaml").write_text("reader: {_target_: silent_metric.Reader}")
     (tmp_path / "silent_metric.py").write_text(SILENT)
     own = ("--config-dir", str(tmp_path / "conf"), *SHORT[:-1], f"out={tmp_path / 'runs'}")
 
@@ -121,6 +127,12 @@ def test_a_dry_run_counts_what_looking_into_models_takes(command, tmp_path, monk
     n_forget = ended.row["samples"]["forget"]
     assert fewer[1] - fewer[0] == pytest.approx(2 * (n_train + n_test - n_forget))  # what is not evaluated
 
+    ended = command(*own[:-1], f"out={tmp_path / 'before'}", "metric=[accuracy]", "method=original")
+    added = dry(f"out={tmp_path / 'before'}", "metric=[accuracy,features,reader]")
+    assert "1 last_layer" in added
+    both = seconds(added) - seconds(dry(f"out={tmp_path / 'before'}", "metric=[accuracy]"))
+    assert both == pytest.approx(n_train + n_test)  # the original again, once for both; the model is to come
+
 
 def test_another_request_to_the_same_original_is_looked_into_anew(command, tmp_path):
     options = ("method=original", "metric=[accuracy,features]", "evaluate.sets=[test]", *FEW, f"out={tmp_path}")
@@ -141,23 +153,29 @@ def test_features_come_with_the_outputs_and_do_not_depend_on_what_was_there(comm
 
         monkeypatch.setattr(module, "predict", counted)
 
-    def run(out, *options):
+    looking = ("metric=[accuracy,features]", "metric.features.samples=200")  # fewer than there are
+
+    def run(out, *options, metrics=looking):
         passed.clear()
-        ended = command("metric=[accuracy,features]", *FEW, "train.epochs=2", *options, f"out={tmp_path / out}")
+        ended = command(*metrics, *FEW, "train.epochs=2", "method=random", *options, f"out={tmp_path / out}")
         assert ended.code == 0, ended.err
         return ended.row
 
-    at_once = run("once", "method=mask_head", "scenario.target=3")
+    at_once = run("once", "scenario.target=3")
     n = at_once["task"]["n_train"] + at_once["task"]["n_test"]
     n_forget = at_once["samples"]["forget"]
     assert sorted(passed) == sorted([-2, -2, *[at_once["task"]["n_train"], at_once["task"]["n_test"]] * 2, n_forget])
-    other = run("once", "method=mask_head")
+    assert at_once["metrics"]["prototype_recall"] != at_once["original_metrics"]["prototype_recall"]
+    other = run("once")
     assert sum(each for each in passed if each > 0) == n + other["samples"]["forget"]  # the original's are kept
-    assert len(list((tmp_path / "once/artefacts/last_layer").glob("*.json"))) == 1
+    [kept] = (tmp_path / "once/artefacts/last_layer").glob("*.safetensors")
+    assert at_once["artefacts"]["original_last_layer"] == other["artefacts"]["original_last_layer"] == str(kept)
+    again = run("once", "seed_unlearn=1")  # the values of the original are there
+    assert again["artefacts"]["original_last_layer"] == str(kept)
 
-    before = run("later", "method=mask_head", "scenario.target=3", "metric=[accuracy]")
+    before = run("later", "scenario.target=3", metrics=["metric=[accuracy]"])
     assert "probe_recall" not in before["metrics"]
-    later = run("later", "method=mask_head", "scenario.target=3", "metric=[accuracy,features]")
+    later = run("later", "scenario.target=3")
     assert sum(each for each in passed if each > 0) == 2 * n  # the same passes once more
     for section in ("metrics", "original_metrics"):
         assert later[section] == at_once[section]
