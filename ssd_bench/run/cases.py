@@ -81,11 +81,17 @@ def holding(config: Any) -> Mapping[str, Any] | None:
     """The study whose settings a config takes: the last of those whose conditions hold, under protocol=tuned."""
     if config["fidelity"] == "official" or config["protocol"] != "tuned":
         return None
-    config = config if isinstance(config, DictConfig) else OmegaConf.create(config)
     for study in reversed(config.get("tuned") or ()):
-        if all(OmegaConf.select(config, key) == value for key, value in study["when"].items()):
+        if all(_at(config, key) == value for key, value in study["when"].items()):
             return study
     return None
+
+
+def _at(config: Any, key: str) -> Any:
+    """What stands under a dotted key, such as `train.epochs`; None where nothing does."""
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
 
 
 def tuned_by(config: Mapping[str, Any]) -> dict[str, Any] | None:
