@@ -30,7 +30,7 @@ RESULTS = Path(__file__).resolve().parent.parent / "results"
 FOLDER = RESULTS / "digits"
 ALWAYS = ("--multirun", "threads=1", "device=cpu", "seed=0,1,2")
 SWEEP = (
-    *ALWAYS, "scenario=full_class,random", "method=original,retrain,finetune,teacher,amnesiac,unsir,fisher,ssd",
+    *ALWAYS, "scenario=full_class,random", "method=original,retrain,finetune,teacher,amnesiac,unsir,fisher,ssd,dampen_random",
 )  # fmt: skip
 ENTRIES = (*ALWAYS, "scenario=full_class", "protocol=tuned,published")  # and method=
 BENCHMARK = "digits"  # of the leaderboard
