@@ -152,9 +152,10 @@ def cost_s(row: Row) -> float | None:
 def to_frame(rows: list[Row], derived: dict[str, dict[str, float | None]]) -> Any:
     """One line a run: the task, the method and its settings, the metrics, what is derived from them, the times.
 
-    derived: more columns by path of the row, see `report.derive`. Settings are columns named `method.*` and `train.*`,
-    the original's metrics `original.*`, the seconds of what was shared `shared_s.*`. Percentages are 0-100, `*_s` are
-    seconds, `*_bytes` bytes; `path` lies below the folder that was read.
+    derived: more columns by path of the row, see `report.derive`. `n_train` and `n_forget` are the images of D and of
+    D_f; settings are columns named `method.*` and `train.*`, the original's metrics `original.*`, the seconds of what
+    was shared `shared_s.*`. Percentages are 0-100, `*_s` are seconds, `*_bytes` bytes; `path` lies below the folder
+    that was read.
     """
     import pandas as pd
 
@@ -165,7 +166,7 @@ def _flat(row: Row, derived: dict[str, dict[str, float | None]]) -> dict[str, An
     task, times = row["task"], row["times"]
     return {
         **{key: task[key] for key in ("data", "model", "scenario", "target", "placebo", "seed")},
-        **({key: task[key] for key in ("n_manipulated", "n_forget")} if "n_manipulated" in task else {}),
+        **{key: task[key] for key in ("n_train", "n_manipulated", "n_forget") if key in task},
         **{key: task.get(key) for key in ("seed_unlearn", "seed_forget", "fidelity", *ADDRESSES)},
         "method": row["method"],
         "tuned": row.get("tuned") and f"{row['tuned']['study']}, {row['tuned']['budget']}",

@@ -82,6 +82,7 @@ def test_the_csv_holds_what_metrics_methods_and_caches_tell(tmp_path, capfd):
     mine = lines["mine"]
     assert (mine["touched"], mine["sureness"], mine["delta.sureness"]) == ("7.0", "4.5", "0.5")
     assert (mine["shared_s.hessian"], mine["shared_s.trained"], mine["cost_s"]) == ("2.0", "0.25", "3.75")
+    assert (mine["n_train"], mine["n_forget"]) == ("500", "50")
     assert lines["retrain"]["touched"] == ""
 
 
