@@ -185,6 +185,7 @@ def test_a_dry_sweep_counts_what_is_shared_once_and_leaves_nothing(command, tmp_
     assert ended.code == 0, ended.err
     assert "4 runs: 0 finished already, 4 to do" in ended.out
     wanted = "2 original (for 4 runs), 4 outputs (for 6 runs), 4 features (for 6 runs), 2 importance_full, 2 ssd"
+    wanted += ", 2 last_layer (for 4 runs)"
     said = next(line for line in ended.out.splitlines() if line.startswith("to be made"))
     assert sorted(said.removeprefix("to be made, each once: ").split(", ")) == sorted(wanted.split(", "))
     assert not (tmp_path / "runs").exists()

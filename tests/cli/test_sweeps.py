@@ -119,6 +119,7 @@ def test_the_bar_says_what_is_running_and_how_long_the_rest_takes():
 def test_between_jobs_of_one_process_a_line_now_and_then(caplog, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "_last", float("-inf"))  # sweeps of other tests write lines, too
     caplog.set_level(logging.INFO)
     for ended in range(1, 11):
         now[0] += 10
