@@ -486,6 +486,7 @@ def main() -> None:
 def measure(device: torch.device) -> None:
     """All sections that were asked for."""
     threads = devices.use_threads(ARGS.threads, parallel=False)
+    devices.keep_freed_memory()
     start, table = time.monotonic(), Table(ARGS.output)
     what = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     command = f"python scripts/benchmark.py --threads {ARGS.threads} --device {ARGS.device} --width {ARGS.width}"

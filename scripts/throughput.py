@@ -25,7 +25,7 @@ from ssd_bench.core.task import Images
 from ssd_bench.models.fresh import fresh
 from ssd_bench.models.resnet import ResNet18
 from ssd_bench.run.environment import commit, processor
-from ssd_bench.train.devices import arithmetic, choose_device, synchronise, use_threads
+from ssd_bench.train.devices import arithmetic, choose_device, keep_freed_memory, synchronise, use_threads
 from ssd_bench.train.loop import fit
 from ssd_bench.train.recipe import Recipe
 
@@ -62,6 +62,7 @@ def job(args: argparse.Namespace, precision: str, together: Any, rates: Any) -> 
     """One process: trains until the time is up, and says how many images a second that were."""
     device = choose_device(args.device)
     use_threads("auto", parallel=True)
+    keep_freed_memory()
     draws = torch.Generator().manual_seed(0)
     n = max(1, args.images // args.batch) * args.batch  # every batch is full
     pixels = torch.randint(256, (n, 3, 32, 32), generator=draws, dtype=torch.uint8).to(device)

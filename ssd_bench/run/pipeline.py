@@ -49,6 +49,7 @@ def prepare(plan: Plan, parallel: bool = False, to_count: bool = False) -> Bench
     device = devices.choose_device(settings.device)
     devices.check_precision(settings.precision, device)
     threads = devices.use_threads(settings.threads, parallel)
+    devices.keep_freed_memory()
     dataset = vouched(plan.data.load(), plan.data)
     request = plan.scenario(dataset, plan.data.targets, plan.seed_forget)
     if request.dataset is not None:

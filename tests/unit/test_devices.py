@@ -5,6 +5,9 @@ there, and an operation on tensors of two devices is refused.
 """
 
 import copy
+import platform
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -174,3 +177,28 @@ def test_kernels_that_are_not_deterministic_are_recorded_and_other_warnings_show
             warnings.warn("put does not have a deterministic implementation, but you set ...", stacklevel=1)
         warnings.warn("something else", stacklevel=1)
     assert seen == ["put does not have a deterministic implementation"]
+
+
+STEPS = """
+import resource, torch
+from ssd_bench.train.devices import keep_freed_memory
+
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(10_000_000)  # and freed
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+pages()
+from_the_system = pages()
+keep_freed_memory()
+pages()
+print(from_the_system, pages())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc's")
+def test_a_step_does_not_ask_the_system_for_what_the_last_one_freed():
+    done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
+    from_the_system, kept = map(int, done.stdout.split())
+    assert 10 * kept < from_the_system
