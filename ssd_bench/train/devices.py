@@ -54,8 +54,8 @@ def use_threads(threads: str, parallel: bool) -> int:
 def keep_freed_memory() -> None:
     """Let glibc's allocator hand out again what was freed, instead of giving it back to the system.
 
-    Every step needs the buffers of the one before, and from the system they come page by page: that took a tenth of the
-    time of a training on a CPU, for a few percent of memory. Numbers stay as they are; with another C library nothing
+    Every step needs the buffers of the one before, and from the system they come page by page, which a training on a
+    CPU feels. A process keeps the memory of its largest step. Numbers stay as they are; with another C library nothing
     happens.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
