@@ -24,7 +24,7 @@ import yaml
 
 from ssd_bench import list_methods
 from ssd_bench.core.errors import ConfigError, check_choice
-from ssd_bench.metrics.against import average_gap
+from ssd_bench.metrics.against import accuracy_gap, average_gap
 from ssd_bench.metrics.residual import RESIDUAL
 from ssd_bench.report.rows import REFERENCES
 from ssd_bench.report.statistics import difference_p, holm
@@ -38,6 +38,7 @@ SOURCES, TABLE, PAGE = "leaderboard.yaml", "leaderboard.csv", "leaderboard.md"
 LEAST_SEEDS = 3
 TASK = ("data", "model", "scenario", "target", "fidelity")
 ACCURACIES = ("retain_acc", "forget_acc", "test_acc", "retain_train_acc", "forget_train_acc")
+ACCURACY_GAP = "accuracy_gap"
 NUMBERS = (GAP, *ACCURACIES, "mia", "mia_auc", RESIDUAL, "cost_s")
 NEEDED = (*TASK, "recipe", "seed", "method", "status", "git", GAP, "mia", "cost_s")  # columns of rows
 INTRODUCTION = """# Leaderboard
@@ -48,10 +49,12 @@ settings, commits and checksums are in [leaderboard.csv](leaderboard.csv). How t
 
 *gap*: distance to the retrained model in points, mean ± standard deviation over the training seeds; the order follows
 it. *floors*: the gap in units of what retrained models of two training seeds differ by; in bold up to 1, for such a
-gap may be chance. *rank*: 1–3 is shared by three methods, which the seeds do not tell from the first of them. Few seeds
-tell little apart, and wide ranks say so. *AUC*: of the attack; at 0.5 the MIA says nothing. *cost*: percent of the time
-of retraining in the same rows; ‖ while other jobs ran. A tuned method competes with those that had as many trials, and
-never with one that was not tuned.
+gap may be chance. *accuracies alone*: the gap without MIA, which is a quarter of it. *rank*: 1–3 is shared by three
+methods, which the seeds do not tell from the first of them; one that varies more may share a better rank than another
+with the same gap. Few seeds tell little apart, and wide ranks say so. *AUC*: of the attack; at 0.5 the MIA says
+nothing, and *accuracies alone* is the column to read. *cost*: percent of the time of retraining in the same rows;
+‖ while other jobs ran. A tuned method competes with those that had as many trials, and never with one that was not
+tuned.
 """
 
 Rows = list[dict[str, str]]
@@ -67,7 +70,7 @@ class Entry:
     rows: Rows
     control: bool
     retrained: Line
-    floor: float | None  # what retrained models of two seeds differ by
+    floors_of: dict[str, float | None]  # of each gap: what retrained models of two seeds differ by
     line: Line = field(init=False)
     rank: int | None = None
 
@@ -94,6 +97,10 @@ class Entry:
     @property
     def diverged(self) -> int:
         return sum(row["status"] == "diverged" for row in self.rows)
+
+    @property
+    def floor(self) -> float | None:
+        return self.floors_of[GAP]
 
     @property
     def floors(self) -> float | None:
@@ -124,6 +131,8 @@ class Entry:
             "gap_std": line.std(GAP),
             "floor": self.floor,
             "floors": self.floors,
+            ACCURACY_GAP: line.mean(ACCURACY_GAP),
+            f"{ACCURACY_GAP}_std": line.std(ACCURACY_GAP),
             **{name: line.mean(name) for name in (*ACCURACIES, "mia", "mia_auc", RESIDUAL)},
             "cost_pct": self.cost,
             "beside_others": "yes" if self.beside_others else "",
@@ -153,9 +162,15 @@ def _study(row: dict[str, str]) -> tuple[str, str]:
 
 def _line(rows: Rows) -> Line:
     done = [row for row in rows if row["status"] == "done"]
-    values = [{name: float(row[name]) for name in NUMBERS if row.get(name)} for row in done]
+    values = [{name: float(row[name]) for name in NUMBERS if row.get(name)} | _accuracy_gap(row) for row in done]
     runs = [Run(int(row["seed"]), each) for row, each in zip(done, values, strict=True)]
     return Line(rows[0]["method"], rows[0]["method"], runs=runs)
+
+
+def _accuracy_gap(row: dict[str, str]) -> dict[str, float | None]:
+    """From the row's differences to its retrained model."""
+    apart = {name: float(row[f"delta.{name}"]) for name in ACCURACIES if row.get(f"delta.{name}")}
+    return {ACCURACY_GAP: accuracy_gap(apart, dict.fromkeys(apart, 0.0), row["scenario"])}
 
 
 def sources(folder: Path) -> dict[str, Any]:
@@ -194,7 +209,7 @@ def read(folder: Path, benchmark: str, source: str) -> list[Entry]:
             name = of_method[0]["method"]
             control = name in (ORIGINAL, *REFERENCES) or bool(getattr(known[name], "control", False))
             sha256 = hashlib.sha256(data).hexdigest()
-            found.append(Entry(benchmark, source, sha256, of_method, control, _line(retrained), _floor(retrained)))
+            found.append(Entry(benchmark, source, sha256, of_method, control, _line(retrained), _floors(retrained)))
     return found
 
 
@@ -223,14 +238,16 @@ def _refuse(source: str, rows: Rows, known: dict[str, type]) -> None:
         raise ConfigError(f"{about}: conf/tuned/{name}.yaml has no study {study}; ssd-bench-tune writes the case")
 
 
-def _floor(retrained: Rows) -> float | None:
-    """Mean gap between the retrained models of two training seeds; None with one seed."""
+def _floors(retrained: Rows) -> dict[str, float | None]:
+    """The mean of each gap between the retrained models of two training seeds; None with one seed."""
     numbers = [
         (row["seed"], {name: float(row[name]) for name in (*ACCURACIES, "mia") if row.get(name)}) for row in retrained
     ]
-    scenario = retrained[0]["scenario"]
-    apart = [average_gap(one, other, scenario) for (a, one), (b, other) in combinations(numbers, 2) if a != b]
-    return mean(apart) if apart and None not in apart else None
+    scenario, floors = retrained[0]["scenario"], {}
+    for name, gap_of in ((GAP, average_gap), (ACCURACY_GAP, accuracy_gap)):
+        apart = [gap_of(one, other, scenario) for (a, one), (b, other) in combinations(numbers, 2) if a != b]
+        floors[name] = mean(apart) if apart and None not in apart else None
+    return floors
 
 
 def entries(folder: Path) -> list[Entry]:
@@ -250,7 +267,10 @@ def entries(folder: Path) -> list[Entry]:
             if key in kept and not entry.control:
                 raise ConfigError(f"{entry.source}: {entry.line.method} is in {kept[key].source} already; take one out")
             kept.setdefault(key, entry)
-    tasks = list(firsts)  # in the order of the sources; of each what was tuned, what was not, and the controls
+    seeds = {task: max(entry.n_seeds for entry in kept.values() if entry.task == task) for task in firsts}
+    # in the order of the sources, what nobody has enough seeds in last; of each what was tuned, what was not, controls
+    benchmarks = list(dict.fromkeys(benchmark for benchmark, *_ in firsts))
+    tasks = sorted(firsts, key=lambda task: (benchmarks.index(task[0]), seeds[task] < LEAST_SEEDS))
     placed = sorted(kept.values(), key=lambda e: (tasks.index(e.task), e.control, not e.budget, e.budget))
     return [entry for _, group in groupby(placed, lambda e: e.ranking) for entry in ranked(list(group))]
 
@@ -323,7 +343,7 @@ def _heading(control: bool, budget: str) -> str:
 
 def _markdown(lines: list[Entry]) -> str:
     with_residual = any(entry.line.mean(RESIDUAL) is not None for entry in lines)
-    head = ["rank", "method", "gap", "floors", "retain D'_r %", "forget D'_f %", "MIA %", "AUC"]
+    head = ["rank", "method", "gap", "floors", "accuracies alone", "retain D'_r %", "forget D'_f %", "MIA %", "AUC"]
     head += [*(["residual"] if with_residual else []), "cost %", "seeds", "rows"]
     cells = [head, ["---:", "---", *["---:"] * (len(head) - 3), "---"]]
     for entry in lines:
@@ -336,7 +356,7 @@ def _markdown(lines: list[Entry]) -> str:
                 f"[{name}](../docs/methods/{name}.md)",
                 _spread(line, GAP),
                 f"**{floors}**" if floors and entry.floors <= 1 else floors,
-                *(_spread(line, each) for each in ("retain_acc", "forget_acc", "mia")),
+                *(_spread(line, each) for each in (ACCURACY_GAP, "retain_acc", "forget_acc", "mia")),
                 _number(line.mean("mia_auc")),
                 *([_spread(line, RESIDUAL)] if with_residual else []),
                 cost,
@@ -344,6 +364,10 @@ def _markdown(lines: list[Entry]) -> str:
                 f"[{Path(entry.source).stem}]({entry.source})",
             ]
         )
+    first = lines[0]
+    if first.control and first.floor is not None:
+        apart = ["-", "*two retrained models*", _number(first.floor), "1.00", _number(first.floors_of[ACCURACY_GAP])]
+        cells.append([*apart, *[""] * (len(head) - len(apart))])
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 

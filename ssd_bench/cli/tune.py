@@ -26,6 +26,11 @@ log = logging.getLogger(__name__)
 
 HERE = ("out=", "data.root=")  # where things lie on this machine, which is no part of the command that is kept
 APART = ("data.root", "data.download", "data.test_per_class", "scenario.target")  # what settings do not hang on
+NOT_HERE = {  # what no trial could be run with as the table will be
+    "experiment": "a study is of one method on one request: name data=, model=, scenario=, train=",
+    "fidelity": "studies are for fidelity=corrected; the released settings are what fidelity=official takes",
+    "model.checkpoint": "it may have seen the images that stand in for test images; studies train their own models",
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -60,6 +65,9 @@ def of_each_method(given: list[str]) -> list[list[str]]:
 def tune(args: argparse.Namespace) -> None:
     """Carry out the study that the arguments describe. Raises ConfigError."""
     check_installed("optuna", "tune", "ssd-bench-tune")
+    for key, value in (o.lstrip("+").split("=", 1) for o in args.overrides if "=" in o):
+        if key in NOT_HERE:
+            raise ConfigError(f"{key}={value} cannot be tuned with: {NOT_HERE[key]}")
     own, settings = beside.own_settings(args, "tune")
     plan = composed(args, [])
     if plan.settings.dry_run:
@@ -85,7 +93,8 @@ def make_study(args: argparse.Namespace, plan: planning.Plan, settings: dict[str
     if method not in spaces:
         have = ", ".join(sorted(spaces))
         raise ConfigError(f"method={method} has no search space: write search/{method}.yaml; there are those of {have}")
-    name = own["name"] or "-".join(plan.names[group] for group in ("method", "data", "model", "scenario"))
+    recipe = [plan.names["train"]] if given(args, "train") else []
+    name = own["name"] or "-".join([*(plan.names[group] for group in ("method", "data", "model", "scenario")), *recipe])
     if not re.fullmatch(r"[\w.+-]+", name):
         raise ConfigError(f"study.name={name}: a name of letters, digits and . + - _ alone, for it names a folder")
     return Study(
@@ -139,9 +148,19 @@ def leave(args: argparse.Namespace, study: Any, ended: Any, command: str) -> lis
     return [*paths, page]
 
 
+def given(args: argparse.Namespace, key: str) -> bool:
+    return any(o.startswith(f"{key}=") for o in args.overrides)
+
+
 def conditions(args: argparse.Namespace, plan: planning.Plan) -> dict[str, Any]:
-    """When the result holds: for these options, on this data and recipe as far as the command line set them."""
-    when = {group: plan.names[group] for group in CHOICES[1:]}
+    """When the result holds: for these options, on this data, recipe and precision as far as the command line set them.
+
+    `train=fast` sets all of a recipe."""
+    when: dict[str, Any] = {group: plan.names[group] for group in CHOICES[1:]}
+    if given(args, "train"):
+        when |= {f"train.{key}": value for key, value in plan.config["train"].items() if not key.startswith("_")}
+    if given(args, "precision"):
+        when["precision"] = plan.config["precision"]
     keys = sorted(o.partition("=")[0].lstrip("+") for o in args.overrides)
     for key in keys:
         group, dot, _ = key.partition(".")

@@ -20,6 +20,16 @@ STATISTICS = ("running_mean", "running_var")  # floating-point buffers of PyTorc
 _APART = "beside the floor"
 ABOUT = {
     "average_gap": About("points", "0", "everywhere", ("forget_train", "retain_train", "retain"), 20, "gap", 2, "main"),
+    "accuracy_gap": About(
+        "points",
+        "0",
+        "beside the gap, where the attack's AUC is near 0.5",
+        ("forget_train", "retain_train", "retain"),
+        20,
+        "gap of accuracies",
+        2,
+        "none",
+    ),
     "js_forget": About("bits", "0", _APART, ("forget",), 20, "JS D'_f"),
     "js_retain": About("bits", "0", _APART, ("retain",), 20, "JS D'_r"),
     "js_test": About("bits", "0", _APART, ("test",), 20, "JS D'", table="none"),
@@ -91,7 +101,21 @@ def average_gap(metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenar
     takes the attack's place: that D_f was seen is no harm there. None where one of them was not evaluated.
     """
     last = "forget_acc" if scenario in CORRECTIVE else "mia"
-    names = ("forget_train_acc", "retain_train_acc", "test_acc" if scenario == "random" else "retain_acc", last)
+    return _mean_apart(metrics, retrained, (*_accuracies(scenario), last))
+
+
+def accuracy_gap(metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenario: str) -> float | None:
+    """`average_gap` without the attack, which says nothing where it cannot tell members even of the original: the mean
+    over the accuracies on D_f, D_r and unseen data alone. Percentage points; 0 is ideal."""
+    return _mean_apart(metrics, retrained, _accuracies(scenario))
+
+
+def _accuracies(scenario: str) -> tuple[str, ...]:
+    return "forget_train_acc", "retain_train_acc", "test_acc" if scenario == "random" else "retain_acc"
+
+
+def _mean_apart(metrics: Mapping[str, Any], retrained: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
+    """Mean |difference| of these; None where one of them was not evaluated."""
     pairs = [(metrics.get(name), retrained.get(name)) for name in names]
     if any(value is None for pair in pairs for value in pair):
         return None
@@ -113,10 +137,11 @@ def kept_up(gaps: list[float | None], floors: list[float | None]) -> float | Non
 def metrics_against(
     metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenario: str, signed: Iterable[str] = ()
 ) -> dict[str, float | None]:
-    """`average_gap` and `tow`, and `delta.*` for each of `signed` that both models have: ours minus theirs."""
+    """`average_gap`, `accuracy_gap`, `tow`, and `delta.*` for each of `signed` that both have: ours minus theirs."""
     known = [name for name in signed if metrics.get(name) is not None and retrained.get(name) is not None]
     return {
         "average_gap": average_gap(metrics, retrained, scenario),
+        "accuracy_gap": accuracy_gap(metrics, retrained, scenario),
         "tow": tow(metrics, retrained),
         **{f"delta.{name}": metrics[name] - retrained[name] for name in known},
     }

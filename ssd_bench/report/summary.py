@@ -136,14 +136,19 @@ class Summary:
     def tuning(self) -> str:
         """Who was tuned with what; and where that differs, that the lines are no ranking."""
         budgets: dict[str | None, list[str]] = {}
-        for line in self.methods:
+        diverged = [line for line in self.lines if line.ended.get("diverged") and not line.values and not line.control]
+        for line in [*self.methods, *diverged]:
             budgets.setdefault(line.budget, []).append(line.label)
         untuned = budgets.pop(None, [])
         if not budgets:
-            return "No method was tuned: settings are published ones, or defaults where none are published."
+            return (
+                "No method was tuned: settings are published ones, or where there are none defaults, or chosen by hand "
+                "as the method's page says."
+            )
         told = "; ".join(f"tuned ({budget}): {', '.join(labels)}" for budget, labels in sorted(budgets.items()))
         if not untuned and len(budgets) == 1:
-            return f"Every method was tuned alike ({next(iter(budgets))} each, on other requests, seeds and images)."
+            where = "on other requests and seeds and without the test images"
+            return f"Every method was tuned alike ({next(iter(budgets))} each, {where})."
         rest = f"; not tuned: {', '.join(untuned)}" if untuned else ""
         return f"No ranking, for methods were not tuned alike: {told}{rest}."
 

@@ -78,13 +78,12 @@ def setting(folders: Collection[Path], name: str) -> dict[str, Any]:
 
 
 def holding(config: Any) -> Mapping[str, Any] | None:
-    """The study whose settings a config takes: the last of those whose conditions hold, under protocol=tuned."""
+    """The study whose settings a config takes, under protocol=tuned: of those whose conditions hold the one that has
+    most, the last of several."""
     if config["fidelity"] == "official" or config["protocol"] != "tuned":
         return None
-    for study in reversed(config.get("tuned") or ()):
-        if all(_at(config, key) == value for key, value in study["when"].items()):
-            return study
-    return None
+    hold = [s for s in config.get("tuned") or () if all(_at(config, key) == v for key, v in s["when"].items())]
+    return max(reversed(hold), key=lambda study: len(study["when"]), default=None)
 
 
 def _at(config: Any, key: str) -> Any:
@@ -110,7 +109,9 @@ def _by_study(name: str, *, _root_: DictConfig) -> Any:
     study = holding(_root_)
     if study and name in study["method"]:
         return study["method"][name]
-    return [case.published[name] for case in _root_.tuned if name in case.published][-1]
+    of = _at(_root_, "scenario.of")  # of a sequence: what its requests are
+    kind = [case for case in _root_.tuned if case["when"].get("scenario.of") in (None, of)]
+    return [case.published[name] for case in kind or _root_.tuned if name in case.published][-1]
 
 
 OmegaConf.register_new_resolver("by_study", _by_study, replace=True)

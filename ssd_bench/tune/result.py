@@ -38,8 +38,7 @@ def describe(study: Study, ended: optuna.Study, command: str) -> dict[str, Any]:
     """What is known of a study: how it was made, what it found, and what it cost in seconds."""
     over = [t for t in ended.get_trials(deepcopy=False) if t.state in OVER][: study.budget.trials]
     best, second = choose(over, study.objective.slack)
-    whole = len(study.first()[0]) == len(study.space)  # else the published settings do not lie in the space
-    first = next((t for t in over if t.number == 0 and whole), None)
+    first = next((t for t in over if t.params == study.first()[0]), None)  # None: they do not lie in the space
     hours = study.budget.hours
     return {
         "name": study.name,

@@ -26,6 +26,7 @@ from ssd_bench.core.seeds import derive_seed, generator
 from ssd_bench.run import pipeline
 from ssd_bench.run.estimate import passes
 from ssd_bench.run.plan import GROUPS, Plan
+from ssd_bench.scenarios.classes import find_class
 from ssd_bench.scenarios.hard import Hard
 from ssd_bench.scenarios.sequence import Sequence
 from ssd_bench.scenarios.sub_class import SubClass
@@ -149,19 +150,23 @@ class Study:
         """Those asked for, or drawn; never one of the reported ones. Raises ConfigError."""
         dataset = plan.data.load()
         names = dataset.names("fine" if isinstance(plan.scenario, SubClass) else dataset.labels)
+
+        def named(target: Any, setting: str = "scenario.target") -> str:
+            return names[find_class(str(target), names, dataset.aliases, [], setting)]
+
         asked = getattr(plan.scenario, "targets", (plan.scenario.target,))
-        reported = {*map(str, plan.data.targets.get(plan.names["scenario"], [])), *map(str, asked)}
-        reported |= {names[int(t)] for t in reported if t not in names and t.isdecimal() and int(t) < len(names)}
-        for target in self.validation.targets or ():
+        known = plan.data.targets.get(plan.names["scenario"], [])
+        reported = {named(target) for target in (*known, *asked) if target is not None}
+        wanted = [named(target, "validation.targets") for target in self.validation.targets or ()]
+        for target in wanted:
             if target in reported:
                 raise ConfigError(f"validation.targets={target} is a reported request; take others")
-            check_choice("validation.targets", target, [name for name in names if name not in reported])
         free = [name for name in names if name not in reported]
         if len(free) < self.validation.requests:
             asked = self.validation.requests
             raise ConfigError(f"validation.requests={asked}: only {len(free)} targets are not reported")
         drawn = torch.randperm(len(free), generator=generator(self.seed, "tune", "targets")).tolist()
-        return list(self.validation.targets or [free[i] for i in drawn[: self.validation.requests]])
+        return wanted or [free[i] for i in drawn[: self.validation.requests]]
 
     @property
     def key(self) -> str:
@@ -177,7 +182,8 @@ class Study:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = str(self.folder / "journal.log")
         storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
-        pruner = optuna.pruners.MedianPruner()
+        worst_quarter = 75.0  # of what was scored on the whole first request
+        pruner = optuna.pruners.PercentilePruner(worst_quarter, n_warmup_steps=len(self.validation.seeds) - 1)
         study = optuna.create_study(storage=storage, study_name=self.name, pruner=pruner, load_if_exists=True)
         if study.user_attrs.setdefault("key", self.key) != self.key:
             raise ConfigError(f"{self.folder} holds a study of another space, protocol or version; give study.name=...")

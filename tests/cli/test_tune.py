@@ -2,20 +2,23 @@
 
 import json
 import shutil
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from ssd_bench.cli import tune
+from ssd_bench.cli import beside, tune
 from ssd_bench.cli.overrides import Cases
 from ssd_bench.core.errors import ConfigError
+from ssd_bench.data.cifar import CIFAR20_ALIASES, CIFAR20_NAMES, Cifar
 from ssd_bench.methods.finetune import Finetune
 from ssd_bench.methods.ssd import SSD
 from ssd_bench.run import pipeline
-from ssd_bench.run.cases import tuned_by
+from ssd_bench.run.cases import holding, tuned_by
 from ssd_bench.run.plan import CONF_DIR
 from ssd_bench.store.rows import read_rows
 from tests.conftest import composed
@@ -197,12 +200,65 @@ WRONG = {
     "scenario=sequence": "tune scenario=sub_class, full_class or random",
     "scenario=hard": "tune scenario=random",
     "methd=ssd": "did you mean 'method'",
+    "experiment=cifar20_full_class": "experiment=cifar20_full_class cannot be tuned with",
+    "fidelity=official": "fidelity=official cannot be tuned with",
+    "model.checkpoint=a.safetensors": "model.checkpoint=a.safetensors cannot be tuned with: it may have seen",
 }
 
 
 @pytest.mark.parametrize("override", WRONG)
 def test_wrong_input_is_one_line(override, tmp_path, capfd):
     assert WRONG[override] in wrong(capfd, *SHORT, f"out={tmp_path}", override)
+
+
+def made(*overrides):
+    """A study that is not run, and the conditions under which what it found would hold."""
+    args = Namespace(overrides=["method=ssd", "threads=1", *overrides], config_dir=None)
+    _, settings = beside.own_settings(args, "tune")
+    plan = beside.composed(args, [])
+    return tune.make_study(args, plan, settings), tune.conditions(args, plan)
+
+
+def test_a_recipe_by_name_and_a_precision_are_conditions_of_what_is_found():
+    asked = ("data=cifar10", "scenario=random", "train.epochs=10")
+    _, usual = made(*asked)
+    assert usual == {"data": "cifar10", "model": "resnet18", "scenario": "random", "train.epochs": 10}
+    fast, found = made(*asked, "train=fast", "precision=bfloat16")
+    assert found | usual == found
+    assert (found["train.schedule"], found["precision"]) == ("one_cycle", "bfloat16")
+    assert fast.name == "ssd-cifar10-resnet18-random-fast"
+    config = OmegaConf.to_container(composed(*asked, "train=fast", "precision=bfloat16"), resolve=True)
+    for other in ({}, {"train": config["train"] | {"lr": 0.1}}, {"precision": "float32"}):
+        below = {key: value for key, value in found.items() if "." in key or key == "precision"}
+        case = {"when": below, "method": {}, "study": {"name": "fast", "budget": "1 trial"}}
+        assert holding(config | {"tuned": [case]} | other) == (case if not other else None)
+
+
+def test_a_class_is_reported_by_any_of_its_names(monkeypatch):
+    monkeypatch.setattr(Cifar, "load", lambda self: SimpleNamespace(
+        labels="coarse", aliases=CIFAR20_ALIASES, names=lambda level: tuple(CIFAR20_NAMES)))  # fmt: skip
+    alias, name = "vehicles_1", CIFAR20_ALIASES["vehicles_1"]
+    few = f"validation.requests={len(CIFAR20_NAMES) - 6}"  # all but the five of the tables and this one
+    asked = made("data=cifar20", f"scenario.target={alias}", few)[0]
+    assert not any(name in override for task in asked.tasks for override in task)
+    with pytest.raises(ConfigError, match=f"validation.targets={name} is a reported request"):
+        made("data=cifar20", f"scenario.target={name}", f"validation.targets=[{alias}]")
+
+
+def test_settings_are_dropped_after_a_whole_request_and_where_there_is_one_never(whole, tmp_path):
+    for requests, dropped in ((1, [None, None]), (2, [None, 1])):
+        of = Path(tmp_path / str(requests))
+        study = made("data=digits", f"validation.requests={requests}", f"out={of}")[0].open()
+        for _ in range(5):
+            trial = study.ask()
+            for step in range(2 * requests):
+                trial.report(1.0, step)
+            study.tell(trial, 1.0)
+        trial, ended = study.ask(), []
+        for step in range(2 * requests - 1):  # the last task is not one to stop before
+            trial.report(9.0, step)
+            ended.append(step if trial.should_prune() else None)
+        assert ended[:2] == dropped[: len(ended)]
 
 
 def test_a_method_of_one_s_own_is_tuned_with_one_yaml(tried, tmp_path):

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from ssd_bench.cli import overrides
 from ssd_bench.core.errors import ConfigError, check_range
-from ssd_bench.run.cases import as_list, cases, setting, tuned_by
+from ssd_bench.run.cases import as_list, cases, holding, setting, tuned_by
 from ssd_bench.run.plan import CONF_DIR, Plan, plan
 
 GROUPS = ("data", "model", "scenario", "method", "train", "metric")
@@ -127,6 +127,13 @@ def test_the_later_case_wins_and_several_options_make_one_condition(tmp_path):
     assert setting(folders, "ssd+cifar20+resnet18+random")["method"] == {"alpha": 1.0, "lam": 0.5}
     assert setting(folders, "ssd+cifar20+resnet18+full_class")["method"] == {}
     assert setting(folders, "retrain+digits+resnet18+random")["method"] == {}
+
+
+def test_of_studies_that_hold_the_one_with_most_conditions_is_taken():
+    few, more, last = ({"when": when, "method": {}} for when in ({}, {"precision": "bfloat16"}, {}))
+    config = {"fidelity": "corrected", "protocol": "tuned", "precision": "bfloat16", "tuned": [few, more, last]}
+    assert holding(config) is more
+    assert holding(config | {"precision": "float32"}) is last
 
 
 @pytest.mark.parametrize("text", ["- {when: {data: digits}}", "alpha: 3", "- 3"])
@@ -253,3 +260,17 @@ def test_a_sequence_takes_what_was_found_for_one_request_of_its_kind():
     of_one = plan(composed("data=digits", "method=ssd", "scenario=full_class"), {}).config["method"]["alpha"]
     assert alpha("scenario.of=full_class", "scenario.requests=[3,8]") == of_one != 10.0
     assert alpha("scenario.requests=[3,8]") == alpha("scenario.requests=5") == 10.0  # no study of these
+
+
+def test_a_sequence_s_published_settings_are_those_of_its_kind():
+    asked = ("data=cifar20", "model=resnet18_slim", "method=lfssd", "scenario=sequence", "protocol=published")
+    found = {of: composed(*asked, f"scenario.of={of}").method.alpha for of in ("full_class", "sub_class")}
+    assert found == {"full_class": 5.0, "sub_class": 10.0}
+
+
+def test_what_was_found_by_hand_is_not_called_published():
+    asked = ("data=cifar10", "model=resnet18_slim", "method=ssd", "scenario=full_class")
+    assert composed(*asked).method.alpha == 6.0
+    assert composed(*asked, "protocol=published").method.alpha == 10.0
+    assert composed(*asked, "fidelity=official").method.alpha == 10.0
+    assert tuned_by(OmegaConf.to_container(composed(*asked), resolve=True))["budget"] == "14 trials by hand"

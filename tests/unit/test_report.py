@@ -15,7 +15,7 @@ import torch
 from conftest import SHORT
 
 from ssd_bench.cli import report
-from ssd_bench.metrics.against import average_gap, tow, weights_against
+from ssd_bench.metrics.against import accuracy_gap, average_gap, tow, weights_against
 from ssd_bench.report.derive import derived, derived_metrics
 from ssd_bench.report.sheet import sheets
 from ssd_bench.report.summary import FLOOR, summarise
@@ -55,6 +55,9 @@ def test_average_gap_by_hand():
     assert average_gap(ours, theirs, "full_class") == (10 + 4 + 2 + 4) / 4
     assert average_gap(ours, theirs, "random") == (10 + 4 + 8 + 4) / 4
     assert average_gap(ours | {"mia": None}, theirs, "random") is None
+    assert accuracy_gap(ours | {"mia": None}, theirs, "full_class") == (10 + 4 + 2) / 3
+    assert accuracy_gap(ours, theirs, "random") == (10 + 4 + 8) / 3
+    assert accuracy_gap(ours | {"retain_acc": None}, theirs, "full_class") is None
 
 
 def test_one_line_a_run(swept, say):

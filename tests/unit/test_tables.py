@@ -278,8 +278,7 @@ def first_line(*methods):
 
 
 def test_who_was_tuned_stands_in_the_first_line_and_the_unlike_are_no_ranking():
-    untuned = "No method was tuned: settings are published ones, or defaults where none are published."
-    assert first_line(("a", None), ("b", None))[0] == untuned
+    assert first_line(("a", None), ("b", None))[0].startswith("No method was tuned: settings are published ones, or")
     said, concluded = first_line(("a", TWENTY), ("b", TWENTY))
     assert said.startswith("Every method was tuned alike (20 trials each")
     assert "no ranking" not in concluded
