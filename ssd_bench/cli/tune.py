@@ -101,7 +101,7 @@ def make_study(args: argparse.Namespace, plan: planning.Plan, settings: dict[str
         name=name,
         method=method,
         folder=Path(plan.settings.out) / "tuning" / name,
-        space=read_space(method, type(plan.method), spaces[method]),
+        space=read_space(method, type(plan.method), spaces[method], lambda: images_each(plan)),
         plan_of=lambda more: composed(args, more),
         budget=build(settings["budget"], "budget", Budget),
         validation=build(settings["validation"], "validation", Validation),
@@ -109,6 +109,12 @@ def make_study(args: argparse.Namespace, plan: planning.Plan, settings: dict[str
         seed=own["seed"],
         startup=own["startup"],
     )
+
+
+def images_each(plan: planning.Plan) -> float:
+    """Training images for each of those that the plan's request is to forget; those of validation ask for as many."""
+    request = plan.scenario(plan.data.load(), plan.data.targets, plan.seed_forget)
+    return len(request.train) / len(request.forget)
 
 
 def dry(args: argparse.Namespace, plan: planning.Plan, settings: dict[str, dict[str, Any]]) -> list[str]:

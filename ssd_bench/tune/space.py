@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import optuna
 
 from ssd_bench.core.errors import ConfigError, check_choice
+
+IMAGES_EACH = "D / D_f"  # as `high`: the training images for each of those to forget
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,13 @@ class Parameter:
         return value in self.choices if self.choices else value is not None and self.low <= value <= self.high
 
 
-def read_space(method: str, cls: type, given: Mapping[str, Any]) -> dict[str, Parameter]:
-    """The space that a YAML describes, by setting. Raises ConfigError for unknown settings and empty ranges."""
+def read_space(
+    method: str, cls: type, given: Mapping[str, Any], images_each: Callable[[], float]
+) -> dict[str, Parameter]:
+    """The space that a YAML describes, by setting. Raises ConfigError for unknown settings and empty ranges.
+
+    images_each: what `D / D_f` is of the request; asked for by a space that has it alone.
+    """
     where = f"conf/search/{method}.yaml"
     space = {}
     for name, about in given.items():
@@ -42,6 +49,8 @@ def read_space(method: str, cls: type, given: Mapping[str, Any]) -> dict[str, Pa
         if not isinstance(about, Mapping) or not about.keys() <= {"low", "high", "log", "choices"}:
             raise ConfigError(f"{where}: {name} must be {{low, high, log}} or {{choices}}, got {about}")
         known = {**about, "choices": tuple(about.get("choices", ()))}
+        if known.get("high") == IMAGES_EACH:
+            known["high"] = images_each()
         parameter = Parameter(**known)
         if not parameter.choices and (parameter.low is None or parameter.high is None):
             raise ConfigError(f"{where}: {name} needs low and high, or choices")

@@ -285,18 +285,26 @@ SPACES = {
 def test_spaces_that_are_wrong_are_one_line(space):
     given, said = SPACES[space]
     with pytest.raises(ConfigError, match=said):
-        read_space("ssd", SSD, given)
+        read_space("ssd", SSD, given, lambda: 10.0)
 
 
 def test_what_a_run_has_may_lie_in_no_range():
-    space = read_space("finetune", Finetune, {"lr": {"low": 1e-3, "high": 0.1}})
+    space = read_space("finetune", Finetune, {"lr": {"low": 1e-3, "high": 0.1}}, lambda: 10.0)
     assert not space["lr"].holds(None)
     assert not space["lr"].holds(1.0)
     assert space["lr"].holds(0.1)
 
 
+def test_thresholds_are_searched_as_far_as_anything_can_be_selected():
+    study, _ = made("data=digits")
+    each = 1437 / 139  # images of D for each eight
+    assert study.space["alpha"].high == pytest.approx(each)
+    assert study.space["lam"].high == 1.0
+
+
 def test_whole_numbers_stay_whole():
-    space = read_space("finetune", Finetune, {"epochs": {"low": 1, "high": 5}, "lr": {"low": 1e-3, "high": 0.1}})
+    given = {"epochs": {"low": 1, "high": 5}, "lr": {"low": 1e-3, "high": 0.1}}
+    space = read_space("finetune", Finetune, given, lambda: 10.0)
     drawn = optuna.create_study().ask()
     assert isinstance(space["epochs"].suggest(drawn, "epochs"), int)
     assert isinstance(space["lr"].suggest(drawn, "lr"), float)
@@ -307,7 +315,7 @@ def test_every_search_space_fits_its_method():
 
     for path in Path(CONF_DIR, "search").glob("*.yaml"):
         cls = list_methods()[path.stem]
-        space = read_space(path.stem, cls, yaml.safe_load(path.read_text()))
+        space = read_space(path.stem, cls, yaml.safe_load(path.read_text()), lambda: 10.0)
         for name, parameter in space.items():
             ends = parameter.choices or (parameter.low, parameter.high)
             for value in ends:
