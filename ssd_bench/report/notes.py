@@ -26,7 +26,7 @@ def main_notes(summary: Summary, names: list[str]) -> list[str]:
     if "mia" in names:
         notes.append(f"MIA: share of D_f that the paper's attack calls members{_attack_worth(summary)}.")
     if "cost_s" in names:
-        notes.append("time: the method, with everything that it shares with other requests, as if made for it alone.")
+        notes.append("time: of a first request; what later ones reuse is counted in full.")
     if RESIDUAL in names:
         notes.append(
             f"residual: how much of the class is left in the features, by {_read_by(summary)} on D'_f (0: as in the "
