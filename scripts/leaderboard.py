@@ -37,6 +37,7 @@ FOLDER = CONF_DIR.parent / "results"
 SOURCES, TABLE, PAGE = "leaderboard.yaml", "leaderboard.csv", "leaderboard.md"
 LEAST_SEEDS = 3
 TASK = ("data", "model", "scenario", "target", "fidelity")
+SAME = ("recipe", "evaluation", "n_train", "n_forget", "precision")  # of all rows of a task, where they say it
 ACCURACIES = ("retain_acc", "forget_acc", "test_acc", "retain_train_acc", "forget_train_acc")
 ACCURACY_GAP = "accuracy_gap"
 NUMBERS = (GAP, *ACCURACIES, "mia", "mia_auc", RESIDUAL, "cost_s")
@@ -203,6 +204,11 @@ def read(folder: Path, benchmark: str, source: str) -> list[Entry]:
         reference = next((n for n in reversed(REFERENCES) if any(row["method"] == n for row in of_task)), None)
         if reference is None:
             raise ConfigError(f"{source}: no retrained model to compare with; add method=retrain")
+        for name in SAME:
+            if len(found_here := sorted({row[name] for row in of_task if row.get(name)})) > 1:
+                raise ConfigError(
+                    f"{source}: {name} {' and '.join(found_here)} in one task; a file of its own for each"
+                )
         retrained = [row for row in of_task if row["method"] == reference]
         for of_method in _grouped(of_task, lambda row: (row["method"], _study(row)[1])):
             _refuse(source, of_method, known)
@@ -260,8 +266,9 @@ def entries(folder: Path) -> list[Entry]:
     for benchmark, about in sources(folder).items():
         for entry in (entry for source in about["rows"] for entry in read(folder, benchmark, source)):
             first = firsts.setdefault(entry.task, entry)
-            for name in ("recipe", "evaluation"):
-                if first.rows[0].get(name) != entry.rows[0].get(name):
+            for name in SAME:
+                ours, theirs = first.rows[0].get(name), entry.rows[0].get(name)
+                if ours and theirs and ours != theirs:
                     raise ConfigError(f"{entry.source}: another {name} than {first.source}; give it its own benchmark")
             key = (*entry.ranking, entry.line.method)
             if key in kept and not entry.control:

@@ -124,6 +124,8 @@ REFUSED = {
     "of several settings": [[*REFERENCES, *runs("ssd", [1, 1], **{"method.alpha": 1}), row("ssd", 2, 1)]],
     "has no study mine": [[*REFERENCES, *runs("ssd", [1, 1, 1], tuned="mine, 20 trials")]],
     "another recipe than rows0.csv": [REFERENCES, runs("retrain", [0, 0, 0], recipe="other")],
+    "another n_train than rows0.csv": [[{**each, "n_train": n} for each in REFERENCES] for n in (20000, 50000)],
+    "n_forget 100 and 500 in one task": [[{**each, "n_forget": n} for n in (100, 500) for each in REFERENCES]],
     "is in rows0.csv already": [[*REFERENCES, *ENTRY]] * 2,
     "no column cost_s": [[{k: v for k, v in each.items() if k != "cost_s"} for each in [*REFERENCES, *ENTRY]]],
 }
