@@ -15,7 +15,7 @@ from ssd_bench.report.columns import columns_of
 from ssd_bench.report.derive import gaps, residuals, told_apart
 from ssd_bench.report.rows import REFERENCES, across_seeds, by_task, cost_s, label, newest, references, varying_settings
 from ssd_bench.report.statistics import State, mean_apart, states
-from ssd_bench.store.rows import Row
+from ssd_bench.store.rows import TRIED_HERE, Row
 
 ORIGINAL, FLOOR = "original", "retrain, other seeds"
 Values = dict[str, float | None]
@@ -147,7 +147,8 @@ class Summary:
             )
         told = "; ".join(f"tuned ({budget}): {', '.join(labels)}" for budget, labels in sorted(budgets.items()))
         if not untuned and len(budgets) == 1:
-            where = "on other requests and seeds and without the test images"
+            elsewhere = "" if any(TRIED_HERE in each for each in budgets) else "on other requests and seeds and "
+            where = f"{elsewhere}without the test images"
             return f"Every method was tuned alike ({next(iter(budgets))} each, {where})."
         rest = f"; not tuned: {', '.join(untuned)}" if untuned else ""
         return f"No ranking, for methods were not tuned alike: {told}{rest}."

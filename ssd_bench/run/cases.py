@@ -16,6 +16,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from ssd_bench.core.errors import ConfigError, check_choice
+from ssd_bench.store.rows import TRIED_HERE
 
 CHOICES = ("method", "data", "model", "scenario")  # in the name under which Hydra asks for them
 ALLOWED = ("when", "method", "why", "study", "published", "official")
@@ -94,11 +95,16 @@ def _at(config: Any, key: str) -> Any:
 
 
 def tuned_by(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """For a row: the study that found the settings of this resolved config, unless one was set to something else."""
+    """For a row: the study that found the settings of this resolved config, unless one was set to something else.
+
+    The budget says so where the row's request or training seed is one that the study tried settings on.
+    """
     study = holding(config)
     if study is None or any(config["method"][key] != value for key, value in study["method"].items()):
         return None
-    return {"study": study["study"]["name"], "budget": study["study"]["budget"]}
+    tried = [item for task in study["study"].get("tried_on") or () for item in task.items()]
+    among = f", {TRIED_HERE}" if any(str(_at(config, key)) == str(value) for key, value in tried) else ""
+    return {"study": study["study"]["name"], "budget": f"{study['study']['budget']}{among}"}
 
 
 def _by_study(name: str, *, _root_: DictConfig) -> Any:

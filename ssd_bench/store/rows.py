@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 Row = dict[str, Any]
 SCHEMA = 1
 LAYOUT = 2  # of rows: raised when older ones can no longer stand in one table with newer ones
+TRIED_HERE = "this request or seed among them"  # in the budget of `tuned`: what a row reports was tried on
 METRICS = (
     "retain_acc", "forget_acc", "test_acc", "retain_train_acc", "forget_train_acc",
     "retain_loss", "forget_loss", "test_loss", "mia", "zrf", "zrf_official",

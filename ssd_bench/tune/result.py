@@ -66,7 +66,9 @@ def case(about: Mapping[str, Any], when: dict[str, Any], published: Any, officia
     if official != known["published"]:
         known["official"] = official
     told = ("name", "budget", "objective", "untuned", "command", "commit", "runner_up")
-    return {"when": when, **known, "study": {name: about[name] for name in told}}
+    tried = [dict(override.split("=", 1) for override in task) for task in about["tasks"]]
+    tried_on = [{key: yaml.safe_load(value) for key, value in task.items()} for task in tried]
+    return {"when": when, **known, "study": {**{name: about[name] for name in told}, "tried_on": tried_on}}
 
 
 def write(study: Study, ended: optuna.Study, about: Mapping[str, Any], found: dict[str, Any]) -> list[Path]:

@@ -116,6 +116,7 @@ def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_
     [found] = yaml.safe_load((tried / "tuning/conf/tuned/ssd.yaml").read_text())
     assert found["when"]["data.train_per_class"] == 20
     assert found["when"]["train.epochs"] == 1
+    [target] = {task["scenario.target"] for task in found["study"]["tried_on"]}
     assert found["published"] == {"alpha": published, "importance": "per_sample", "lam": 1.0}
     monkeypatch.setattr(Cases, "own", tried / "tuning/conf")
     here = [o for o in SHORT if not o.startswith(("budget", "validation"))]
@@ -129,6 +130,11 @@ def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_
             {"study": folder.name, "budget": "20 trials"},
         ),  # the package's
         ([*here, "method.alpha=3"], 3.0, None),
+        (
+            [*here, f"scenario.target={target}"],
+            found["method"]["alpha"],
+            {"study": folder.name, "budget": "3 trials, this request or seed among them"},
+        ),
     ):
         cfg = composed(*given)
         assert cfg.method.alpha == alpha, given

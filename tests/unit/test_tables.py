@@ -18,6 +18,7 @@ from ssd_bench.report.statistics import State
 from ssd_bench.report.summary import FLOOR, summarise
 from ssd_bench.report.table import latex
 from ssd_bench.report.verdict import verdict
+from ssd_bench.store.rows import TRIED_HERE
 
 
 def line_of(sheet, label):
@@ -280,7 +281,11 @@ def first_line(*methods):
 def test_who_was_tuned_stands_in_the_first_line_and_the_unlike_are_no_ranking():
     assert first_line(("a", None), ("b", None))[0].startswith("No method was tuned: settings are published ones, or")
     said, concluded = first_line(("a", TWENTY), ("b", TWENTY))
-    assert said.startswith("Every method was tuned alike (20 trials each")
+    assert said == (
+        "Every method was tuned alike (20 trials each, on other requests and seeds and without the test images)."
+    )
+    here = TWENTY | {"budget": f"20 trials, {TRIED_HERE}"}
+    assert "on other requests" not in first_line(("a", here), ("b", here))[0]
     assert "no ranking" not in concluded
     said, concluded = first_line(("a", TWENTY), ("b", None))
     assert said == "No ranking, for methods were not tuned alike: tuned (20 trials): a; not tuned: b."
