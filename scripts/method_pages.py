@@ -77,7 +77,8 @@ def searched(about: dict[str, Any] | None) -> str:
         return ""
     if choices := about.get("choices"):
         return ", ".join(map(str, choices))
-    return f"{about['low']:g} to {about['high']:g}" + ", by logarithm" * bool(about.get("log"))
+    low, high = (f"{end:g}" if isinstance(end, (int, float)) else end for end in (about["low"], about["high"]))
+    return f"{low} to {high}" + ", by logarithm" * bool(about.get("log"))
 
 
 def passes(cost: Cost) -> float:
