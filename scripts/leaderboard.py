@@ -330,9 +330,9 @@ def page(found: list[Entry], told: dict[str, Any]) -> str:
             title = f"{data}, {model}, {scenario}" + (f": forget {target}" if target else "")
             parts.append(f"### {title}" + ("" if fidelity == "corrected" else f", fidelity {fidelity}") + "\n")
             of_task = [entry for entry in of_benchmark if entry.task == task]
-            for ranking in dict.fromkeys((entry.control, entry.budget) for entry in of_task):
-                lines = [entry for entry in of_task if (entry.control, entry.budget) == ranking]
-                parts.append(f"{_heading(*ranking)}\n\n{_markdown(lines)}\n")
+            for heading in dict.fromkeys(_heading(entry) for entry in of_task):
+                lines = [entry for entry in of_task if _heading(entry) == heading]
+                parts.append(f"{heading}\n\n{_markdown(lines)}\n")
         parts.append("Rows, and what made them:\n")
         for source, command in about["rows"].items():
             of_source = [entry for entry in of_benchmark if entry.source == source]
@@ -342,10 +342,10 @@ def page(found: list[Entry], told: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _heading(control: bool, budget: str) -> str:
-    if control:
+def _heading(entry: Entry) -> str:
+    if entry.control:
         return "References and controls, not ranked:"
-    return f"Tuned, {budget} each:" if budget else "Not tuned:"
+    return f"Tuned, {entry.budget} each:" if entry.budget else "Not tuned:"
 
 
 def _markdown(lines: list[Entry]) -> str:
@@ -360,7 +360,7 @@ def _markdown(lines: list[Entry]) -> str:
         cells.append(
             [
                 "-" if entry.rank is None else _span(entry.rank, sharing),
-                f"[{name}](../docs/methods/{name}.md)",
+                f"[{name}](../docs/methods/{name}.md)" + (f" ({entry.budget})" if entry.control and entry.budget else ""),
                 _spread(line, GAP),
                 f"**{floors}**" if floors and entry.floors <= 1 else floors,
                 *(_spread(line, each) for each in (ACCURACY_GAP, "retain_acc", "forget_acc", "mia")),
