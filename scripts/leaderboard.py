@@ -360,7 +360,7 @@ def _markdown(lines: list[Entry]) -> str:
         cells.append(
             [
                 "-" if entry.rank is None else _span(entry.rank, sharing),
-                f"[{name}](../docs/methods/{name}.md)" + (f" ({entry.budget})" if entry.control and entry.budget else ""),
+                f"[{name}](../docs/methods/{name}.md)" + f" ({entry.budget})" * bool(entry.control and entry.budget),
                 _spread(line, GAP),
                 f"**{floors}**" if floors and entry.floors <= 1 else floors,
                 *(_spread(line, each) for each in (ACCURACY_GAP, "retain_acc", "forget_acc", "mia")),
