@@ -290,6 +290,12 @@ def test_who_was_tuned_stands_in_the_first_line_and_the_unlike_are_no_ranking():
     said, concluded = first_line(("a", TWENTY), ("b", None))
     assert said == "No ranking, for methods were not tuned alike: tuned (20 trials): a; not tuned: b."
     assert concluded.startswith("Methods were not tuned alike, so that this is no ranking of them.")
+    rows = [
+        row("retrain", 0, 50),
+        row("a", 0, 50, tuned=TWENTY),
+        row("b", 0, 50) | {"status": "diverged", "reason": "nan"},
+    ]
+    assert sheets(summary_of(rows))[0].notes[0].endswith("tuned (20 trials): a; not tuned: b.")  # it is in the table
     said, concluded = first_line(("a", TWENTY), ("b", FORTY))
     assert said.startswith("No ranking, for methods were not tuned alike: tuned (20 trials): a; tuned (40 trials): b")
     assert "no ranking" in concluded
