@@ -86,8 +86,9 @@ def tune(args: argparse.Namespace) -> None:
 def make_study(args: argparse.Namespace, plan: planning.Plan, settings: dict[str, dict[str, Any]]) -> Any:
     """The study, checked. Raises ConfigError."""
     from ssd_bench.tune.space import read_space
-    from ssd_bench.tune.study import Budget, Objective, Study, Validation
+    from ssd_bench.tune.study import Budget, Objective, Study, Validation, check_scenario
 
+    check_scenario(plan)
     method, own = plan.names["method"], settings["study"]
     spaces = nodes("search", *([Path(args.config_dir)] if args.config_dir else []))
     if method not in spaces:

@@ -47,6 +47,13 @@ INSTEAD = {  # scenarios whose requests no seed changes, and what to tune in the
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
+def check_scenario(plan: Plan) -> None:
+    """Raise ConfigError for a scenario of which there is but what tables report."""
+    for kind, instead in INSTEAD.items():
+        if isinstance(plan.scenario, kind):
+            raise ConfigError(f"scenario={plan.names['scenario']} would tune on what tables report: tune {instead}")
+
+
 @dataclass(frozen=True)
 class Budget:
     """When a study is over: after this many trials, or as many hours of all its processes together."""
@@ -134,9 +141,6 @@ class Study:
     def _tasks(self) -> Iterator[list[str]]:
         """The overrides of each validation task: every target with every training seed."""
         plan = self.plan
-        for kind, instead in INSTEAD.items():
-            if isinstance(plan.scenario, kind):
-                raise ConfigError(f"scenario={plan.names['scenario']} would tune on what tables report: tune {instead}")
         if not hasattr(plan.scenario, "target"):
             for request in range(self.validation.requests):
                 for seed in self.validation.seeds:

@@ -217,9 +217,9 @@ def test_wrong_input_is_one_line(override, tmp_path, capfd):
     assert WRONG[override] in wrong(capfd, *SHORT, f"out={tmp_path}", override)
 
 
-def made(*overrides):
+def made(*overrides, method="ssd"):
     """A study that is not run, and the conditions under which what it found would hold."""
-    args = Namespace(overrides=["method=ssd", "threads=1", *overrides], config_dir=None)
+    args = Namespace(overrides=[f"method={method}", "threads=1", *overrides], config_dir=None)
     _, settings = beside.own_settings(args, "tune")
     plan = beside.composed(args, [])
     return tune.make_study(args, plan, settings), tune.conditions(args, plan)
@@ -227,12 +227,12 @@ def made(*overrides):
 
 def test_a_recipe_by_name_and_a_precision_are_conditions_of_what_is_found():
     asked = ("data=cifar10", "scenario=random", "train.epochs=10")
-    _, usual = made(*asked)
+    _, usual = made(*asked, method="delete")
     assert usual == {"data": "cifar10", "model": "resnet18", "scenario": "random", "train.epochs": 10}
-    fast, found = made(*asked, "train=fast", "precision=bfloat16")
+    fast, found = made(*asked, "train=fast", "precision=bfloat16", method="delete")
     assert found | usual == found
     assert (found["train.schedule"], found["precision"]) == ("one_cycle", "bfloat16")
-    assert fast.name == "ssd-cifar10-resnet18-random-fast"
+    assert fast.name == "delete-cifar10-resnet18-random-fast"
     config = OmegaConf.to_container(composed(*asked, "train=fast", "precision=bfloat16"), resolve=True)
     for other in ({}, {"train": config["train"] | {"lr": 0.1}}, {"precision": "float32"}):
         below = {key: value for key, value in found.items() if "." in key or key == "precision"}
@@ -245,10 +245,10 @@ def test_a_class_is_reported_by_any_of_its_names(monkeypatch):
         labels="coarse", aliases=CIFAR20_ALIASES, names=lambda level: tuple(CIFAR20_NAMES)))  # fmt: skip
     alias, name = "vehicles_1", CIFAR20_ALIASES["vehicles_1"]
     few = f"validation.requests={len(CIFAR20_NAMES) - 6}"  # all but the five of the tables and this one
-    asked = made("data=cifar20", f"scenario.target={alias}", few)[0]
+    asked = made("data=cifar20", f"scenario.target={alias}", few, method="delete")[0]
     assert not any(name in override for task in asked.tasks for override in task)
     with pytest.raises(ConfigError, match=f"validation.targets={name} is a reported request"):
-        made("data=cifar20", f"scenario.target={name}", f"validation.targets=[{alias}]")
+        made("data=cifar20", f"scenario.target={name}", f"validation.targets=[{alias}]", method="delete")
 
 
 def test_settings_are_dropped_after_a_whole_request_and_where_there_is_one_never(whole, tmp_path):

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from ssd_bench.cli import overrides
 from ssd_bench.core.errors import ConfigError, check_range
-from ssd_bench.run.cases import as_list, cases, holding, setting, tuned_by
+from ssd_bench.run.cases import CHOICES, as_list, cases, holding, setting, tuned_by
 from ssd_bench.run.plan import CONF_DIR, Plan, plan
 
 GROUPS = ("data", "model", "scenario", "method", "train", "metric")
@@ -66,7 +66,8 @@ TUNED = [
 
 @pytest.mark.parametrize(("method", "case"), TUNED)
 def test_cases_apply_when_they_say_and_leave_the_fidelity_switches_alone(method: str, case: dict):
-    chosen = {"data": "cifar20"} | {key: as_list(value)[0] for key, value in case["when"].items()}
+    when = {key: as_list(value)[0] if key in CHOICES else value for key, value in case["when"].items()}
+    chosen = {"data": "cifar20"} | when
     chosen = [f"method={method}", *(f"{key}={value}" for key, value in chosen.items())]
     cfg = composed(*chosen)
     default = yaml.safe_load((CONF_DIR / "method" / f"{method}.yaml").read_text())
