@@ -205,10 +205,9 @@ def read(folder: Path, benchmark: str, source: str) -> list[Entry]:
         if reference is None:
             raise ConfigError(f"{source}: no retrained model to compare with; add method=retrain")
         for name in SAME:
-            if len(found_here := sorted({row[name] for row in of_task if row.get(name)})) > 1:
-                raise ConfigError(
-                    f"{source}: {name} {' and '.join(found_here)} in one task; a file of its own for each"
-                )
+            values = sorted({row[name] for row in of_task if row.get(name)})
+            if len(values) > 1:
+                raise ConfigError(f"{source}: {name} {' and '.join(values)} in one task; a file of its own for each")
         retrained = [row for row in of_task if row["method"] == reference]
         for of_method in _grouped(of_task, lambda row: (row["method"], _study(row)[1])):
             _refuse(source, of_method, known)

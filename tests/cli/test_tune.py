@@ -251,10 +251,10 @@ def test_a_class_is_reported_by_any_of_its_names(monkeypatch):
         made("data=cifar20", f"scenario.target={name}", f"validation.targets=[{alias}]", method="delete")
 
 
-def test_settings_are_dropped_after_a_whole_request_and_where_there_is_one_never(whole, tmp_path):
+def test_settings_are_dropped_after_a_whole_request_and_where_there_is_one_never(tmp_path):
     for requests, dropped in ((1, [None, None]), (2, [None, 1])):
-        of = Path(tmp_path / str(requests))
-        study = made("data=digits", f"validation.requests={requests}", f"out={of}")[0].open()
+        out = f"out={tmp_path / str(requests)}"
+        study = made("data=digits", f"validation.requests={requests}", out)[0].open()
         for _ in range(5):
             trial = study.ask()
             for step in range(2 * requests):
