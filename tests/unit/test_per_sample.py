@@ -293,6 +293,20 @@ def test_sums_of_another_precision(case, dtype, tolerance):
         assert off <= tolerance * (theirs[name].sqrt().norm() + 0.01), name
 
 
+@pytest.mark.parametrize("case", ["resnet", "vit"], indirect=True)
+def test_in_a_precision_of_a_run_sums_are_float32s_but_for_rounding(case):
+    net, inputs, labels, weights = case
+    exact, rounded = (PerSample(net, zeros(net)) for _ in range(2))
+    exact.add(inputs, labels, weights)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded.add(inputs, labels, weights)
+    whole, also = (sum(squares.sum().item() for squares in sums.total.values()) for sums in (exact, rounded))
+    assert also == pytest.approx(whole, rel=0.03)
+    for name, squares in rounded.total.items():
+        assert squares.dtype == torch.float32
+        assert (squares - exact.total[name]).norm() <= 0.1 * exact.total[name].norm() + 1e-4 * whole, name
+
+
 def test_inputs_may_be_integers():
     torch.manual_seed(0)
     net, inputs, labels = Words(), torch.randint(9, (7, 3)), torch.randint(4, (7, 1))
