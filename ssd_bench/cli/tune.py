@@ -95,6 +95,10 @@ def make_study(args: argparse.Namespace, plan: planning.Plan, settings: dict[str
         have = ", ".join(sorted(spaces))
         raise ConfigError(f"method={method} has no search space: write search/{method}.yaml; there are those of {have}")
     recipe = [plan.names["train"]] if given(args, "train") else []
+    objective, usual = build(settings["objective"], "objective", Objective), Objective()
+    unlike = [f"objective.{key}={value}" for key, value in vars(objective).items() if value != getattr(usual, key)]
+    if spaces[method] != nodes("search").get(method, spaces[method]):
+        unlike.append("another search space")
     name = own["name"] or "-".join([*(plan.names[group] for group in ("method", "data", "model", "scenario")), *recipe])
     if not re.fullmatch(r"[\w.+-]+", name):
         raise ConfigError(f"study.name={name}: a name of letters, digits and . + - _ alone, for it names a folder")
@@ -106,9 +110,10 @@ def make_study(args: argparse.Namespace, plan: planning.Plan, settings: dict[str
         plan_of=lambda more: composed(args, more),
         budget=build(settings["budget"], "budget", Budget),
         validation=build(settings["validation"], "validation", Validation),
-        objective=build(settings["objective"], "objective", Objective),
+        objective=objective,
         seed=own["seed"],
         startup=own["startup"],
+        unlike=tuple(unlike),
     )
 
 
@@ -126,7 +131,7 @@ def dry(args: argparse.Namespace, plan: planning.Plan, settings: dict[str, dict[
     study = make_study(args, plan, settings)
     shared, trial = Grid(), Grid()
     for task in study.tasks:
-        for method in ("original", "retrain", study.method):
+        for method in ("original", study.reference, study.method):
             bench = pipeline.prepare(composed(args, [*study.base, *task, f"method={method}"]))
             (trial if method == study.method else shared).add(bench)
     own = {path: work for path, work in trial.work.items() if path not in shared.work}
@@ -145,14 +150,21 @@ def leave(args: argparse.Namespace, study: Any, ended: Any, command: str) -> lis
     from ssd_bench.tune import result
 
     base = [*study.base, *study.tasks[0]]
-    plan, official = composed(args, base), composed(args, [*base, "fidelity=official"])
+    told = [o.partition("=")[0].rpartition("method.")[2] for o in args.overrides if of_method(o)]
+    untold = argparse.Namespace(**vars(args) | {"overrides": [o for o in args.overrides if not of_method(o)]})
+    published, official = composed(untold, base), composed(untold, [*base, "fidelity=official"])
     about = result.describe(study, ended, command)
-    found = result.case(about, conditions(args, plan), plan.method, official.method)
+    about["settings"] = {key: getattr(study.plan.method, key) for key in told} | about["settings"]
+    found = result.case(about, conditions(args, study.plan), published.method, official.method)
     paths = result.write(study, ended, about, found)
     said = [f"{name}: {about[name]}" for name in ("command", "commit", "budget", "objective", "untuned", "settings")]
     page = study.folder / "page.html"
     page.write_text(page_of_figures(f"Study {study.name}", said, result.pictures(ended)))
     return [*paths, page]
+
+
+def of_method(override: str) -> bool:
+    return override.lstrip("+").startswith("method.")
 
 
 def given(args: argparse.Namespace, key: str) -> bool:

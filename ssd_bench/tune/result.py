@@ -44,7 +44,7 @@ def describe(study: Study, ended: optuna.Study, command: str) -> dict[str, Any]:
         "name": study.name,
         "command": command,
         "commit": commit(),
-        "budget": f"{len(over)} trials" + (f", {hours:g} h" if hours is not None else ""),
+        "budget": ", ".join([f"{len(over)} trials", *([f"{hours:g} h"] if hours is not None else []), *study.unlike]),
         "pruned": sum(t.state == TrialState.PRUNED for t in over),
         "seed": study.seed,
         "tasks": study.tasks,
@@ -61,10 +61,12 @@ def describe(study: Study, ended: optuna.Study, command: str) -> dict[str, Any]:
 
 def case(about: Mapping[str, Any], when: dict[str, Any], published: Any, official: Any) -> dict[str, Any]:
     """The result in the form of conf/tuned/. published, official: the method without the study, by fidelity."""
-    known = {"method": about["settings"], "published": {name: getattr(published, name) for name in about["settings"]}}
-    official = {name: getattr(official, name) for name in about["settings"]}
-    if official != known["published"]:
-        known["official"] = official
+    untuned, released = (
+        {name: getattr(method, name) for name in about["settings"]} for method in (published, official)
+    )
+    known = {"method": about["settings"], "published": untuned} | (
+        {"official": released} if released != untuned else {}
+    )
     told = ("name", "budget", "objective", "untuned", "command", "commit", "runner_up")
     tried = [dict(override.split("=", 1) for override in task) for task in about["tasks"]]
     tried_on = [{key: yaml.safe_load(value) for key, value in task.items()} for task in tried]

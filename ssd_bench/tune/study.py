@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
@@ -27,6 +27,7 @@ from ssd_bench.run import pipeline
 from ssd_bench.run.estimate import passes
 from ssd_bench.run.plan import GROUPS, Plan
 from ssd_bench.scenarios.classes import find_class
+from ssd_bench.scenarios.corrective import Corrective
 from ssd_bench.scenarios.hard import Hard
 from ssd_bench.scenarios.sequence import Sequence
 from ssd_bench.scenarios.sub_class import SubClass
@@ -44,6 +45,13 @@ INSTEAD = {  # scenarios whose requests no seed changes, and what to tune in the
     Sequence: "scenario=sub_class, full_class or random, whose settings a sequence takes",
     Hard: "scenario=random, whose settings hard images take",
 }
+TERMS = ("forget_train_acc", "retain_train_acc", "unseen_acc", "population_auc")
+CORRECTED = (
+    "forget_train_acc",
+    "retain_train_acc",
+    "corrected_acc",
+    "kept_acc",
+)  # by true labels an attack says nothing
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -94,16 +102,15 @@ class Objective:
     of the trials that are at most `slack` floors behind the best one, the one with the fewest image passes is taken.
     """
 
-    terms: list[str] = field(
-        default_factory=lambda: ["forget_train_acc", "retain_train_acc", "unseen_acc", "population_auc"]
-    )
+    terms: list[str] | None = None  # None: TERMS, or those of CORRECTED in a scenario that corrects
     least: float = 0.5
     slack: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.terms or not self.least > 0 or not self.slack >= 0:
-            terms, least, slack = list(self.terms), self.least, self.slack
-            raise ValueError(f"terms, a least above 0 and a slack from 0 on are needed, got {terms}, {least}, {slack}")
+        if self.terms == [] or not self.least > 0 or not self.slack >= 0:
+            raise ValueError(
+                f"terms, a least above 0 and a slack from 0 on are needed, got {self.terms}, {self.least}, {self.slack}"
+            )
 
     def values(self, metrics: dict[str, Any], scenario: str) -> dict[str, float]:
         """The terms of one row, in points. Raises ConfigError for one that it does not have."""
@@ -127,11 +134,19 @@ class Study:
     objective: Objective
     seed: int = 0
     startup: int = 8  # trials at random before the sampler learns from them
+    unlike: tuple[str, ...] = ()  # what it does otherwise than studies do, so that nobody takes it for one tuned alike
 
     def __post_init__(self) -> None:
         self.base = [f"out={self.folder.parent / 'runs'}", f"data.holdout={self.validation.holdout}"]
         self.base.append("protocol=published")
         self.tasks = list(self._tasks())
+        if self.objective.terms is None:
+            self.objective = replace(self.objective, terms=[*(TERMS if self.reference == "retrain" else CORRECTED)])
+
+    @property
+    def reference(self) -> str:
+        """The method whose model is to be come near to, as in the tables of the scenario."""
+        return "clean" if isinstance(self.plan.scenario, Corrective) else "retrain"
 
     @cached_property
     def plan(self) -> Plan:
@@ -204,9 +219,9 @@ class Study:
         return [{name: settings[name] for name, p in self.space.items() if p.holds(settings[name])}]
 
     def references(self) -> tuple[list[dict[str, float]], dict[str, float], float]:
-        """The terms of the retrained model of each task, the floor of each term, and what all that is shared took in
-        seconds when it was made: originals and retrained models."""
-        rows = [self._row(task, ["method=retrain"]) for task in self.tasks]
+        """The terms of the reference of each task, the floor of each term, and what all that is shared took in seconds
+        when it was made: originals and references."""
+        rows = [self._row(task, [f"method={self.reference}"]) for task in self.tasks]
         values = [self._terms(row) for row in rows]
         originals = {row["artefacts"]["original"]: row["times"]["train_original_s"] or 0.0 for row in rows}
         seconds = sum(originals.values()) + sum(row["times"]["method_s"] for row in rows)

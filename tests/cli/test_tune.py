@@ -107,7 +107,7 @@ def test_a_study_repeats_itself_wherever_it_was_interrupted(whole, tmp_path, mon
 
 
 def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_runs_take(tried, monkeypatch):
-    folder = study(tried, "method.importance=per_sample")
+    folder = study(tried, "method.importance=per_sample", "method.order=mixed")
     trials = (folder / "trials.csv").read_text().splitlines()
     published = composed("protocol=published").method.alpha
     assert f",{published},per_sample,1.0," in trials[1]
@@ -117,7 +117,8 @@ def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_
     assert found["when"]["data.train_per_class"] == 20
     assert found["when"]["train.epochs"] == 1
     [target] = {task["scenario.target"] for task in found["study"]["tried_on"]}
-    assert found["published"] == {"alpha": published, "importance": "per_sample", "lam": 1.0}
+    assert found["method"]["order"] == "mixed"  # not searched, but what the others were found with
+    assert found["published"] == {"order": "class_pure", "alpha": published, "importance": "batch_mean", "lam": 1.0}
     monkeypatch.setattr(Cases, "own", tried / "tuning/conf")
     here = [o for o in SHORT if not o.startswith(("budget", "validation"))]
     for given, alpha, study_of_row in (
@@ -139,6 +140,23 @@ def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_
         cfg = composed(*given)
         assert cfg.method.alpha == alpha, given
         assert tuned_by(OmegaConf.to_container(cfg, resolve=True)) == study_of_row, given
+
+
+def test_where_a_scenario_corrects_the_clean_model_is_what_a_study_comes_near(tmp_path):
+    folder = study(tmp_path, "scenario=label_noise", "scenario.discovered=0.5", "budget.trials=1")
+    rows = read_rows(tmp_path / "tuning/runs")
+    assert {row["method"] for row in rows} == {"clean", "ssd"}
+    assert {row["task"]["seed_forget"] for row in rows} == {100}
+    floors = json.loads((folder.parent / "ssd-digits-resnet18_slim-label_noise/result.json").read_text())["floors"]
+    assert set(floors) == {"forget_train_acc", "retain_train_acc", "corrected_acc", "kept_acc"}
+
+
+def test_another_objective_or_space_is_told_from_the_usual_one(tmp_path):
+    assert made()[0].unlike == made("objective.terms=null")[0].unlike == ()
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search/ssd.yaml").write_text("alpha: {low: 1.0, high: 3.0}")
+    told = made("objective.terms=[forget_acc]", config_dir=tmp_path)[0].unlike
+    assert told == ("objective.terms=['forget_acc']", "another search space")
 
 
 def test_several_methods_in_one_command_and_one_that_cannot_be_tuned(tried, capfd):
@@ -217,9 +235,9 @@ def test_wrong_input_is_one_line(override, tmp_path, capfd):
     assert WRONG[override] in wrong(capfd, *SHORT, f"out={tmp_path}", override)
 
 
-def made(*overrides, method="ssd"):
+def made(*overrides, method="ssd", config_dir=None):
     """A study that is not run, and the conditions under which what it found would hold."""
-    args = Namespace(overrides=[f"method={method}", "threads=1", *overrides], config_dir=None)
+    args = Namespace(overrides=[f"method={method}", "threads=1", *overrides], config_dir=config_dir)
     _, settings = beside.own_settings(args, "tune")
     plan = beside.composed(args, [])
     return tune.make_study(args, plan, settings), tune.conditions(args, plan)
