@@ -163,16 +163,22 @@ def loops(table: Table, model: nn.Module, images: Images) -> None:
     inputs, labels = images.batch(rows.to(images.pixels.device))
     batches = list(zip(inputs.split(64), labels.split(64), strict=True))
     recipe = Recipe.constant("sgd", 1, 64, 0.01)
+    lower = torch.autocast(images.pixels.device.type, torch.bfloat16, enabled=ARGS.precision == "bfloat16")
+
+    @lower
+    def losses(x: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(model(x), y)
 
     def bare_training() -> None:
         model.train()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
         for x, y in batches:
-            cross_entropy(model(x), y).backward()
+            losses(x, y).backward()
             optimizer.step()
             optimizer.zero_grad()
 
     @torch.inference_mode()
+    @lower
     def bare_forward(size: int) -> None:
         model.eval()
         for x in inputs.split(size):
@@ -181,7 +187,7 @@ def loops(table: Table, model: nn.Module, images: Images) -> None:
     def bare_backward() -> None:
         model.eval()
         for x, y in batches:
-            torch.autograd.grad(cross_entropy(model(x), y), list(model.parameters()))
+            torch.autograd.grad(losses(x, y), list(model.parameters()))
 
     table.section("Loops", "what", "ours, s", "against, s", "ratio", "goal", "met")
     ours = partial(fit, model, images, rows, recipe, torch.Generator().manual_seed(0), "training")
@@ -499,7 +505,9 @@ def measure(device: torch.device) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sections = {
-            "loops": lambda: loops(table, copy.deepcopy(model), images["train"]),
+            "loops": devices.arithmetic(device, ARGS.precision)(
+                lambda: loops(table, copy.deepcopy(model), images["train"])
+            ),
             "streaming": lambda: streaming(table, folder, copy.deepcopy(model), images["train"]),
             "requests": lambda: requests(table, folder, copy.deepcopy(model), images),
             "larger": lambda: larger(table, folder),
@@ -522,7 +530,9 @@ if __name__ == "__main__":
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--width", type=int, default=16, help="channels of the ResNet18's stem")
     parser.add_argument("--output", type=Path, help="write the tables to this file too")
-    parser.add_argument("--precision", default="float32", help="of our runs; loops and the usual way are float32")
+    parser.add_argument(
+        "--precision", default="float32", help="of our runs and the bare loops; the usual way is float32"
+    )
     parser.add_argument(
         "--only", help="some of: loops,streaming,requests,larger,study,sharing,tuning,start_up,memory,growth"
     )
