@@ -35,7 +35,15 @@ def _kind_of_requests(requests: Any) -> str:
 
 
 OmegaConf.register_new_resolver("kind_of_requests", _kind_of_requests, replace=True)
-OmegaConf.register_new_resolver("when_null", lambda value, other: other if value is None else None, replace=True)
+
+
+def _unless_given(name: str, default: Any, *, _parent_: DictConfig) -> Any:
+    """The default, or null where the setting beside it that stands for the same has a value of its own."""
+    beside = _parent_._get_node(name)
+    return default if beside._is_interpolation() or beside._is_none() else None
+
+
+OmegaConf.register_new_resolver("unless_given", _unless_given, replace=True)
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,12 @@ def test_batches_that_averages_mean():
 
 def test_a_number_to_forget_on_the_command_line_wins_over_the_released_fraction():
     assert planned("scenario=random", "fidelity=official", "scenario.n_forget=50").scenario.fraction is None
-    assert planned("scenario=random", "scenario.fraction=0.1").scenario.fraction == 0.1
+    for fidelity in (
+        "corrected",
+        "official",
+    ):  # what is not asked for is not in the config, nor in a study's conditions
+        asked = planned("scenario=random", f"fidelity={fidelity}", "scenario.fraction=0.1")
+        assert (asked.config["scenario"]["n_forget"], asked.scenario.fraction) == (None, 0.1)
     with pytest.raises(ConfigError, match="exactly one"):
         planned("scenario=random", "scenario.fraction=0.1", "scenario.n_forget=50")
 
