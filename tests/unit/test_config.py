@@ -180,7 +180,7 @@ def test_a_number_to_forget_on_the_command_line_wins_over_the_released_fraction(
     for fidelity in (
         "corrected",
         "official",
-    ):  # what is not asked for is not in the config, nor in a study's conditions
+    ):  # what is not asked for is no condition of a study either
         asked = planned("scenario=random", f"fidelity={fidelity}", "scenario.fraction=0.1")
         assert (asked.config["scenario"]["n_forget"], asked.scenario.fraction) == (None, 0.1)
     with pytest.raises(ConfigError, match="exactly one"):
