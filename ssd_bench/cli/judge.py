@@ -74,6 +74,17 @@ class Chosen:
         return argparse.Namespace(overrides=overrides_, config_dir=args.config_dir)
 
 
+def check_size(asked: Any) -> None:
+    """Raise ConfigError where the gate could never say whether the originals leak, however they turn out."""
+    from ssd_bench.run.originals import LEAST
+
+    if asked.gate and asked.size < LEAST["attack"]:
+        raise ConfigError(
+            f"pool.size={asked.size}: fewer than {LEAST['attack']} models cannot show whether originals leak, and no "
+            "method would be judged; pool.gate=false judges them all the same, for what it is worth"
+        )
+
+
 def check_gate(gate: dict[str, Any], asked: Any) -> None:
     """Raise ConfigError where methods cannot be judged on the pool."""
     if asked.gate and not gate["passed"]:

@@ -20,6 +20,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ssd_bench.cli import beside, judge, overrides
+from ssd_bench.cli.arguments import Parser
 from ssd_bench.core import console
 from ssd_bench.core.build import build
 from ssd_bench.core.console import clock, log_handler
@@ -46,15 +47,14 @@ LINES = {  # of the table: heading, decimals
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point; exit code 0, 2 (input), 3 (diverged) or 130 (interrupted; the same command goes on)."""
-    parser = argparse.ArgumentParser(prog="ssd-bench-pool", description=__doc__)
+    parser = Parser(prog="ssd-bench-pool", description=__doc__)
     parser.add_argument("overrides", nargs="*", help="as of ssd-bench; method=a,b; pool.size=32, pool.seed=1, ...")
     parser.add_argument("--config-dir", help="a folder with model/, train/, ... of your own")
-    args = parser.parse_intermixed_args(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()], force=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code, said = 0, ""
     try:
-        pool(args)
+        pool(parser.parse_intermixed_args(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         code, said = 130, "interrupted; what is finished is kept, and the same command goes on from there"
     except ConfigError as e:
@@ -88,6 +88,8 @@ def pool(args: argparse.Namespace) -> None:
     plans, missing = what_there_is_to_do(args, plan, asked, chosen, workers)
     if plan.settings.dry_run:
         return
+    if plans:
+        judge.check_size(asked)
     if parallel and missing:
         beside.launch(args, TASK, min(missing, workers), partial(worker, asked=asked, modules=sys.path))
     passed, table = measure(plan, asked, command)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
+from ssd_bench.cli.arguments import Parser
 from ssd_bench.core.errors import ConfigError, check_choice, check_installed
 from ssd_bench.report.derive import derived, reevaluate
 from ssd_bench.report.rows import to_frame
@@ -28,13 +29,6 @@ def _page(summaries: list[Summary]) -> str:
 
 
 WRITERS = {"markdown": markdown, "latex": latex, "html": _page}
-
-
-class Parser(argparse.ArgumentParser):
-    """What argparse cannot parse is a ConfigError instead of a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

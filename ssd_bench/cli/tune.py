@@ -14,6 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ssd_bench.cli import beside
+from ssd_bench.cli.arguments import Parser
 from ssd_bench.cli.beside import composed
 from ssd_bench.core.build import build
 from ssd_bench.core.console import clock, log_handler, quiet
@@ -21,6 +22,7 @@ from ssd_bench.core.errors import ConfigError, check_installed
 from ssd_bench.run import plan as planning
 from ssd_bench.run.cases import CHOICES
 from ssd_bench.run.plugins import nodes
+from ssd_bench.store.files import writable
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +37,24 @@ NOT_HERE = {  # what no trial could be run with as the table will be
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point; exit code 0, 1 (one of several studies failed), 2 (input) or 130 (interrupted; it goes on)."""
-    parser = argparse.ArgumentParser(prog="ssd-bench-tune", description=__doc__)
+    parser = Parser(prog="ssd-bench-tune", description=__doc__)
     parser.add_argument("overrides", nargs="*", help="as of ssd-bench; method=a,b; budget.trials=30, study.seed=1, ...")
     parser.add_argument("--config-dir", help="a folder with method/, search/, ... of your own")
-    args = parser.parse_intermixed_args(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()], force=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
-    studies, failed = of_each_method(args.overrides), False
+    try:
+        args = parser.parse_intermixed_args(sys.argv[1:] if argv is None else argv)
+        studies, failed = of_each_method(args.overrides), False
+        for overrides in studies:
+            check(argparse.Namespace(**vars(args) | {"overrides": overrides}))
+    except ConfigError as e:
+        print(f"ssd-bench: {e}", file=sys.stderr)
+        sys.exit(2)
     for args.overrides in studies:
         try:
             tune(args)
         except KeyboardInterrupt:
-            print("ssd-bench-tune: interrupted; the same command goes on from there", file=sys.stderr)
+            print("ssd-bench: interrupted; the same command goes on from there", file=sys.stderr)
             sys.exit(130)
         except ConfigError as e:
             print(f"ssd-bench: {e}", file=sys.stderr)
@@ -62,12 +70,23 @@ def of_each_method(given: list[str]) -> list[list[str]]:
     return [[f"method={name}" if o == asked else o for o in given] for name in names] or [given]
 
 
-def tune(args: argparse.Namespace) -> None:
-    """Carry out the study that the arguments describe. Raises ConfigError."""
+def check(args: argparse.Namespace) -> None:
+    """Raise ConfigError for what no study could be made of, before the first of several begins."""
     check_installed("optuna", "tune", "ssd-bench-tune")
     for key, value in (o.lstrip("+").split("=", 1) for o in args.overrides if "=" in o):
         if key in NOT_HERE:
             raise ConfigError(f"{key}={value} cannot be tuned with: {NOT_HERE[key]}")
+    _, settings = beside.own_settings(args, "tune")
+    from ssd_bench.tune.study import Budget, Objective, Validation
+
+    for group, kind in (("budget", Budget), ("validation", Validation), ("objective", Objective)):
+        build(settings[group], group, kind)
+    if not writable(Path(composed(args, []).settings.out)):
+        raise ConfigError(f"out={composed(args, []).settings.out} cannot be written; choose a folder that can")
+
+
+def tune(args: argparse.Namespace) -> None:
+    """Carry out the study that the arguments describe. Raises ConfigError."""
     own, settings = beside.own_settings(args, "tune")
     plan = composed(args, [])
     if plan.settings.dry_run:

@@ -43,7 +43,7 @@ def given(model: nn.Module, retain: Data | None, forget: Data, test: Data | None
     for name, (inputs, labels) in read.items():
         _check_alike(name, inputs, labels, read["forget"][0], n_classes)
     if "retain" in read:
-        _check_apart(read["retain"][0], read["forget"][0])
+        _check_apart(*read["retain"], *read["forget"])
     train = [read[name] for name in ("retain", "forget") if name in read]
     inputs, labels = (torch.cat([part[i] for part in train]) for i in (0, 1))
     images = {"train": Images(placed(inputs, device), labels.to(device))}
@@ -170,10 +170,11 @@ def _check_alike(name: str, inputs: Tensor, labels: Tensor, others: Tensor, n_cl
         )
 
 
-def _check_apart(retain: Tensor, forget: Tensor) -> None:
+def _check_apart(retain: Tensor, labels: Tensor, forget: Tensor, forget_labels: Tensor) -> None:
     """D_r must not hold D_f: who keeps what is to be forgotten forgets nothing. A few of its samples are looked for."""
-    few = torch.linspace(0, len(forget) - 1, min(LOOKED_FOR, len(forget))).long()
-    if all((retain == forget[i]).flatten(1).all(1).any() for i in few.tolist()):
+    few = torch.linspace(0, len(forget) - 1, min(LOOKED_FOR, len(forget))).long().tolist()
+    alike = ((retain[labels == forget_labels[i]] == forget[i]) for i in few)
+    if all(same.reshape(len(same), forget[0].numel()).all(1).any() for same in alike):
         raise ValueError(
             "forget is part of retain; retain must hold the training data without the samples that are to be forgotten"
         )

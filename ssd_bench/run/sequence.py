@@ -58,12 +58,12 @@ def _bytes(memory: Mapping[str, Any]) -> int:
 
 
 def _sum(times: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Key by key; of what is shared, kind by kind."""
+    """Key by key; of what is shared, kind by kind. Steps that did without something have None there."""
     total: dict[str, Any] = {}
     for each in times:
         for key, value in each.items():
             if isinstance(value, Mapping):
                 total[key] = _sum([total.get(key, {}), value])
             else:
-                total[key] = None if value is None else (total.get(key) or 0.0) + value
+                total[key] = total.get(key) if value is None else (total.get(key) or 0.0) + value
     return total

@@ -355,10 +355,11 @@ def test_a_method_that_diverges_is_said_to(copied, monkeypatch, capfd):
     assert "not in the table: ssd diverged on 8 of 8 models" in capfd.readouterr().out
 
 
-def test_no_method_is_run_where_the_originals_do_not_leak(copied, unlearned, capfd):
+def test_no_method_is_run_where_the_originals_do_not_leak(copied, unlearned, monkeypatch, capfd):
+    monkeypatch.setitem(originals.LEAST, "attack", 8)
     code, said = ends(capfd, f"out={copied}", "method=ssd")
     assert code == 2
-    assert "no method is judged: whether the originals leak cannot be said" in said
+    assert "no method is judged: the originals do not leak enough" in said
     assert "pool.gate=false" in said
     assert not unlearned
 
@@ -422,6 +423,8 @@ WRONG = {
     "method=ssd,finetune method.alpha=2": "for one method; 2 are named",
     "method=ssd method.alhpa=2": "did you mean 'method.alpha'",
     "method=ssd pool.placebo=[sdd]": "pool.placebo=sdd does not exist; did you mean 'ssd'",
+    "method=ssd": "pool.size=8: fewer than 16 models cannot show whether originals leak",
+    "--bogus": "unrecognized arguments: --bogus",
     "method=ssd pool.targets=[random,heard]": "did you mean 'hard'",
     "method=ssd pool.k=40": "pool.k=40: a target of 80 single samples leaves none of 80",
     "method=ssd pool.size=4 pool.blocks=3 pool.targets=[random-2]": "in a pool of 4 it goes with another block",

@@ -60,6 +60,7 @@ def test_importances_are_made_anew_unless_the_first_ones_are_asked_for(command, 
     assert anew["artefacts"]["unlearned"] != stale["artefacts"]["unlearned"]
     assert stale["metrics_by_request"][1]["times"]["shared_s"] == {}
     assert anew["metrics_by_request"][1]["times"]["shared_s"][kept] > 0
+    assert 0 < stale["times"][f"{kept}_cost_s"] < anew["times"][f"{kept}_cost_s"]
 
 
 def test_a_killed_sequence_goes_on_at_the_request_that_was_running(command, tmp_path, monkeypatch):

@@ -210,7 +210,15 @@ def test_what_a_study_would_cost(tmp_path, capfd):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_typo_in_the_second_method_is_seen_before_the_first_is_tuned(tmp_path, capfd):
+    given = [o for o in SHORT if not o.startswith("method")]
+    assert "did you mean 'finetune'" in wrong(capfd, *given, f"out={tmp_path}", "method=ssd,finetun")
+    assert not list(tmp_path.iterdir())
+
+
 WRONG = {
+    "--bogus": "ssd-bench: unrecognized arguments: --bogus",
+    "out=/proc/nope": "out=/proc/nope cannot be written",
     "budget.trials=0": "budget: trials must be at least 1",
     "budget.trial=3": "did you mean 'budget.trials'",
     "validation.seeds=[0,1]": "seeds must be at least two, from 100 on",

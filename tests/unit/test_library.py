@@ -316,6 +316,14 @@ def test_retraining_is_the_plain_loop_from_a_fresh_model():
     torch.testing.assert_close(made.state_dict(), start.state_dict())
 
 
+@pytest.mark.parametrize("method", ["finetune", "ssd"])
+def test_a_sample_may_be_a_single_token_that_others_are_too(method):
+    inputs, labels = data(dtype=torch.int64)
+    model = nn.Sequential(nn.Embedding(13, 8), nn.Linear(8, CLASSES))
+    made = ssd_bench.unlearn(model, **request(inputs, labels), method=method)
+    assert made.model(inputs).shape == (len(inputs), CLASSES)
+
+
 WRONG = {
     "nothing to forget": ({"forget": (torch.zeros(0, 4), torch.zeros(0).long())}, "forget is empty"),
     "forget is kept": ({"forget": "part of retain"}, "forget is part of retain"),
