@@ -93,7 +93,11 @@ class Sequence:
         asked = self.requests or tuple(targets.get(self.of, ()))
         if len(asked) < 2:
             raise ConfigError(f"scenario.requests must be given: data.targets.{self.of} of this data names no two")
-        return [KINDS[self.of](target=target)(dataset, targets, seed) for target in asked]
+        try:
+            return [KINDS[self.of](target=target)(dataset, targets, seed) for target in asked]
+        except ConfigError as e:
+            others = " or ".join(f"scenario.of={kind}" for kind in KINDS if kind != self.of)
+            raise ConfigError(f"scenario.requests, taken as scenario.of={self.of} (there is {others}, too): {e}") from e
 
     def _batches(self, dataset: Dataset, seed: int) -> list[Request]:
         whole = Random(n_forget=self.n_forget * self.count)(dataset, {}, seed)
