@@ -45,10 +45,15 @@ def own_settings(args: argparse.Namespace, name: str) -> tuple[list[str], dict[s
     return own, OmegaConf.to_container(OmegaConf.merge(known, given))
 
 
+def of_method(override: str) -> bool:
+    """Whether this is a setting of the method."""
+    return override.lstrip("+").startswith("method.")
+
+
 def composed(args: argparse.Namespace, more: list[str]) -> planning.Plan:
     """The plan of a run with the command line's settings and some more; those of its method are for that alone."""
     other = any(o.startswith("method=") and o not in args.overrides for o in more)
-    given = [o for o in args.overrides if not (other and o.lstrip("+").startswith("method."))]
+    given = [o for o in args.overrides if not (other and of_method(o))]
     with initialize_config_dir(str(planning.CONF_DIR), version_base="1.3"):
         cfg = overrides.compose_with(_search(args), [*given, *more], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)

@@ -33,7 +33,7 @@ class Chosen:
     def taken_from(cls, args: argparse.Namespace) -> Chosen:
         """They are taken out of `args.overrides`. Raises ConfigError."""
         asked = [o for o in args.overrides if o.startswith("method=")]
-        settings = [o for o in args.overrides if o.lstrip("+").startswith("method.")]
+        settings = [o for o in args.overrides if beside.of_method(o)]
         args.overrides = [o for o in args.overrides if o not in (*asked, *settings)]
         names = asked[-1].removeprefix("method=").strip("[]").split(",") if asked else []
         names = list(dict.fromkeys(name.strip() for name in names))

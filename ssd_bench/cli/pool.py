@@ -88,8 +88,6 @@ def pool(args: argparse.Namespace) -> None:
     plans, missing = what_there_is_to_do(args, plan, asked, chosen, workers)
     if plan.settings.dry_run:
         return
-    if plans:
-        judge.check_size(asked)
     if parallel and missing:
         beside.launch(args, TASK, min(missing, workers), partial(worker, asked=asked, modules=sys.path))
     passed, table = measure(plan, asked, command)
@@ -114,6 +112,8 @@ def what_there_is_to_do(
     with devices.threads_kept():
         made = prepare(plan, asked, to_count=not plan.settings.dry_run)
         plans = chosen.plans(args, made) if chosen.methods else {}
+        if plans:
+            judge.check_size(asked)
         if plan.settings.dry_run:
             print("\n".join(made.costs(workers) + (judge.costs(made, plans, chosen.placebo, workers) if plans else [])))
         return plans, len(made.missing())

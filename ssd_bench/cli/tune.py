@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from ssd_bench.cli import beside
 from ssd_bench.cli.arguments import Parser
-from ssd_bench.cli.beside import composed
+from ssd_bench.cli.beside import composed, of_method
 from ssd_bench.core.build import build
 from ssd_bench.core.console import clock, log_handler, quiet
 from ssd_bench.core.errors import ConfigError, check_installed
@@ -44,23 +44,31 @@ def main(argv: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
     try:
         args = parser.parse_intermixed_args(sys.argv[1:] if argv is None else argv)
-        studies, failed = of_each_method(args.overrides), False
-        for overrides in studies:
-            check(argparse.Namespace(**vars(args) | {"overrides": overrides}))
+        code = all_of(args)
+    except KeyboardInterrupt:
+        code = 130
+        print("ssd-bench: interrupted; the same command goes on from there", file=sys.stderr)
     except ConfigError as e:
+        code = 2
         print(f"ssd-bench: {e}", file=sys.stderr)
-        sys.exit(2)
+    if code:
+        sys.exit(code)
+
+
+def all_of(args: argparse.Namespace) -> int:
+    """One study after the other; the exit code. Raises ConfigError before the first of them."""
+    studies, failed = of_each_method(args.overrides), False
+    for overrides in studies:
+        check(argparse.Namespace(**vars(args) | {"overrides": overrides}))
     for args.overrides in studies:
         try:
             tune(args)
-        except KeyboardInterrupt:
-            print("ssd-bench: interrupted; the same command goes on from there", file=sys.stderr)
-            sys.exit(130)
         except ConfigError as e:
+            if len(studies) == 1:
+                raise
             print(f"ssd-bench: {e}", file=sys.stderr)
             failed = True
-    if failed:
-        sys.exit(1 if len(studies) > 1 else 2)
+    return int(failed)
 
 
 def of_each_method(given: list[str]) -> list[list[str]]:
@@ -81,8 +89,9 @@ def check(args: argparse.Namespace) -> None:
 
     for group, kind in (("budget", Budget), ("validation", Validation), ("objective", Objective)):
         build(settings[group], group, kind)
-    if not writable(Path(composed(args, []).settings.out)):
-        raise ConfigError(f"out={composed(args, []).settings.out} cannot be written; choose a folder that can")
+    out = composed(args, []).settings.out
+    if not writable(Path(out)):
+        raise ConfigError(f"out={out} cannot be written; choose a folder that can")
 
 
 def tune(args: argparse.Namespace) -> None:
@@ -114,10 +123,6 @@ def make_study(args: argparse.Namespace, plan: planning.Plan, settings: dict[str
         have = ", ".join(sorted(spaces))
         raise ConfigError(f"method={method} has no search space: write search/{method}.yaml; there are those of {have}")
     recipe = [plan.names["train"]] if given(args, "train") else []
-    objective, usual = build(settings["objective"], "objective", Objective), Objective()
-    unlike = [f"objective.{key}={value}" for key, value in vars(objective).items() if value != getattr(usual, key)]
-    if spaces[method] != nodes("search").get(method, spaces[method]):
-        unlike.append("another search space")
     name = own["name"] or "-".join([*(plan.names[group] for group in ("method", "data", "model", "scenario")), *recipe])
     if not re.fullmatch(r"[\w.+-]+", name):
         raise ConfigError(f"study.name={name}: a name of letters, digits and . + - _ alone, for it names a folder")
@@ -129,10 +134,10 @@ def make_study(args: argparse.Namespace, plan: planning.Plan, settings: dict[str
         plan_of=lambda more: composed(args, more),
         budget=build(settings["budget"], "budget", Budget),
         validation=build(settings["validation"], "validation", Validation),
-        objective=objective,
+        objective=build(settings["objective"], "objective", Objective),
         seed=own["seed"],
         startup=own["startup"],
-        unlike=tuple(unlike),
+        own_space=spaces[method] != nodes("search").get(method, spaces[method]),
     )
 
 
@@ -158,7 +163,7 @@ def dry(args: argparse.Namespace, plan: planning.Plan, settings: dict[str, dict[
     once = sum(seconds for _, seconds in shared.work.values())
     return [
         f"{len(study.tasks)} validation tasks: {'; '.join(' '.join(task) for task in study.tasks)}",
-        f"made once: originals and retrained models, about {clock(once)} of forward and backward passes",
+        f"made once: originals and {study.reference} models, about {clock(once)} of forward and backward passes",
         f"a trial: at most about {clock(each)}; {study.budget.trials} of them: {clock(each * study.budget.trials)}",
     ]
 
@@ -169,12 +174,10 @@ def leave(args: argparse.Namespace, study: Any, ended: Any, command: str) -> lis
     from ssd_bench.tune import result
 
     base = [*study.base, *study.tasks[0]]
-    told = [o.partition("=")[0].rpartition("method.")[2] for o in args.overrides if of_method(o)]
-    untold = argparse.Namespace(**vars(args) | {"overrides": [o for o in args.overrides if not of_method(o)]})
+    untold = argparse.Namespace(**vars(args) | {"overrides": [o for o in args.overrides if not searched(o, study)]})
     published, official = composed(untold, base), composed(untold, [*base, "fidelity=official"])
     about = result.describe(study, ended, command)
-    about["settings"] = {key: getattr(study.plan.method, key) for key in told} | about["settings"]
-    found = result.case(about, conditions(args, study.plan), published.method, official.method)
+    found = result.case(about, conditions(args, study), published.method, official.method)
     paths = result.write(study, ended, about, found)
     said = [f"{name}: {about[name]}" for name in ("command", "commit", "budget", "objective", "untuned", "settings")]
     page = study.folder / "page.html"
@@ -182,26 +185,27 @@ def leave(args: argparse.Namespace, study: Any, ended: Any, command: str) -> lis
     return [*paths, page]
 
 
-def of_method(override: str) -> bool:
-    return override.lstrip("+").startswith("method.")
+def searched(override: str, study: Any) -> bool:
+    """Whether the setting is one that the study varies, so that the command line says but where it begins."""
+    return of_method(override) and override.partition("=")[0].rpartition("method.")[2] in study.space
 
 
 def given(args: argparse.Namespace, key: str) -> bool:
     return any(o.startswith(f"{key}=") for o in args.overrides)
 
 
-def conditions(args: argparse.Namespace, plan: planning.Plan) -> dict[str, Any]:
-    """When the result holds: for these options, on this data, recipe and precision as far as the command line set them.
-
-    `train=fast` sets all of a recipe."""
+def conditions(args: argparse.Namespace, study: Any) -> dict[str, Any]:
+    """When the result holds: for these options, on this data, recipe and precision, and with the settings of the method
+    that were not searched, as far as the command line set them. `train=fast` sets all of a recipe."""
+    plan = study.plan
     when: dict[str, Any] = {group: plan.names[group] for group in CHOICES[1:]}
     if given(args, "train"):
         when |= {f"train.{key}": value for key, value in plan.config["train"].items() if not key.startswith("_")}
     if given(args, "precision"):
         when["precision"] = plan.config["precision"]
-    keys = sorted(o.partition("=")[0].lstrip("+") for o in args.overrides)
+    keys = sorted(o.partition("=")[0].lstrip("+") for o in args.overrides if not searched(o, study))
     for key in keys:
         group, dot, _ = key.partition(".")
-        if dot and group in ("data", "model", "scenario", "train") and key not in APART:
+        if dot and group in ("data", "method", "model", "scenario", "train") and key not in APART:
             when[key] = OmegaConf.select(OmegaConf.create(plan.config), key)
     return when

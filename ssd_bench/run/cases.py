@@ -88,8 +88,11 @@ def holding(config: Any) -> Mapping[str, Any] | None:
 
 
 def _at(config: Any, key: str) -> Any:
-    """What stands under a dotted key, such as `train.epochs`; None where nothing does."""
+    """What stands under a dotted key, such as `train.epochs`; None where nothing does, or what a study is to say."""
     for part in key.split("."):
+        raw = config._get_node(part, validate_access=False) if isinstance(config, DictConfig) else None
+        if raw is not None and raw._is_interpolation() and "by_study:" in raw._value():
+            return None
         config = config.get(part) if isinstance(config, Mapping) else None
     return config
 
@@ -116,8 +119,9 @@ def _by_study(name: str, *, _root_: DictConfig) -> Any:
     if study and name in study["method"]:
         return study["method"][name]
     of = _at(_root_, "scenario.of")  # of a sequence: what its requests are
-    kind = [case for case in _root_.tuned if case["when"].get("scenario.of") in (None, of)]
-    return [case.published[name] for case in kind or _root_.tuned if name in case.published][-1]
+    known = [case for case in _root_.tuned if name in case.published]
+    kind = [case for case in known if case["when"].get("scenario.of") in (None, of)]
+    return (kind or known)[-1].published[name]
 
 
 OmegaConf.register_new_resolver("by_study", _by_study, replace=True)

@@ -40,7 +40,7 @@ OmegaConf.register_new_resolver("kind_of_requests", _kind_of_requests, replace=T
 def _unless_given(name: str, default: Any, *, _parent_: DictConfig) -> Any:
     """The default, or null where the setting beside it that stands for the same has a value of its own."""
     beside = _parent_._get_node(name)
-    return default if beside._is_interpolation() or beside._is_none() else None
+    return default if beside._is_none() or "unless_given" in str(beside._value()) else None
 
 
 OmegaConf.register_new_resolver("unless_given", _unless_given, replace=True)

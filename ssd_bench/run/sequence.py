@@ -63,7 +63,7 @@ def _sum(times: list[Mapping[str, Any]]) -> dict[str, Any]:
     for each in times:
         for key, value in each.items():
             if isinstance(value, Mapping):
-                total[key] = _sum([total.get(key, {}), value])
+                total[key] = _sum([total.get(key) or {}, value])
             else:
                 total[key] = total.get(key) if value is None else (total.get(key) or 0.0) + value
     return total

@@ -18,13 +18,13 @@ DEFAULT = 100
 class Random:
     """D_f is `n_forget` images of D, or `fraction` of it; D'_f is D_f itself and D'_r all of D', as in the paper."""
 
-    n_forget: int | None = DEFAULT
+    n_forget: int | None = DEFAULT  # gives way to `fraction` where that is given
     fraction: float | None = None
     placebo: bool = False
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        if (self.n_forget is None) == (self.fraction is None):
+        if (self.n_forget is None) == (self.fraction is None) and self.n_forget != DEFAULT:
             raise ValueError(
                 f"exactly one of n_forget and fraction must be given, got n_forget={self.n_forget} and "
                 f"fraction={self.fraction}"

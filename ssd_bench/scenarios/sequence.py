@@ -96,6 +96,8 @@ class Sequence:
         try:
             return [KINDS[self.of](target=target)(dataset, targets, seed) for target in asked]
         except ConfigError as e:
+            if self.requests is None:
+                raise
             others = " or ".join(f"scenario.of={kind}" for kind in KINDS if kind != self.of)
             raise ConfigError(f"scenario.requests, taken as scenario.of={self.of} (there is {others}, too): {e}") from e
 

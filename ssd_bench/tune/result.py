@@ -26,7 +26,7 @@ ENOUGH = 4  # trials, below which nothing is said about which setting matters
 
 
 def choose(trials: list[FrozenTrial], slack: float) -> tuple[FrozenTrial, FrozenTrial | None]:
-    """The trial whose settings are taken, nearest to the retrained model or cheaper and as near (`Objective`), and the
+    """The trial whose settings are taken, nearest to the reference or cheaper and as near (`Objective`), and the
     best of the others."""
     done = sorted((t for t in trials if t.state == TrialState.COMPLETE), key=lambda t: (t.value, t.number))
     near = [t for t in done if t.value <= done[0].value + slack]
@@ -91,7 +91,7 @@ def write(study: Study, ended: optuna.Study, about: Mapping[str, Any], found: di
 def pictures(ended: optuna.Study) -> dict[str, Figure]:
     """By title: the objective over trials, over each setting, and which setting matters."""
     done = ended.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    what = {"target_name": "floors from the retrained model"}
+    what = {"target_name": "floors from the model to come near"}
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.use("agg")
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -1,4 +1,4 @@
-"""A study: trials of a method's settings on validation requests, against models retrained for them."""
+"""A study: trials of a method's settings on validation requests, against models trained without what is forgotten."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ class Validation:
 
 @dataclass(frozen=True)
 class Objective:
-    """The mean over `terms` of |difference to the retrained model| / floor, where the floor of a term is its mean
-    difference between retrained models of two training seeds, and at least `least` (points, or 1 / 100 of a fraction).
+    """The mean over `terms` of |difference to the reference| / floor, where the floor of a term is its mean
+    difference between references of two training seeds, and at least `least` (points, or 1 / 100 of a fraction).
 
     unseen_acc is the accuracy on D'_r in the class scenarios and on D' in the random one. Cost is the second objective:
     of the trials that are at most `slack` floors behind the best one, the one with the fewest image passes is taken.
@@ -134,14 +134,20 @@ class Study:
     objective: Objective
     seed: int = 0
     startup: int = 8  # trials at random before the sampler learns from them
-    unlike: tuple[str, ...] = ()  # what it does otherwise than studies do, so that nobody takes it for one tuned alike
+    own_space: bool = False  # instead of the package's, of a method that has one there
 
     def __post_init__(self) -> None:
         self.base = [f"out={self.folder.parent / 'runs'}", f"data.holdout={self.validation.holdout}"]
         self.base.append("protocol=published")
         self.tasks = list(self._tasks())
+        usual = Objective([*(TERMS if self.reference == "retrain" else CORRECTED)])
         if self.objective.terms is None:
-            self.objective = replace(self.objective, terms=[*(TERMS if self.reference == "retrain" else CORRECTED)])
+            self.objective = replace(self.objective, terms=usual.terms)
+        told = (
+            f"objective.{key}={value}" for key, value in asdict(self.objective).items() if value != asdict(usual)[key]
+        )
+        # What it does otherwise than studies do, so that nobody takes it for one tuned alike.
+        self.unlike = [*told, *(["another search space"] if self.own_space else [])]
 
     @property
     def reference(self) -> str:
@@ -161,9 +167,10 @@ class Study:
                 for seed in self.validation.seeds:
                     yield [f"seed={seed}", f"seed_forget={REPORTED_SEEDS + request}"]
             return
+        same = [] if self.reference == "retrain" else [f"seed_forget={REPORTED_SEEDS}"]  # whatever the training seed
         for target in self._targets(plan):
             for seed in self.validation.seeds:
-                yield [f"seed={seed}", f"scenario.target={json.dumps(target, ensure_ascii=False)}"]
+                yield [f"seed={seed}", *same, f"scenario.target={json.dumps(target, ensure_ascii=False)}"]
 
     def _targets(self, plan: Plan) -> list[str]:
         """Those asked for, or drawn; never one of the reported ones. Raises ConfigError."""

@@ -117,10 +117,10 @@ def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_
     assert found["when"]["data.train_per_class"] == 20
     assert found["when"]["train.epochs"] == 1
     [target] = {task["scenario.target"] for task in found["study"]["tried_on"]}
-    assert found["method"]["order"] == "mixed"  # not searched, but what the others were found with
-    assert found["published"] == {"order": "class_pure", "alpha": published, "importance": "batch_mean", "lam": 1.0}
+    assert found["when"]["method.order"] == "mixed"  # not searched, but what the others were found with
+    assert found["published"] == {"alpha": published, "importance": "batch_mean", "lam": 1.0}
     monkeypatch.setattr(Cases, "own", tried / "tuning/conf")
-    here = [o for o in SHORT if not o.startswith(("budget", "validation"))]
+    here = [*(o for o in SHORT if not o.startswith(("budget", "validation"))), "method.order=mixed"]
     for given, alpha, study_of_row in (
         (here, found["method"]["alpha"], {"study": folder.name, "budget": "3 trials"}),
         ([*here, "protocol=published"], published, None),
@@ -131,6 +131,7 @@ def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_
             {"study": folder.name, "budget": "20 trials"},
         ),  # the package's
         ([*here, "method.alpha=3"], 3.0, None),
+        (here[:-1], composed().method.alpha, {"study": folder.name, "budget": "20 trials"}),
         (
             [*here, f"scenario.target={target}"],
             found["method"]["alpha"],
@@ -151,12 +152,20 @@ def test_where_a_scenario_corrects_the_clean_model_is_what_a_study_comes_near(tm
     assert set(floors) == {"forget_train_acc", "retain_train_acc", "corrected_acc", "kept_acc"}
 
 
+def test_the_training_seeds_of_a_poisoned_class_share_what_was_manipulated():
+    tasks = made("scenario=poison", "scenario.discovered=0.5")[0].tasks
+    assert {override for task in tasks for override in task if "seed_forget" in override} == {"seed_forget=100"}
+    assert len({json.dumps(task[-1]) for task in tasks}) == len(tasks) / 2  # each target with either seed
+
+
 def test_another_objective_or_space_is_told_from_the_usual_one(tmp_path):
-    assert made()[0].unlike == made("objective.terms=null")[0].unlike == ()
+    assert made()[0].unlike == made("objective.terms=null")[0].unlike == []
     (tmp_path / "search").mkdir()
     (tmp_path / "search/ssd.yaml").write_text("alpha: {low: 1.0, high: 3.0}")
     told = made("objective.terms=[forget_acc]", config_dir=tmp_path)[0].unlike
-    assert told == ("objective.terms=['forget_acc']", "another search space")
+    assert told == ["objective.terms=['forget_acc']", "another search space"]
+    usual = "objective.terms=[forget_train_acc,retain_train_acc,unseen_acc,population_auc]"
+    assert made(usual)[0].unlike == []
 
 
 def test_several_methods_in_one_command_and_one_that_cannot_be_tuned(tried, capfd):
@@ -247,8 +256,8 @@ def made(*overrides, method="ssd", config_dir=None):
     """A study that is not run, and the conditions under which what it found would hold."""
     args = Namespace(overrides=[f"method={method}", "threads=1", *overrides], config_dir=config_dir)
     _, settings = beside.own_settings(args, "tune")
-    plan = beside.composed(args, [])
-    return tune.make_study(args, plan, settings), tune.conditions(args, plan)
+    made = tune.make_study(args, beside.composed(args, []), settings)
+    return made, tune.conditions(args, made)
 
 
 def test_a_recipe_by_name_and_a_precision_are_conditions_of_what_is_found():
@@ -359,7 +368,7 @@ def test_settings_that_a_study_found_make_a_row_that_says_so_though_they_were_ru
     case["study"] = {"name": "mine", "budget": "3 trials"}
     (tmp_path / "conf/tuned").mkdir(parents=True)
     (tmp_path / "conf/tuned/ssd.yaml").write_text(yaml.safe_dump([case]))
-    here = [o for o in SHORT if not o.startswith(("budget", "validation"))]
+    here = [*(o for o in SHORT if not o.startswith(("budget", "validation"))), "method.order=mixed"]
     here += [f"out={tmp_path / 'runs'}", "--config-dir", str(tmp_path / "conf")]
     by_hand = command(*here, "method.alpha=7", "protocol=published").row
     tuned = command(*here).row

@@ -183,6 +183,7 @@ def test_a_number_to_forget_on_the_command_line_wins_over_the_released_fraction(
     ):  # what is not asked for is no condition of a study either
         asked = planned("scenario=random", f"fidelity={fidelity}", "scenario.fraction=0.1")
         assert (asked.config["scenario"]["n_forget"], asked.scenario.fraction) == (None, 0.1)
+    assert planned("scenario=random", "fidelity=official", "seed=3", "scenario.n_forget=${seed}").scenario.n_forget == 3
     with pytest.raises(ConfigError, match="exactly one"):
         planned("scenario=random", "scenario.fraction=0.1", "scenario.n_forget=50")
 

@@ -320,8 +320,17 @@ def test_retraining_is_the_plain_loop_from_a_fresh_model():
 def test_a_sample_may_be_a_single_token_that_others_are_too(method):
     inputs, labels = data(dtype=torch.int64)
     model = nn.Sequential(nn.Embedding(13, 8), nn.Linear(8, CLASSES))
-    made = ssd_bench.unlearn(model, **request(inputs, labels), method=method)
+    asked = {"retain": (inputs[6:], labels[6:]), "forget": (inputs[:6], labels[:6])}
+    made = ssd_bench.unlearn(model, **asked, method=method)
     assert made.model(inputs).shape == (len(inputs), CLASSES)
+
+
+def test_equal_samples_are_no_sign_that_what_is_forgotten_is_kept_where_all_have_equals():
+    words, labels = torch.arange(5).repeat_interleave(6).repeat(2), torch.arange(60) % CLASSES
+    inputs = words[:, None].expand(-1, 6).contiguous()
+    model = nn.Sequential(nn.Embedding(5, 8), nn.Flatten(), nn.Linear(48, CLASSES))
+    asked = {"retain": (inputs[6:], labels[6:]), "forget": (inputs[:6], labels[:6])}
+    assert ssd_bench.unlearn(model, **asked, method="finetune", epochs=1).model(inputs).shape == (60, CLASSES)
 
 
 WRONG = {
