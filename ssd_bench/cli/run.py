@@ -52,7 +52,7 @@ class Command:
     workers: int | None = None  # and how many it would have
     json: bool = False  # whether rows are printed instead of tables
     begun: float = field(default_factory=time.monotonic)
-    tell: Callable[..., None] = lambda **_: None  # of a parallel sweep: notes it for the process that started it
+    tell: Callable[..., None] | None = None  # of a parallel sweep: notes it for the process that started it
 
 
 command = Command()  # Hydra calls `_job` with the config alone
@@ -215,9 +215,11 @@ def _print_rows(paths: list[Path]) -> None:
 
 
 def _note(row: Path | None = None, code: int | None = None) -> None:
-    """How a run ended: for this process, and for the one that started the sweep where that is another."""
-    _keep(row, code)
-    command.tell(row=row and str(row.absolute()), code=code)
+    """How a run ended: for this process, or for the one that started the sweep, which reads what all of them told."""
+    if command.tell:
+        command.tell(row=row and str(row.absolute()), code=code)
+    else:
+        _keep(row, code)
 
 
 def _keep(row: Path | str | None = None, code: int | None = None) -> None:

@@ -54,6 +54,15 @@ def swept(command, tmp_path):
     return run
 
 
+@pytest.mark.parametrize("jobs", [1, 2])  # one: in the process that started the sweep
+def test_joblib_counts_every_job_once(swept, jobs):
+    sweep = "hydra/launcher=joblib", f"hydra.launcher.n_jobs={jobs}", "method=original", "scenario.target=1,elven"
+    ended, rows = swept(*sweep)
+    assert (ended.code, len(rows)) == (1, 1)
+    assert "1 runs in" in ended.err
+    assert "1 jobs failed" in ended.err
+
+
 @pytest.mark.skipif(not find_spec("submitit"), reason="needs pip install 'ssd-bench[cluster]'")
 def test_submitit_on_this_machine_and_a_method_of_the_users(swept, tmp_path):
     (tmp_path / "conf/method").mkdir(parents=True)
