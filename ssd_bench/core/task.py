@@ -224,6 +224,13 @@ class Method:
                 return f"{type(self).__name__.lower()} needs {words}; scenario={request.scenario} has {has}"
         return None
 
+    def unfit(self, model: nn.Module, head: str | None) -> str | None:
+        """Why the method cannot work on a model of this kind; None where it can. Asked before anything is trained.
+
+        head: the name of the last layer, where it has one.
+        """
+        return None
+
     def cost(self, data: Split, recipe: Any) -> Cost | None:
         """What a call with these settings takes; None: not known."""
         return None

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ssd_bench.core.errors import check_choice
 from ssd_bench.core.task import Context, Split
 from ssd_bench.methods.boundary import Boundary
-from ssd_bench.methods.head import linear_head, put
+from ssd_bench.methods.head import linear_head, not_linear, put
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class BoundaryExpand(Boundary):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("row_init", self.row_init, ("xavier", "uniform"))
+
+    def unfit(self, model: nn.Module, head: str | None) -> str | None:
+        return not_linear(model, head, "boundary_expand")
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         head = linear_head(model, context.head, "boundary_expand")

@@ -3,13 +3,20 @@
 from torch import nn
 
 
+def not_linear(model: nn.Module, name: str | None, method: str) -> str | None:
+    """Why `method` cannot change the last layer, unless that is a Linear inside the model. name: `context.head`."""
+    head = model.get_submodule(name or "")
+    if head is not model and isinstance(head, nn.Linear):
+        return None
+    found = "the model itself" if head is model else type(head).__name__
+    return f"{method} needs a last layer that is a Linear inside the model, not {found}"
+
+
 def linear_head(model: nn.Module, name: str, method: str) -> nn.Linear:
-    """The last layer. name: `context.head`. Raises ValueError, for `method`, unless it is a Linear inside the model."""
-    head = model.get_submodule(name)
-    if head is model or not isinstance(head, nn.Linear):
-        found = "the model itself" if head is model else type(head).__name__
-        raise ValueError(f"{method} needs a last layer that is a Linear inside the model, not {found}")
-    return head
+    """The last layer. Raises ValueError, for `method`, unless it is a Linear inside the model."""
+    if reason := not_linear(model, name, method):
+        raise ValueError(reason)
+    return model.get_submodule(name)
 
 
 def put(model: nn.Module, name: str, layer: nn.Module) -> None:

@@ -35,13 +35,19 @@ class MaskHead(Method):
                 return f"mask_head needs classes that are forgotten whole; some of {kept} is to be kept"
         return None
 
+    def unfit(self, model: nn.Module, head: str | None) -> str | None:
+        layer = model.get_submodule(head) if head else None
+        if getattr(layer, "bias", None) is None:
+            return f"mask_head needs a last layer with a bias and a row for each class, not {layer}"
+        return None
+
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         return Cost()
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
-        head = model.get_submodule(context.head) if context.head else None
-        if getattr(head, "bias", None) is None:
-            raise ValueError(f"mask_head needs a last layer with a bias and a row for each class, not {head}")
+        if reason := self.unfit(model, context.head):
+            raise ValueError(reason)
+        head = model.get_submodule(context.head)
         with torch.no_grad():
             head.weight[list(data.forget_labels)] = 0
             head.bias[list(data.forget_labels)] = self.bias

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.seeds import initial_seed
 from ssd_bench.core.task import Context, Cost, Method, Split, row_hash
-from ssd_bench.methods.head import linear_head
+from ssd_bench.methods.head import linear_head, not_linear
 from ssd_bench.train.passes import eval_mode, pass_clock
 
 BATCH = 128
@@ -37,6 +37,9 @@ class NtkHead(Method):
         check_choice("scale", self.scale, ("trapezium", "none"))
         check_choice("start", self.start, ("fresh", "original"))
         check_range("ridge", self.ridge, above=0)
+
+    def unfit(self, model: nn.Module, head: str | None) -> str | None:
+        return not_linear(model, head, "ntk_head")
 
     def cost(self, data: Split, recipe: Any) -> Cost:
         return Cost(forward=len(data.forget), shared={KIND: (_key(data), Cost(forward=len(data.rows)))})

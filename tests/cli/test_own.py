@@ -151,6 +151,25 @@ def test_an_own_model_is_not_taken_for_the_package_s_nor_for_its_former_self(bri
     assert len({row["metrics"]["test_loss"] for row in (shipped, mine, edited)}) == 3
 
 
+def test_a_model_that_a_method_cannot_change_is_a_reason_before_anything_is_trained(bring, own):
+    bring("model", "net", NET.format(scale=1.0).replace("64, classes", "64, classes, bias=False"), width=64)
+    arguments = ("model=net", "train=resnet18_slim")
+    skipped = own("method=mask_head", *arguments).row
+    assert skipped["status"] == "skipped"
+    assert "needs a last layer with a bias" in skipped["reason"]
+    assert not skipped["artefacts"]
+    bring(
+        "model",
+        "net",
+        NET.format(scale=1.0).replace("nn.Linear(64, classes)", "nn.Sequential(nn.Linear(64, classes))"),
+        width=64,
+    )
+    for method in ("ntk_head", "boundary_expand"):
+        row = own(f"method={method}", *arguments).row
+        assert row["reason"] == f"{method} needs a last layer that is a Linear inside the model, not Sequential"
+        assert not row["artefacts"]
+
+
 SLOW = """
     @dataclass(frozen=True)
     class Slow:
