@@ -112,11 +112,13 @@ def test_without_the_device_it_is_one_line(capfd):
     assert line.startswith("first_hour: device=cuda:99 is not there; allowed on this machine: auto, cpu")
 
 
-def test_the_benchmark_measures_and_keeps_what_it_has(tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_benchmark_measures_and_keeps_what_it_has(tmp_path, monkeypatch, capfd, precision):
     monkeypatch.syspath_prepend(str(SCRIPTS))
     benchmark = runpy.run_path(str(SCRIPTS / "benchmark.py"))
     loops, cpu = benchmark["loops"], torch.device("cpu")
-    monkeypatch.setitem(loops.__globals__, "ARGS", Namespace(width=1, device="cpu", threads="1"))
+    given = Namespace(width=1, device="cpu", threads="1", precision=precision)
+    monkeypatch.setitem(loops.__globals__, "ARGS", given)
     model, images = benchmark["made_up"](1, cpu)["train"]
     loops(benchmark["Table"](tmp_path / "a folder/table.md"), model, images.take(torch.arange(8)))
     kept = (tmp_path / "a folder/table.md").read_text()
