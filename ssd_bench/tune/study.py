@@ -46,12 +46,7 @@ INSTEAD = {  # scenarios whose requests no seed changes, and what to tune in the
     Hard: "scenario=random, whose settings hard images take",
 }
 TERMS = ("forget_train_acc", "retain_train_acc", "unseen_acc", "population_auc")
-CORRECTED = (
-    "forget_train_acc",
-    "retain_train_acc",
-    "corrected_acc",
-    "kept_acc",
-)  # by true labels an attack says nothing
+CORRECTED = ("forget_train_acc", "retain_train_acc", "corrected_acc", "kept_acc")  # attacks say nothing there
 OVER = (TrialState.COMPLETE, TrialState.PRUNED)
 
 

@@ -177,10 +177,7 @@ def test_batches_that_averages_mean():
 
 def test_a_number_to_forget_on_the_command_line_wins_over_the_released_fraction():
     assert planned("scenario=random", "fidelity=official", "scenario.n_forget=50").scenario.fraction is None
-    for fidelity in (
-        "corrected",
-        "official",
-    ):  # what is not asked for is no condition of a study either
+    for fidelity in ("corrected", "official"):  # else it would be a condition of a study, too
         asked = planned("scenario=random", f"fidelity={fidelity}", "scenario.fraction=0.1")
         assert (asked.config["scenario"]["n_forget"], asked.scenario.fraction) == (None, 0.1)
     assert planned("scenario=random", "fidelity=official", "seed=3", "scenario.n_forget=${seed}").scenario.n_forget == 3
