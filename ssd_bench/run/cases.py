@@ -8,6 +8,7 @@ cases of that method: a control takes the settings of what it is a control for.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ CHOICES = ("method", "data", "model", "scenario")  # in the name under which Hyd
 ALLOWED = ("when", "method", "why", "study", "published", "official")
 SEPARATOR = "+"
 SEQUENCE = "sequence"
+KINDS = ("full_class", "sub_class", "random")  # what its requests are
 ALIKE = {"hard": "random"}  # scenarios for which the settings of another one hold
 
 
@@ -57,17 +59,34 @@ def as_list(value: Any) -> list[Any]:
 def setting(folders: Collection[Path], name: str) -> dict[str, Any]:
     """What a config gets for this combination, such as `ssd+digits+resnet18_slim+full_class`.
 
-    A sequence takes what a study found for one request of its kind (`scenario.of`), hard images what holds for random.
+    Hard images take what holds for random ones, and a sequence what holds for one request of its kind (`scenario.of`).
     """
     chosen = dict(zip(CHOICES, name.split(SEPARATOR), strict=True))
+    known, scenario = cases(folders, chosen["method"]), chosen["scenario"]
+    if scenario != SEQUENCE:
+        method, studies = _fitting(known, chosen, {scenario, ALIKE.get(scenario, scenario)})
+        return {"method": method, "tuned": studies}
+    of_kind, tuned = {}, []
+    for kind in KINDS:
+        of_kind[kind], studies = _fitting(known, chosen, {scenario, kind})
+        tuned += [study | {"when": {**study["when"], "scenario.of": kind}} for study in studies]
+    plain: dict[str, Any] = {}
+    for path in (folder / "method" / f"{chosen['method']}.yaml" for folder in folders):
+        plain |= yaml.safe_load(path.read_text()) if path.is_file() else {}
+    keys = {key for method in of_kind.values() for key in method}
+    values = {key: {kind: method.get(key, plain.get(key)) for kind, method in of_kind.items()} for key in keys}
+    return {"method": {key: _by_kind(of) for key, of in sorted(values.items())}, "tuned": tuned}
+
+
+def _fitting(
+    known: list[dict[str, Any]], chosen: Mapping[str, str], scenarios: set[str]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The settings of the cases that hold for these options and any of these scenarios, and the studies among them."""
     method, studies = {}, []
-    for case in cases(folders, chosen["method"]):
-        if chosen["scenario"] == SEQUENCE and "study" in case and "scenario" in case["when"]:
-            when = case["when"]
-            case = case | {"when": when | {"scenario": SEQUENCE, "scenario.of": when["scenario"]}}
+    for case in known:
         asked = {key: value for key, value in case["when"].items() if key in chosen}
-        alike = chosen | {"scenario": ALIKE.get(chosen["scenario"], chosen["scenario"])}
-        if not all({chosen[key], alike[key]} & set(as_list(value)) for key, value in asked.items()):
+        fits = {key: scenarios if key == "scenario" else {chosen[key]} for key in asked}
+        if not all(fits[key] & set(as_list(value)) for key, value in asked.items()):
             continue
         if "study" in case:
             method |= {key: f"${{by_study:{key}}}" for key in case["method"]}
@@ -75,7 +94,16 @@ def setting(folders: Collection[Path], name: str) -> dict[str, Any]:
             studies.append({**{key: case[key] for key in case.keys() - {"when", "why"}}, "when": below})
         else:
             method |= case["method"]
-    return {"method": method, "tuned": studies}
+    return method, studies
+
+
+def _by_kind(values: dict[str, Any]) -> Any:
+    """What a sequence takes of these values, by what its requests are."""
+    if len({repr(value) for value in values.values()}) == 1:
+        return values[KINDS[0]]
+    written = {kind: value if "${" in str(value) else json.dumps(value) for kind, value in values.items()}
+    listed = ",".join(f"{kind}:{value}" for kind, value in written.items())
+    return f"${{by_kind:${{scenario.of}},{{{listed}}}}}"
 
 
 def holding(config: Any) -> Mapping[str, Any] | None:
@@ -125,3 +153,4 @@ def _by_study(name: str, *, _root_: DictConfig) -> Any:
 
 
 OmegaConf.register_new_resolver("by_study", _by_study, replace=True)
+OmegaConf.register_new_resolver("by_kind", lambda kind, values: values[kind], replace=True)

@@ -263,7 +263,24 @@ def test_a_sequence_takes_what_was_found_for_one_request_of_its_kind():
 
     of_one = plan(composed("data=digits", "method=ssd", "scenario=full_class"), {}).config["method"]["alpha"]
     assert alpha("scenario.of=full_class", "scenario.requests=[3,8]") == of_one != 10.0
-    assert alpha("scenario.requests=[3,8]") == alpha("scenario.requests=5") == 10.0  # no study of these
+    assert alpha("scenario.requests=5") == 10.0  # no study of these
+
+
+@pytest.mark.parametrize("method", ["ssd", "lfssd", "jit", "potion", "unsir"])
+@pytest.mark.parametrize("protocol", ["tuned", "published"])
+@pytest.mark.parametrize("data", ["digits", "cifar20"])
+@pytest.mark.parametrize(
+    ("kind", "asked"),
+    [
+        ("full_class", "scenario.of=full_class"),
+        ("sub_class", "scenario.of=sub_class"),
+        ("random", "scenario.requests=5"),
+    ],
+)
+def test_a_sequence_has_the_settings_of_one_request_of_its_kind(method, protocol, data, kind, asked):
+    given = f"data={data}", "model=resnet18_slim", f"method={method}", f"protocol={protocol}"
+    one, several = composed(*given, f"scenario={kind}"), composed(*given, "scenario=sequence", asked)
+    assert OmegaConf.to_container(several.method, resolve=True) == OmegaConf.to_container(one.method, resolve=True)
 
 
 def test_a_sequence_s_published_settings_are_those_of_its_kind():
