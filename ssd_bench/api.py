@@ -26,7 +26,7 @@ from ssd_bench.run.given import Data, Given, check_model, device_of, given
 from ssd_bench.run.identity import arithmetic
 from ssd_bench.run.plugins import nodes
 from ssd_bench.run.trained import train_from
-from ssd_bench.store.address import address, classes_of
+from ssd_bench.store.address import address, classes_of, code_of, plain_values
 from ssd_bench.store.artefacts import NoStore, Store, checksum
 from ssd_bench.store.resume import Checkpoints, checkpoints
 from ssd_bench.train import devices
@@ -245,9 +245,10 @@ class _Task:
         """All that determines the model and the data that it was trained on."""
         model, images = self.what.model, self.what.images["train"]
         pixels = getattr(images.pixels, "host", images.pixels)
+        plain = {name: plain_values(vars(module), without=("training",)) for name, module in model.named_modules()}
         return {
-            "architecture": [repr(model), classes_of(model.modules())],
-            "weights": _checksum(model.state_dict()),
+            "architecture": [repr(model), classes_of(model.modules()), plain],
+            "weights": _checksum(model.state_dict() | dict(model.named_buffers())),
             "frozen": [name for name, p in model.named_parameters() if not p.requires_grad],
             "data": _checksum({"inputs": pixels, "labels": images.labels}),
             "machine": arithmetic(self.what.device, torch.get_num_threads()),
@@ -255,7 +256,8 @@ class _Task:
 
     def kept(self, key: Any) -> dict[str, Any]:
         """The address of what the method keeps for later requests under a key of its own."""
-        return {"original": self.original, "method": classes_of([self.method]), "key": key}
+        seeds = seeds_used(self.method, self.seed, self.seed) if code_of(type(self.method)).get("code") else {}
+        return {"original": self.original, "method": classes_of([self.method]), "seeds": seeds, "key": key}
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -267,7 +269,7 @@ class _Task:
 
 
 def _fresh(what: Given, fresh: Fresh | None, seed: int, who: str) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         try:
             return (fresh() if fresh else anew(what.model)).to(what.device)

@@ -19,6 +19,8 @@ def anew(model: nn.Module) -> nn.Module:
     for name, layer in fresh.named_modules():
         own = [key for key, p in layer.named_parameters(recurse=False) if p.requires_grad]
         if not own:
+            if hasattr(layer, "reset_running_stats") and not any(True for _ in layer.parameters(recurse=False)):
+                layer.reset_running_stats()  # learnt from the data all the same
             continue
         reset = next((getattr(layer, each) for each in RESETS if hasattr(layer, each)), None)
         if reset is None:

@@ -116,7 +116,9 @@ def identify(
         original = original if isinstance(plan.method, Original) else _unlearned(plan, original, each)
     unlearned = _unlearned(plan, original, request)
     shared = {"original": original}
-    if code := code_of(type(plan.method)).get("code"):  # of the package's methods, the keys themselves say all
+    if version := getattr(plan.method, "version", None):
+        shared |= {"version": version}
+    if code := code_of(type(plan.method)).get("code"):  # of the package's methods, the keys themselves say the rest
         shared |= {"code": code, "seeds": unlearned["seeds"]}
     task = _described(plan, dataset, request)
     task |= {"recipe": digest(beginning.get("checkpoint", trained.training))[:16]}

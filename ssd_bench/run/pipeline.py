@@ -161,7 +161,8 @@ def carry_out(bench: Bench, original: nn.Module) -> dict[str, Any]:
         if isinstance(plan.method, Original):
             sections["artefacts"]["unlearned"] = origin
         if not getattr(plan.scenario, "refresh", True) and step is first:
-            stale = {kind: path for kind in of_data(plan.method) if (path := sections["artefacts"].get(kind))}
+            kept = sections["artefacts"]  # under the paths that they were made under: the folder may have been moved
+            stale = {kind: bench.store.moved(kept[kind]) for kind in of_data(plan.method) if kept.get(kind)}
         model = made.model
         steps.append(sections)
     start = time.monotonic()

@@ -33,7 +33,7 @@ from ssd_bench.run.trained import KIND, train_or_find
 from ssd_bench.store.address import digest, hash_rows
 from ssd_bench.store.artefacts import Artefact
 from ssd_bench.store.files import to_json, writable, write_atomically
-from ssd_bench.store.locks import take
+from ssd_bench.store.locks import hold, take
 from ssd_bench.store.prune import NEEDS
 from ssd_bench.train.passes import predict
 from ssd_bench.train.recipe import Recipe, SameSteps
@@ -163,9 +163,10 @@ class Pool:
     def needs(self, paths: Iterable[Path]) -> None:
         """Note that these artefacts belong to the pool of this size."""
         noted = self.results / NEEDS
-        known = json.loads(noted.read_text()) if noted.exists() else []
-        text = to_json(sorted({*known, *("/".join(path.parts[-2:]) for path in paths)}))
-        write_atomically(noted, lambda part: part.write_text(text))
+        with hold(self.folder / "locks" / f"{self.results.name}-{noted.stem}.lock", "note"):
+            known = json.loads(noted.read_text()) if noted.exists() else []
+            text = to_json(sorted({*known, *("/".join(path.parts[-2:]) for path in paths)}))
+            write_atomically(noted, lambda part: part.write_text(text))
 
     def share(self, missing: Callable[[], list[int]], make: Callable[[int], None]) -> None:
         """Do what is missing model by model, as long as something is; each model's part by one process at a time."""

@@ -15,13 +15,14 @@ import json
 import sys
 import sysconfig
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -42,19 +43,25 @@ def hash_rows(rows: Tensor) -> str:
     return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()
 
 
-def address(thing: Any, without: tuple[str, ...] = ()) -> Any:
+def address(thing: Any, without: tuple[str, ...] = (), within: frozenset[int] = frozenset()) -> Any:
     """All that determines `thing`, as a JSON-able value: the path of its class, that class's code, its settings.
 
-    Plain values stand for themselves, tensors for their bytes. without: fields that do not count, such as a file's
-    path where its content does; nor do those that came later (`metadata={"later": True}`), at their default. Raises
-    TypeError for what has neither fields nor a value.
+    Plain values stand for themselves, tensors for their bytes, functions for their code and what they carry with them
+    (defaults, and variables of the function around them). without: fields that do not count, such as a file's
+    path where its content does; nor do those that came later (`metadata={"later": True}`), at their default. within:
+    the ids of what this is part of. Raises TypeError for what has neither fields nor a value.
     """
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
-    if isinstance(thing, dict):
-        return {str(key): address(value) for key, value in thing.items()}
+    if id(thing) in within:
+        return "itself"
+    of_part = partial(address, within=within | {id(thing)})
+    if isinstance(thing, Mapping):
+        return {str(key): of_part(value) for key, value in thing.items()}
     if isinstance(thing, list | tuple):
-        return [address(value) for value in thing]
+        return [of_part(value) for value in thing]
+    if isinstance(thing, Set):
+        return sorted((of_part(value) for value in thing), key=repr)
     if isinstance(thing, Enum):
         return [_path(type(thing)), thing.name]
     if isinstance(thing, Path):
@@ -62,8 +69,14 @@ def address(thing: Any, without: tuple[str, ...] = ()) -> Any:
     if isinstance(thing, Tensor | np.ndarray):
         values = np.ascontiguousarray(thing.detach().cpu().numpy() if isinstance(thing, Tensor) else thing)
         return [str(values.dtype), list(values.shape), hashlib.sha256(values.tobytes()).hexdigest()]
+    if isinstance(thing, ModuleType):
+        return thing.__name__
+    if isinstance(thing, partial):
+        return {"partial": [of_part(part) for part in (thing.func, thing.args, thing.keywords)]}
+    if isinstance(thing, MethodType):
+        return {"method": thing.__name__, "of": of_part(thing.__self__)}
     if isinstance(thing, type | FunctionType):
-        return {"class": _path(thing), **code_of(thing)}
+        return {"class": _path(thing), **code_of(thing), **(of_part(_carried(thing)))}
     if not (is_dataclass(thing) or hasattr(thing, "__dict__")):
         raise TypeError(f"{type(thing).__name__} has no address: it has no fields and is no plain value")
     if is_dataclass(thing):
@@ -71,7 +84,7 @@ def address(thing: Any, without: tuple[str, ...] = ()) -> Any:
         names = [f.name for f in count]
     else:
         names = sorted(vars(thing))
-    settings = {name: address(getattr(thing, name)) for name in names if name not in without}
+    settings = {name: of_part(getattr(thing, name)) for name in names if name not in without}
     return {"class": _path(type(thing)), **code_of(type(thing)), "settings": settings}
 
 
@@ -91,6 +104,30 @@ def code_of(thing: type | FunctionType) -> dict[str, Any]:
         for library in vars(each).get("libraries", ()):
             parts.setdefault("libraries", {})[library] = version(library)
     return parts
+
+
+def _carried(thing: type | FunctionType) -> dict[str, Any]:
+    """What a function has beside its code, where there is any: defaults, and variables of the function around it."""
+    if isinstance(thing, type):
+        return {}
+    cells = zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=True)
+    around = {name: cell.cell_contents for name, cell in cells if cell != CellType()}
+    carried = {"defaults": thing.__defaults__, "keywords": thing.__kwdefaults__, "around": around}
+    return {name: value for name, value in carried.items() if value}
+
+
+def plain_values(values: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, str]:
+    """Those of these values that are plain and public: numbers, texts, and lists or dictionaries of such."""
+    kept = {name: value for name, value in values.items() if not name.startswith("_") and name not in without}
+    return {name: repr(value) for name, value in kept.items() if _is_plain(value)}
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_is_plain, [*value.keys(), *value.values()]))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def classes_of(things: Iterable[Any]) -> dict[str, Any]:
@@ -233,14 +270,18 @@ def _bytecode(thing: type | FunctionType, seen: set[int] | None = None) -> str:
         return ""
     seen.add(id(thing))
     if isinstance(thing, FunctionType):
-        globals_ = [thing.__globals__.get(name) for name in _names(thing.__code__)]
-        called = [g for g in globals_ if isinstance(g, type | FunctionType) and g.__module__ == thing.__module__]
-        parts = [_code(thing.__code__), *(_bytecode(each, seen) for each in called)]
+        globals_ = {name: thing.__globals__[name] for name in _names(thing.__code__) if name in thing.__globals__}
+        around = globals_ | _carried(thing).get("around", {})
+        kinds = (each for each in around.values() if isinstance(each, type | FunctionType))
+        called = [each for each in kinds if each.__module__ == thing.__module__]
+        plain = [(name, value) for name, value in around.items() if _is_plain(value)]
+        defaults = [value for value in (thing.__defaults__, thing.__kwdefaults__) if value and _is_plain(value)]
+        parts = [_code(thing.__code__), repr(plain + defaults), *(_bytecode(each, seen) for each in called)]
     else:
         members = (inspect.unwrap(getattr(m, "__func__", m)) for m in vars(thing).values())
         parts = [_bytecode(m, seen) for m in members if isinstance(m, FunctionType)]
-        plain = (bool, int, float, str, tuple, type(None))
-        parts += [f"{name}={m!r}" for name, m in vars(thing).items() if isinstance(m, plain)]
+        mine = {name: m for name, m in vars(thing).items() if name != "__firstlineno__"}
+        parts += [f"{name}={m!r}" for name, m in mine.items() if _is_plain(m)]
     return digest(parts)
 
 

@@ -83,6 +83,10 @@ class Store:
         """Where the tensors of this artefact lie (or would)."""
         return self.root / "artefacts" / kind / f"{digest([kind, key])[:20]}.safetensors"
 
+    def moved(self, path: str) -> str:
+        """Where an artefact of this store lies now that lay at `path` when it was made."""
+        return str(self.root.joinpath("artefacts", *Path(path).parts[-2:]))
+
     def get(self, kind: str, key: Any, locked: bool = False) -> Artefact | None:
         """The artefact if it is there and whole; a damaged one counts as missing.
 
@@ -107,7 +111,8 @@ class Store:
         """Keep tensors under this key."""
         path = self.path(kind, key)
         clear_parts(path)
-        tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+        apart = {"device": "cpu", "copy": True, "memory_format": torch.contiguous_format}  # who handed them in goes on
+        tensors = {name: t.detach().to(**apart) for name, t in tensors.items()}
         save_tensors(path, tensors)
         with path.open("rb") as file:
             sheet = {"kind": kind, "key": key, "sha256": file_digest(file, "sha256").hexdigest()}

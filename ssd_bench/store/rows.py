@@ -67,9 +67,9 @@ def read_row(path: Path) -> Row:
 
 
 def finished(path: Path, locked: bool = False) -> bool:
-    """Whether there is a sound row. locked: the caller holds its lock, and a damaged one is set aside."""
+    """Whether there is a sound row that tables take. locked: the caller holds its lock; a damaged one is set aside."""
     try:
-        return path.exists() and bool(read_row(path))
+        return path.exists() and read_row(path).get("layout", 1) == LAYOUT
     except Damaged as e:
         if locked:
             set_aside(path, e)

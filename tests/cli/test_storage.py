@@ -69,9 +69,13 @@ def test_prune_removes_what_no_row_names_and_nothing_else(stored, command, capfd
     assert ask(capfd, stored, "verify")[0] == 0
 
 
-def test_prune_waits_for_runs_that_go_on(stored, capfd):
-    row = next(stored.rglob("metrics.json"))
-    with FileLock(row.with_suffix(".lock")):
+@pytest.mark.parametrize("going_on", ["row", "artefact", "sweep"])
+def test_prune_waits_for_what_goes_on(stored, capfd, going_on):
+    sweep = stored / "sweeps/today/jobs-1/locks"
+    sweep.mkdir(parents=True)
+    row, kept = next(stored.rglob("metrics.json")), next(stored.rglob("artefacts/*/*.safetensors"))
+    lock = {"row": row.with_suffix(".lock"), "artefact": kept.with_suffix(".lock"), "sweep": sweep / "original-1"}
+    with FileLock(lock[going_on]):
         code, _, err = ask(capfd, stored, "prune", "--yes")
     assert code == 2
     assert "a run is going on" in err

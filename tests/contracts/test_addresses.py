@@ -3,6 +3,7 @@
 import importlib
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -254,6 +255,41 @@ def test_what_is_typed_into_an_interpreter_counts_by_its_compiled_code(monkeypat
     first, same, other = typed(1), typed(1), typed(2)
     assert code_of(first) == code_of(same) != code_of(other)
     assert code_of(first)["code"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["LR = {}", "def f(self, s={}): pass", "WEIGHTS = [{}]", "def f(self, *, s={}): pass", "TABLE = {{'a': {}}}"],
+)
+def test_constants_defaults_and_lists_typed_into_an_interpreter_count(line, monkeypatch):
+    def typed(number):
+        space = {"__name__": "__main__"}
+        outside = "" if line.startswith("def") else line.format(number)
+        inside = line.format(number) if line.startswith("def") else "def f(self): return LR, WEIGHTS, TABLE"
+        exec(f"{outside}\nclass Typed:\n    {inside}\n", space)
+        return code_of(space["Typed"])
+
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    assert typed(1) == typed(1) != typed(2)
+
+
+def test_a_function_counts_with_what_it_carries():
+    def closed_over(value):
+        def inner(x, of=value):
+            return inner if x else value
+
+        return inner
+
+    class Bound:
+        def __init__(self, value):
+            self.value = value
+
+        def method(self):
+            return self.value
+
+    for make in (closed_over, lambda value: partial(closed_over, value), lambda value: Bound(value).method):
+        assert address(make(1)) == address(make(1)) != address(make(2))
+    assert address({1, 2}) == address({2, 1}) != address({1, 3})
 
 
 def test_a_tensor_counts_by_its_bytes():

@@ -12,6 +12,7 @@ from ssd_bench.store import artefacts
 from ssd_bench.store.address import digest
 from ssd_bench.store.artefacts import Store
 from ssd_bench.store.files import to_json, write_atomically
+from ssd_bench.store.rows import LAYOUT, SCHEMA, finished, write_row
 
 
 @pytest.fixture(autouse=True)
@@ -121,3 +122,20 @@ def test_same_tensors_same_bytes(tmp_path):
     tensors = {name: torch.ones(3) for name in "qwertyuiop"}
     one, other = (Store(tmp_path / n).put("kind", {}, tensors, {}, 0.0).path.read_bytes() for n in "ab")
     assert one == other
+
+
+def test_what_becomes_of_tensors_that_were_kept_does_not_matter(tmp_path):
+    weights = {"w": torch.ones(3), "t": torch.ones(2, 3).T}
+    kept = Store(tmp_path).put("weights", "key", weights, {}, 0.0)
+    for t in weights.values():
+        t.zero_()
+    assert all(
+        (t == 1).all() for t in [*kept.tensors.values(), *Store(tmp_path).get("weights", "key").tensors.values()]
+    )
+
+
+def test_a_row_of_another_layout_is_not_finished(tmp_path):
+    path = tmp_path / "metrics.json"
+    for layout, done in ((LAYOUT, True), (LAYOUT - 1, False)):
+        write_row(path, {"schema": SCHEMA, "layout": layout})
+        assert finished(path) is done
