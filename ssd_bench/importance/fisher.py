@@ -14,7 +14,7 @@ from ssd_bench.importance.per_sample import Losses, PerSample, cross_entropies, 
 from ssd_bench.train.passes import eval_mode, pass_clock
 
 ESTIMATORS = ("batch_mean", "per_sample")
-VERSION = 3  # part of the address of what is kept: raised when the numbers change by more than rounding
+VERSION = 4  # part of the address of what is kept: raised when the numbers change by more than rounding
 
 
 LOSSES: dict[str, tuple[Losses, str]] = {  # what is differentiated, and what is made of the gradient

@@ -144,7 +144,8 @@ class Dampening(Method, ABC):
         return made | {"rows": [row_hash(rows) for rows in batches]}
 
     def _warn(self, data: Split, selected: int, alpha: float, bound: float | None) -> None:
-        if self.importance == "batch_mean" and self.order in ("mixed", "shuffled") and data.scenario != "random":
+        of_classes = data.scenario in ("full_class", "sub_class")
+        if self.importance == "batch_mean" and self.order in ("mixed", "shuffled") and of_classes:
             log.warning(
                 "ssd: method.order=%s mixes classes in the batches of D, which shrinks I_D manyfold: at the published "
                 "alpha this destroys the model. Use class_pure unless that is what you study.",

@@ -63,6 +63,8 @@ class Fisher(Method):
         draws = context.generator("noise")
         with torch.no_grad():
             for name, p in model.named_parameters():
+                if not p.requires_grad:
+                    continue
                 mean, variance = self.distribution(name, p, information[name], data, context.head)
                 noise = torch.randn(p.shape, generator=draws).to(p.device)
                 p.copy_(mean + variance.sqrt() * noise)

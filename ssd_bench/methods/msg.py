@@ -14,7 +14,7 @@ from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Split
 from ssd_bench.methods.by_epoch import ByEpoch, triangle
 from ssd_bench.methods.training import FurtherTraining
-from ssd_bench.train.passes import eval_mode, pass_clock
+from ssd_bench.train.passes import eval_mode, pass_clock, statistics_for
 from ssd_bench.train.recipe import Recipe
 
 
@@ -73,7 +73,7 @@ class MSG(FurtherTraining):
             for rows, sign in ((retained, 1), (data.forget, -1)) if layers else ():
                 for batch in rows.split(self.batch_size):
                     inputs, labels = data.images.batch(batch)
-                    with pass_clock():
+                    with pass_clock(), statistics_for(model, len(batch)):
                         loss = cross_entropy(model(inputs), labels)
                     gradients = torch.autograd.grad(loss, [m.weight for m in layers.values()])
                     weight = sign * (len(batch) / len(rows) if self.score == "mean" else 1)

@@ -22,7 +22,7 @@ class Teaching:
     """
 
     def __init__(self, kind: str, rows: Tensor, model: nn.Module, data: Split, context: Context) -> None:
-        made = context.cached(kind, _key(rows), lambda: {"logits": predict(model, data.images, rows, BATCH).clone()})
+        made = context.cached(kind, _key(rows), lambda: {"logits": predict(model, data.images, rows, BATCH)})
         self.logits = made["logits"].to(data.images.device)
         self.place = torch.zeros(len(data.images), dtype=torch.int64)
         self.place[rows] = torch.arange(len(rows))

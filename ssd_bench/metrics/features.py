@@ -74,7 +74,7 @@ class Features:
 
     def __call__(self, seen: Outputs, probed: Probed) -> dict[str, float | None]:
         if reason := why_not(probed):
-            level = logging.DEBUG if probed.request.target_index is None else logging.INFO  # it is measured by default
+            level = logging.DEBUG if probed.request.forget_label is None else logging.INFO  # it is measured by default
             log.log(level, "features: no value, for %s", reason)
             return dict.fromkeys(self.about)
         request, group = probed.request, probed.request.group
@@ -101,7 +101,7 @@ def told_by_images(request: Request) -> bool:
 
 def why_not(probed: Probed) -> str | None:
     """Why the features of a model cannot be judged; None where they can."""
-    if probed.request.target_index is None:
+    if probed.request.forget_label is None:
         return "what is to be forgotten is not one class"
     if probed.unseen is None:
         return "no test images show what is to be forgotten"

@@ -125,12 +125,15 @@ def entropy_attack(retain_probs: Tensor, test_probs: Tensor, forget_probs: Tenso
     return 100 * float(_attack().fit(features, labels).predict(_feature(forget_probs)).mean())
 
 
-def entropy_attack_auc(retain_probs: Tensor, test_probs: Tensor, seed: int = 0) -> float:
-    """The area under the curve of the same attack, learnt on one half of D_r and D' and judged on the other."""
+def entropy_attack_auc(retain_probs: Tensor, test_probs: Tensor, seed: int = 0) -> float | None:
+    """The area under the curve of the same attack, learnt on one half of D_r and D' and judged on the other; None where
+    one of them is a single row."""
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import train_test_split
 
     features, labels = _features(retain_probs, test_probs)
+    if min(len(retain_probs), len(test_probs)) < 2:
+        return None
     halves = train_test_split(features, labels, test_size=0.5, stratify=labels, random_state=seed)
     learnt_on, judged_on, learnt_labels, judged_labels = halves
     return float(roc_auc_score(judged_labels, _attack().fit(learnt_on, learnt_labels).decision_function(judged_on)))

@@ -92,7 +92,10 @@ def warm_up(model: nn.Module, data: Split, what: Any = None) -> None:
     _warm.add(known)
     state, training = copy.deepcopy(model.state_dict()), model.training
     with seeded(0, "warm up"), pass_clock():
-        loss = cross_entropy(model.train()(inputs), labels)
+        logits = model.train()(inputs)
+        if not isinstance(logits, Tensor):  # heads for training beside the one that counts
+            logits = model.eval()(inputs)
+        loss = cross_entropy(logits, labels)
     with pass_clock.backward():
         loss.backward()
     model.zero_grad(set_to_none=True)

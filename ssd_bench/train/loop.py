@@ -19,7 +19,7 @@ from ssd_bench.core.seeds import global_state, set_global_state
 from ssd_bench.core.task import Images
 from ssd_bench.train.augment import Augment, augmented, draw_augmentation
 from ssd_bench.train.devices import synchronise
-from ssd_bench.train.passes import pass_clock
+from ssd_bench.train.passes import pass_clock, statistics_for
 from ssd_bench.train.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class AfterEpoch(Protocol):
 
 
 def batch_ends(n: int, batch_size: int) -> list[int]:
-    """Where each batch of n samples ends. A last batch of one joins the one before: BatchNorm cannot train on it."""
+    """Where each batch of n samples ends. A last batch of one joins the one before: it has no statistics of its own."""
     ends = [*range(batch_size, n, batch_size), n]
     if len(ends) > 1 and ends[-1] - ends[-2] == 1:
         del ends[-2]
@@ -165,7 +165,7 @@ class Training:
         for objective, inputs, targets, batch, more in self._inputs():
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate(self.batches)
-            with pass_clock():
+            with pass_clock(), statistics_for(self.model, len(batch)):
                 loss, logits = objective(self.model, inputs, targets, batch, *more)
             with pass_clock.backward():
                 loss.backward()

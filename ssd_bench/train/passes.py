@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssd_bench.core.task import Images
 
@@ -73,14 +74,30 @@ def predict(model: nn.Module, images: Images, rows: Tensor, batch_size: int) -> 
                     raise
                 batch_size //= 2
                 log.warning("out of memory: going on with evaluate.batch_size=%d", batch_size)
-    return torch.cat(logits).cpu()
+    with torch.inference_mode(False):  # an ordinary tensor, which may be kept
+        return torch.cat(logits).cpu().clone()
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """The whole model in eval mode; each module is put back into the mode it was found in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    with _in_eval_mode(list(model.modules())):
+        yield
+
+
+@contextmanager
+def statistics_for(model: nn.Module, n: int) -> Iterator[None]:
+    """A forward pass over n samples in the mode the model is in. One sample has no statistics to normalise by: for it
+    those that BatchNorm keeps stand in, and stay as they are."""
+    with _in_eval_mode([module for module in model.modules() if isinstance(module, _BatchNorm)] if n == 1 else []):
+        yield
+
+
+@contextmanager
+def _in_eval_mode(modules: list[nn.Module]) -> Iterator[None]:
+    modes = [(module, module.training) for module in modules]
+    for module in modules:
+        module.training = False
     try:
         yield
     finally:

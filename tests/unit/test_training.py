@@ -15,7 +15,7 @@ from ssd_bench.core.task import Images
 from ssd_bench.run.trained import BestTest, train_from
 from ssd_bench.train.augment import Augment, augmented, draw_augmentation
 from ssd_bench.train.loop import Pass, batch_ends, fit
-from ssd_bench.train.passes import predict
+from ssd_bench.train.passes import predict, statistics_for
 from ssd_bench.train.recipe import HeadReset, Recipe, SameSteps
 
 
@@ -379,3 +379,22 @@ def test_a_training_of_average_size_is_the_same_with_and_without(net):
     train_from(net, data, torch.arange(33), recipe, 5, "test")
     fit(other, data, torch.arange(33), recipe, generator(5, "trained", "batches"), "test")
     torch.testing.assert_close(weights(net), weights(other), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("side", [1, 3])
+def test_a_single_image_is_normalised_by_the_statistics_that_are_kept(side):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2 * side**2, 3))
+    plain, kept = copy.deepcopy(net).eval(), copy.deepcopy(net[1].state_dict())
+    images = Images(torch.rand(1, 1, side, side), torch.tensor([1]))
+    fit(net, images, torch.arange(1), Recipe.constant("sgd", 1, 4, 0.1), torch.Generator().manual_seed(0), "one")
+    cross_entropy(plain(images.pixels), images.labels).backward()
+    for ours, theirs in zip(net.parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(ours, theirs - 0.1 * theirs.grad)
+    assert all(torch.equal(t, net[1].state_dict()[name]) for name, t in kept.items() if "running" in name)
+    assert net[1].training
+
+
+def test_several_images_have_statistics_of_their_own(net):
+    with statistics_for(net.train(), 2):
+        assert all(module.training for module in net.modules())
