@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 from torch import Tensor, nn
 
 from ssd_bench.core.build import build, class_of
@@ -21,10 +24,12 @@ from ssd_bench.metrics.against import kept_against, metrics_against, outputs_aga
 from ssd_bench.models.anew import anew, head_of
 from ssd_bench.run.cache import Cache
 from ssd_bench.run.call import call, seeds_used, warm_up
+from ssd_bench.run.cases import SEPARATOR, setting
 from ssd_bench.run.evaluate import Kept, Values, compute
 from ssd_bench.run.given import Data, Given, check_model, device_of, given
 from ssd_bench.run.identity import arithmetic
-from ssd_bench.run.plugins import nodes
+from ssd_bench.run.plan import CONF_DIR
+from ssd_bench.run.plugins import config_folders, nodes
 from ssd_bench.run.trained import train_from
 from ssd_bench.store.address import address, classes_of, code_of, plain_values
 from ssd_bench.store.artefacts import NoStore, Store, checksum
@@ -64,16 +69,18 @@ def unlearn(
     model: maps a batch of inputs to logits (samples x classes), on one device, where all is computed. retain, forget:
     a Dataset, a DataLoader or a pair (inputs, labels); inputs are what the model takes, labels its classes as whole
     numbers. A Dataset is read once, into memory. method: a name (`list_methods`) or an object of a method class;
-    settings: that method's fields. seed: of all that is drawn. recipe: how the model was trained, for methods that
-    train one anew. fresh_model: makes an untrained model; without it the layers of a copy are initialised again, frozen
-    ones excepted. out: a folder that keeps the result, and what later requests to the same model share.
+    settings: that method's fields, by default what the command line takes for such a request (protocol=published) on
+    data and models that nothing was published for. seed: of all that is drawn. recipe: how the model was trained, for
+    methods that train one anew. fresh_model: makes an untrained model; without it the layers of a copy are initialised
+    again, frozen ones excepted. out: a folder that keeps the result, and what other settings of the method share.
 
     All of D_f of one class that D_r does not have is a request for that class, all of one class that it has a request
     for a sub-class, anything else one for single samples. Raises ValueError, in one line, for input that is wrong and
     for what the method needs and was not given; Diverged for weights that are no finite numbers.
     """
-    name, method = _method(method, settings)
+    name, _ = _method(method, settings)
     what = given(model, retain, forget)
+    name, method = _method(method, settings, what.request.scenario)
     task = _Task(name, method, what, seed, recipe, fresh_model)
     task.check({"retain": retain, "recipe": recipe})
     with devices.arithmetic(what.device, "float32"):
@@ -126,33 +133,34 @@ def evaluate(
 
 def list_methods() -> dict[str, type]:
     """Every method by name; those of installed plug-ins included."""
-    return {name: class_of(node["_target_"], f"method={name}") for name, node in _described("method").items()}
+    return {name: class_of(node["_target_"], f"method={name}") for name, node in _described_methods().items()}
 
 
 def list_metrics() -> dict[str, type]:
     """Every metric by name; those of installed plug-ins included."""
-    return {name: class_of(node["_target_"], f"metric={name}") for name, node in _described("metric").items()}
+    return {name: class_of(node["_target_"], f"metric={name}") for name, node in _described_metrics().items()}
 
 
-def _described(group: str) -> dict[str, dict[str, Any]]:
-    """The class and the plain settings of each option of a group: what is composed (`${...}`) is the command line's."""
-    found = nodes(group)
-    if group == "metric":  # there, the file holds the metric under its name
-        found = {name: node for of_file in found.values() for name, node in of_file.items() if isinstance(node, dict)}
-    plain = {
-        name: {key: value for key, value in node.items() if not (isinstance(value, str) and "${" in value)}
+def _described_methods() -> dict[str, dict[str, Any]]:
+    return {name: node for name, node in nodes("method").items() if "_target_" in node}
+
+
+def _described_metrics() -> dict[str, dict[str, Any]]:
+    """The class and the settings of each metric; what is composed (`${...}`) is the command line's."""
+    found = {name: node for of_file in nodes("metric").values() for name, node in of_file.items()}
+    return {
+        name: {key: value for key, value in node.items() if "${" not in str(value)}
         for name, node in found.items()
+        if isinstance(node, dict) and "_target_" in node
     }
-    return {name: node for name, node in plain.items() if "_target_" in node}
 
 
-def _method(method: Any, settings: Mapping[str, Any]) -> tuple[str, Any]:
-    """Name and object. Raises ValueError for a name or a setting that does not exist."""
+def _method(method: Any, settings: Mapping[str, Any], scenario: str = "full_class") -> tuple[str, Any]:
+    """Name and object, for such requests. Raises ValueError for a name or a setting that does not exist."""
     if isinstance(method, str):
-        known = _described("method")
-        check_choice("method", method, known)
-        cls = class_of(known[method].pop("_target_"), f"method={method}")
-        return method, build({**known[method], **settings}, "", cls)
+        check_choice("method", method, _described_methods())
+        node = {**_defaults(method, scenario), **settings}
+        return method, build(node, "", class_of(node.pop("_target_"), f"method={method}"))
     if isinstance(method, type) or not callable(method):
         raise ValueError(f"method must be a name or an object of a method class, such as SSD(alpha=10), got {method!r}")
     if settings:
@@ -160,9 +168,23 @@ def _method(method: Any, settings: Mapping[str, Any]) -> tuple[str, Any]:
     return type(method).__name__.lower(), method
 
 
+def _defaults(method: str, scenario: str) -> dict[str, Any]:
+    """What the command line gives a method for such requests, of data and models that no case names, but for what is
+    composed of other parts of a config, such as the original's recipe."""
+    folders = [CONF_DIR, *config_folders().values()]
+    node = _described_methods()[method] | setting(folders, SEPARATOR.join((method, "", "", scenario)))["method"]
+    config = OmegaConf.create({"fidelity": "corrected", "scenario": nodes("scenario")[scenario], "method": node})
+    found = {}
+    for key in node:
+        with suppress(InterpolationResolutionError):
+            value = config.method[key]
+            found[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return found
+
+
 def _metrics(metrics: Iterable[Any] | None) -> dict[str, Any]:
     """Metrics by name. Raises ValueError for a name that does not exist."""
-    known = _described("metric")
+    known = _described_metrics()
     if metrics is None:
         built = {name: build(node, f"metric.{name}") for name, node in known.items()}
         return {name: metric for name, metric in built.items() if not looks_inside(metric)}

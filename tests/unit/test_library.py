@@ -6,11 +6,13 @@ import sys
 
 import pytest
 import torch
+from conftest import planned
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 import ssd_bench
+from ssd_bench.api import _method
 from ssd_bench.core.task import Method
 from ssd_bench.importance import diagonal_fisher
 from ssd_bench.methods.ssd import SSD
@@ -495,3 +497,23 @@ def test_a_single_sample_in_a_set_leaves_out_what_it_cannot_tell():
     scores = ssd_bench.evaluate(nn.Linear(2, CLASSES), **asked, test=(inputs[:1], labels[:1]), metrics=["mia"])
     assert "mia" in scores
     assert "mia_auc" not in scores
+
+
+@pytest.mark.parametrize(("method", "kind"), [("ssd", "random"), ("lfssd", "sub_class"), ("unsir", "sub_class")])
+def test_a_method_that_is_named_has_the_settings_of_the_command_line(method, kind):
+    told = planned(f"method={method}", f"scenario={kind}", "data=cifar10", "protocol=published").method
+    assert _method(method, {}, kind) == (method, told)
+    assert _method(method, {}) != (method, told)
+
+
+def test_samples_to_forget_of_several_classes_are_asked_about_as_the_command_line_asks():
+    inputs, labels = data(2)
+    asked = {"retain": (inputs[8:], labels[8:]), "forget": (inputs[:8], labels[:8])}
+    torch.manual_seed(0)
+    model = nn.Linear(2, CLASSES)
+    by_name, as_told, as_for_a_class = (
+        ssd_bench.unlearn(model, **asked, method=method).model.weight
+        for method in ("ssd", SSD(order="mixed", batch_size=128), SSD())
+    )
+    assert torch.equal(by_name, as_told)
+    assert not torch.equal(by_name, as_for_a_class)
