@@ -28,7 +28,7 @@ from ssd_bench.run.cases import SEPARATOR, setting
 from ssd_bench.run.evaluate import Kept, Values, compute
 from ssd_bench.run.given import Data, Given, check_model, device_of, given
 from ssd_bench.run.identity import arithmetic
-from ssd_bench.run.plan import CONF_DIR
+from ssd_bench.run.plan import CONF_DIR, check_names
 from ssd_bench.run.plugins import config_folders, nodes
 from ssd_bench.run.trained import train_from
 from ssd_bench.store.address import address, classes_of, code_of, plain_values
@@ -71,8 +71,9 @@ def unlearn(
     numbers. A Dataset is read once, into memory. method: a name (`list_methods`) or an object of a method class;
     settings: that method's fields, by default what the command line takes for such a request (protocol=published) on
     data and models that nothing was published for. seed: of all that is drawn. recipe: how the model was trained, for
-    methods that train one anew. fresh_model: makes an untrained model; without it the layers of a copy are initialised
-    again, frozen ones excepted. out: a folder that keeps the result, and what other settings of the method share.
+    methods that train one anew (inputs are what they are: its augmentation and selection are the command line's).
+    fresh_model: makes an untrained model; without it the layers of a copy are initialised again, frozen ones excepted.
+    out: a folder that keeps the result, and what other settings of the method share.
 
     All of D_f of one class that D_r does not have is a request for that class, all of one class that it has a request
     for a sub-class, anything else one for single samples. Raises ValueError, in one line, for input that is wrong and
@@ -188,13 +189,15 @@ def _metrics(metrics: Iterable[Any] | None) -> dict[str, Any]:
     if metrics is None:
         built = {name: build(node, f"metric.{name}") for name, node in known.items()}
         return {name: metric for name, metric in built.items() if not looks_inside(metric)}
-    chosen = {}
+    chosen, owner = {}, {}
     for metric in metrics:
-        if not isinstance(metric, str):
-            chosen[type(metric).__name__.lower()] = metric
-            continue
-        check_choice("metrics", metric, known)
-        chosen[metric] = build(known[metric], f"metric.{metric}")
+        if isinstance(metric, str):
+            check_choice("metrics", metric, known)
+        name = metric if isinstance(metric, str) else type(metric).__name__.lower()
+        if name in chosen:
+            raise ValueError(f"metrics names {name} twice; ask for two of a kind in two calls")
+        chosen[name] = build(known[metric], f"metric.{metric}") if isinstance(metric, str) else metric
+        check_names(name, getattr(chosen[name], "about", ()), owner)
     return chosen
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from ssd_bench.cli.report import Parser
+from ssd_bench.cli.arguments import Parser
 from ssd_bench.core.console import size, stdout
 from ssd_bench.core.errors import ConfigError, check_choice
 from ssd_bench.store.prune import (

@@ -42,6 +42,7 @@ class Dataset:
         return part.fine if level == "fine" else torch.tensor(self.coarse_of)[part.fine]
 
     def names(self, level: str) -> tuple[str, ...]:
+        """The classes' names at this level, "fine" or "coarse"."""
         return self.fine_names if level == "fine" else self.coarse_names
 
 

@@ -55,7 +55,7 @@ class Request:
     @property
     def forget_sha256(self) -> str:
         """Of the indices of D_f into the training images, ascending, as little-endian int64."""
-        return hashlib.sha256(self.forget.sort().values.numpy().astype("<i8").tobytes()).hexdigest()
+        return hash_rows(self.forget.sort().values)
 
     @property
     def unseen(self) -> Tensor | None:
@@ -147,6 +147,7 @@ class Probed:
 
     @property
     def unseen(self) -> Tensor | None:
+        """As of the request: the rows of D'_f among the test images."""
         return self.request.unseen
 
 
@@ -221,7 +222,7 @@ class Method:
             if need not in HANDED_IN and getattr(request, need, None) is None:
                 words = {"forget_label": "one class to forget", "clean": "manipulated images"}.get(need, need)
                 has = "several" if need == "forget_label" and request.forget_labels else "none"
-                return f"{type(self).__name__.lower()} needs {words}; scenario={request.scenario} has {has}"
+                return f"{spoken(self)} needs {words}; scenario={request.scenario} has {has}"
         return None
 
     def unfit(self, model: nn.Module, head: str | None) -> str | None:
@@ -248,9 +249,21 @@ def ask(method: Any, name: str, *arguments: Any) -> Any:
     return getattr(type(method), name, getattr(Method, name))(method, *arguments)
 
 
+def spoken(method: Any) -> str:
+    """What a method is called in messages that do not know its YAML's name: of the package's, its module has that."""
+    cls = type(method)
+    package, _, module = cls.__module__.rpartition(".")
+    return module if package == "ssd_bench.methods" else cls.__name__.lower()
+
+
 def row_hash(rows: Tensor) -> str:
     """For the key of what a method keeps: of these rows (int64, on the CPU) in this order."""
-    return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()[:16]
+    return hash_rows(rows)[:16]
+
+
+def hash_rows(rows: Tensor) -> str:
+    """sha256 of int64 numbers in their order, as little-endian bytes."""
+    return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()
 
 
 def seeds_of(method: Any) -> tuple[str, ...]:

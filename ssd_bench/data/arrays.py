@@ -171,6 +171,8 @@ def _labels(values: np.ndarray, headers: dict[str, Header], part: str) -> Tensor
 def _names(few: dict[str, np.ndarray], labels: dict[str, Tensor]) -> dict[str, Any]:
     """Names of the classes and what they belong to. Raises ValueError where they and the labels do not fit."""
     train = labels["train"]
+    if "class_names" in few and few["class_names"].ndim != 1:
+        raise ValueError(f"class_names has the shape {few['class_names'].shape}; allowed: one name for each class")
     n = len(few["class_names"]) if "class_names" in few else int(train.max()) + 1
     for part, of_part in labels.items():
         if of_part.min() < 0 or of_part.max() >= n:

@@ -137,7 +137,11 @@ def _download(archive: str, root: Path, extracted: Path) -> None:
     scratch = Path(tempfile.mkdtemp(prefix=".download-", dir=root))
     try:
         _torchvision_class(archive)(scratch, train=True, download=True)
-        os.replace(scratch / extracted.name, extracted)
+        try:
+            os.replace(scratch / extracted.name, extracted)
+        except OSError:
+            if not extracted.is_dir():  # else another process was faster
+                raise
     except (OSError, RuntimeError) as e:  # urllib's errors are OSErrors; a wrong checksum is a RuntimeError
         shutil.rmtree(scratch, ignore_errors=True)
         for folder in missing:  # made for nothing

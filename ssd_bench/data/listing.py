@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections import Counter
@@ -13,7 +14,10 @@ from ssd_bench.core.errors import ConfigError
 
 SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .gif .tif .tiff .ppm .pgm .pbm .pnm".split())
 JUNK = frozenset("__MACOSX .git .ipynb_checkpoints .thumbnails .Trashes .Spotlight-V100 .fseventsd @eaDir".split())
+HELD_OUT = ("test", "val")  # beside train/, as data sets are handed around; the first that is there
 SHOWN = 5  # names in one message
+
+log = logging.getLogger(__name__)
 
 Class = tuple[str, ...]  # (class,) or (class, sub-class)
 
@@ -46,17 +50,22 @@ def printable(name: str) -> str:
 
 
 def find_parts(root: Path, exclude: list[str]) -> dict[str, Found]:
-    """What lies under `root`: parts "train" and "test", or "train" alone where nothing says which images are for tests.
+    """What lies under `root`: parts "train" and "test" (val/ stands in for it), or "train" alone without either.
 
     exclude: names of class folders that are left out. Raises ConfigError where it is no folder of classes.
     """
     if not root.is_dir():
         raise ConfigError(f"data.root={root} is no folder; give one that holds a folder of images for each class")
     folders = {"train": "train"} if _is_part(root / "train") else {"train": ""}
-    if folders["train"] and (root / "test").is_dir():
-        folders["test"] = "test"
-    elif not folders["train"] and _is_part(root / "test"):
-        raise ConfigError(f"data.root={root} has test/ and no train/; allowed: both, train/ alone, or the classes")
+    there = [name for name in HELD_OUT if (root / name).is_dir()]
+    if folders["train"] and there:
+        folders["test"] = there[0]
+        if there[1:]:
+            log.info("data.root=%s: test images are those of %s/; %s/ is left alone", root, *there)
+    elif not folders["train"] and (alone := [name for name in there if _is_part(root / name)]):
+        raise ConfigError(
+            f"data.root={root} has {alone[0]}/ and no train/; allowed: both, train/ alone, or the classes"
+        )
     parts = {}
     for part, top in folders.items():
         parts[part] = Found()

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ssd_bench.train.features import LISTS
 from ssd_bench.train.passes import eval_mode, pass_clock
-
-LISTS = (nn.Sequential, nn.ModuleList)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Split
 from ssd_bench.methods.inputs import extremes, first_input
 from ssd_bench.methods.training import FurtherTraining
-from ssd_bench.train.recipe import Recipe
+from ssd_bench.train.loop import Pass
+from ssd_bench.train.recipe import Recipe, later
 
 TINY = 1e-12  # below any distance between an image and its noisy copy
 
@@ -24,7 +25,8 @@ class JiT(FurtherTraining):
     as released, in the batch's. gradient: one_sided, as released, of f(x) alone; both, of f(x') too, without which the
     step fades x's own features rather than smooth. reduction: over the batch; sum, as released, makes lr follow its
     size. mode: of the model; train, as released, lets BatchNorm and dropout differ between x and x'. accumulate: as
-    released, each step takes the gradients of all batches before it too.
+    released, each step takes the gradients of all batches before it too. order: of D_f;
+    stored, as released, or shuffled.
     """
 
     lr: float = 0.01
@@ -37,6 +39,7 @@ class JiT(FurtherTraining):
     gradient: str = "one_sided"
     accumulate: bool = False
     clamp: str = "data"
+    order: str = later("shuffled")
     needs = ()
 
     def __post_init__(self) -> None:
@@ -44,6 +47,7 @@ class JiT(FurtherTraining):
         check_choice("reduction", self.reduction, ("mean", "sum"))
         check_choice("gradient", self.gradient, ("one_sided", "both"))
         check_choice("clamp", self.clamp, ("data", "batch"))
+        check_choice("order", self.order, ("shuffled", "stored"))
         check_range("sigma", self.sigma, above=0)
         check_range("n_samples", self.n_samples, 1)
 
@@ -68,7 +72,8 @@ class JiT(FurtherTraining):
             rough = sum(self.roughness(model, inputs, logits, *ends) for _ in range(self.n_samples)) / self.n_samples
             return (rough.sum() if self.reduction == "sum" else rough.mean()), logits
 
-        return self.train(model, data.images, data.forget, context, "jit", objective=objective)
+        batches = Pass(data.forget, objective, shuffle=self.order == "shuffled")
+        return self.train(model, data.images, lambda epoch: [batches], context, "jit")
 
     def roughness(self, model: nn.Module, inputs: Tensor, logits: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """How far the output moves for one noisy copy of each input, per distance: n."""

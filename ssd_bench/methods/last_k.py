@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from ssd_bench.core.errors import check_choice, check_range
-from ssd_bench.core.task import Context, Cost, Method, Split
+from ssd_bench.core.task import Context, Cost, Method, Split, spoken
 from ssd_bench.methods.by_epoch import ByEpoch, warm_restarts
 from ssd_bench.methods.forward_order import LastPart, last_part
 from ssd_bench.train.loop import Objective, fit, mean_cross_entropy
@@ -68,7 +68,7 @@ class LastK(Method):
 
     def train_last(self, part: LastPart, data: Split, context: Context) -> nn.Module:
         """The model with this part of it trained; afterwards everything takes gradients that did before."""
-        recipe, name = self.recipe(context.recipe), type(self).__name__.lower()
+        recipe, name = self.recipe(context.recipe), spoken(self)
         augment = context.augment if self.epochs is None and recipe.augment else None
         more = {"augment": augment, "objective": self._objective(part), "ready": partial(self._ready, part)}
         context.details["trained_parameters"] = sum(p.numel() for p in part.parameters)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot, pad
 
 from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.seeds import initial_seed
@@ -86,15 +87,17 @@ def moments(model: nn.Module, head: nn.Linear, data: Split, rows: Tensor) -> dic
                 inputs, labels = data.images.batch(part)
                 with pass_clock():
                     logits = model(inputs)
-                features = seen.pop().cpu().double()
+                place = "cpu" if logits.device.type == "mps" else logits.device  # which has no float64
+                features = seen.pop().to(place).double()
                 if head.bias is not None:
-                    features = nn.functional.pad(features, (0, 1), value=1.0)
-                error = logits.cpu().double().softmax(1)
-                error[torch.arange(len(error)), labels.cpu()] -= 1
+                    features = pad(features, (0, 1), value=1.0)
+                error = logits.to(place).double().softmax(1)
+                error -= one_hot(labels.to(place), error.shape[1])
                 square, errors = square + features.T @ features, errors + features.T @ error
     finally:
         hook.remove()
-    return {"square": square, "errors": errors, "count": torch.tensor(float(len(rows)), dtype=torch.float64)}
+    sums = {"square": square.cpu(), "errors": errors.cpu()}
+    return sums | {"count": torch.tensor(float(len(rows)), dtype=torch.float64)}
 
 
 def weights(head: nn.Linear) -> Tensor:

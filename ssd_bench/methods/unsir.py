@@ -1,7 +1,6 @@
 """UNSIR (Tarun et al. 2023, arXiv 2111.08947): learn noise that stands for a class, impair with it, then repair."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -84,7 +83,7 @@ class Unsir(Method):
         label = torch.full((self.noise_batch,), data.forget_label, device=context.device)
         optimizer = torch.optim.Adam([noise], lr=self.noise_lr)
         frozen = self.noise_mode == "eval"
-        with eval_mode(model) if frozen else _train_mode(model):
+        with eval_mode(model) if frozen else nullcontext(model.train()):
             for _ in range(self.noise_steps):
                 with pass_clock():
                     penalty = self.noise_penalty * noise.square().flatten(1).sum(1).mean()
@@ -96,12 +95,6 @@ class Unsir(Method):
                         loss.backward()
                 optimizer.step()
         return noise.detach()
-
-
-@contextmanager
-def _train_mode(model: nn.Module) -> Iterator[None]:
-    model.train()
-    yield
 
 
 def first_of_each_class(rows: Tensor, group: Tensor, most: int) -> Tensor:

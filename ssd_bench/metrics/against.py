@@ -90,7 +90,8 @@ def kept_against(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> di
 def layer_distances(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, float]:
     """L2 distance of each floating-point tensor of two state dicts, by name."""
     names = [name for name, t in ours.items() if t.is_floating_point()]
-    return {name: torch.linalg.vector_norm(ours[name].double() - theirs[name].double()).item() for name in names}
+    pairs = {name: (ours[name].cpu().double(), theirs[name].cpu().double()) for name in names}  # MPS has no float64
+    return {name: torch.linalg.vector_norm(one - other).item() for name, (one, other) in pairs.items()}
 
 
 def average_gap(metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenario: str) -> float | None:

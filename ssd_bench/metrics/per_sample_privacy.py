@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, mannwhitneyu, norm, rankdata
 
 from ssd_bench.metrics.bootstrap import crossed, ends
+from ssd_bench.metrics.klom import groups
 
 LEVEL = 0.05
 STEP = 2**22  # wins of resamples that are looked at together
@@ -18,7 +19,7 @@ def aucs(unlearned: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
     unlearned: a x n, others: b x n margins. Ties count half. Above 0.5 the sample is still known; below, it is
     recognised by having been forgotten too well.
     """
-    ours, theirs = _groups(unlearned, others)
+    ours, theirs = groups(unlearned, others)
     a, b = len(ours), len(theirs)
     ranks = rankdata(np.concatenate([ours, theirs]), axis=0)[:a].sum(axis=0)
     return (ranks - a * (a + 1) / 2) / (a * b)
@@ -29,7 +30,7 @@ def p_values(unlearned: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
 
     The smallest it can be is 2 / binomial(a + b, a): 8 models against 8 say nothing once hundreds are tested.
     """
-    ours, theirs = _groups(unlearned, others)
+    ours, theirs = groups(unlearned, others)
     return mannwhitneyu(ours, theirs, method="exact", axis=0).pvalue
 
 
@@ -48,7 +49,7 @@ def leaking_resampled(
     exact test of models that were drawn twice, which look more alike than others do: p is the normal approximation's,
     and the shares are too large. They say how much the share varies, not where it is.
     """
-    ours, theirs = _groups(inside, outside)
+    ours, theirs = groups(inside, outside)
     wins = (ours[:, None] > theirs[None]) + 0.5 * (ours[:, None] == theirs[None])
     n, which = len(ours), np.arange(len(ours)) % groups
     shares = []
@@ -91,7 +92,7 @@ def worst_interval(
 def _halves(inside: ArrayLike, outside: ArrayLike, share: float) -> tuple[list, list, list]:
     """Of each half of the pairs the wins on the samples that the other half chose (pairs x pairs x c), which samples
     these are, and 1 for too high margins, -1 for too low ones."""
-    ours, theirs = _groups(inside, outside)
+    ours, theirs = groups(inside, outside)
     if ours.shape != theirs.shape or len(ours) < 4:
         raise ValueError(f"inside and outside must both be pairs x n, of at least 4 pairs: {ours.shape}")
     n = max(1, round(share * ours.shape[1]))
@@ -117,10 +118,3 @@ def _worst(wins: list, chosen: list, signs: list, of_pairs: np.ndarray, of_sampl
             leak = 0.5 + signs[judge] * (auc - 0.5)
             values.append((leak * samples).sum(axis=1) / samples.sum(axis=1))
     return np.mean(values, axis=0)
-
-
-def _groups(unlearned: ArrayLike, others: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    ours, theirs = (np.asarray(group, dtype=np.float64) for group in (unlearned, others))
-    if ours.ndim != 2 or theirs.ndim != 2 or ours.shape[1:] != theirs.shape[1:] or not len(ours) or not len(theirs):
-        raise ValueError(f"both groups must be models x samples, of the same samples: got {ours.shape}, {theirs.shape}")
-    return ours, theirs

@@ -55,7 +55,8 @@ def moved(
     ours, theirs: parameters by name, of one architecture. parts: by name of the value, the module whose tensors they
     are; label: the row of the module "moved_head" that is "moved_row". None for all where nothing moved.
     """
-    by_row = {name: (t.detach().double() - theirs[name].detach().double()).square() for name, t in ours.items()}
+    pairs = {name: (t.detach().cpu().double(), theirs[name].detach().cpu().double()) for name, t in ours.items()}
+    by_row = {name: (one - other).square() for name, (one, other) in pairs.items()}
     whole = sum(t.sum().item() for t in by_row.values())
     inside = {part: [t for n, t in by_row.items() if n.startswith(f"{module}.")] for part, module in parts.items()}
     squares = {part: sum(t.sum().item() for t in tensors) for part, tensors in inside.items()}

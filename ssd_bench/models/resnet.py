@@ -88,6 +88,7 @@ class ResNet18:
             raise ValueError(f"width must be at least 1, got {self.width}")
 
     def input_side(self, side: int) -> int:
+        """Side (pixels) of what the model is given, for images of side `side`."""
         return side
 
     def norm(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

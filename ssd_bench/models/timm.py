@@ -50,6 +50,7 @@ class Timm:
             return _name_of_head(self._create(2, 3, self._config.input_size[-1]), self.architecture)
 
     def input_side(self, side: int) -> int:
+        """Side (pixels) of what the model is given, for images of side `side`."""
         return self.side or (self._config.input_size[-1] if self._config.fixed_input_size else side)
 
     def norm(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

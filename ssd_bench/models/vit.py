@@ -36,6 +36,7 @@ class ViT:
             raise ValueError("pretrained=true needs an architecture that timm has weights for")
 
     def input_side(self, side: int) -> int:
+        """Side (pixels) of what the model is given, for images of side `side`."""
         return self.side or side
 
     def norm(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

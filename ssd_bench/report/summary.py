@@ -55,9 +55,11 @@ class Line:
         return {name: {seed: mean(each) for seed, each in of_seeds.items()} for name, of_seeds in found.items()}
 
     def over_seeds(self, name: str) -> list[float]:
+        """The value of each training seed that has it."""
         return list(self.values.get(name, {}).values())
 
     def mean(self, name: str) -> float | None:
+        """Over training seeds; None where no seed has it."""
         values = self.over_seeds(name)
         return mean(values) if values else None
 
@@ -116,6 +118,7 @@ class Summary:
         return self.rows[0].get("samples") or {}
 
     def line(self, wanted: str) -> Line | None:
+        """The line of this label, if there is one."""
         return next((line for line in self.lines if line.label == wanted), None)
 
     @property

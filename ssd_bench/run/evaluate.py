@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.core.seeds import derive_seed, generator, seeded
-from ssd_bench.core.task import SETS, Outputs, Probed, looks_inside, outputs, read_by
+from ssd_bench.core.task import SETS, Outputs, Probed, hash_rows, looks_inside, outputs, read_by
 from ssd_bench.run.bench import Bench
 from ssd_bench.run.plan import Plan, check_names
-from ssd_bench.store.address import address, digest, hash_rows
+from ssd_bench.store.address import address, digest
 from ssd_bench.store.artefacts import Artefact
 from ssd_bench.store.rows import METRICS
 from ssd_bench.train.features import Recording, recording

@@ -29,8 +29,6 @@ from ssd_bench.run.unlearn import unlearn
 from ssd_bench.store.artefacts import Artefact
 from ssd_bench.store.resume import discard
 
-PLACEBO = "placebo"  # among the methods: every other one on its twin's request, too
-
 
 @dataclass(frozen=True)
 class Run:
@@ -131,6 +129,7 @@ class Forgetting:
         return self._places[run]
 
     def there(self, run: Run) -> bool:
+        """Whether what a run makes lies in the store."""
         path = self.place(run)
         if path not in self._there and path.with_suffix(".json").exists():
             self._there.add(path)

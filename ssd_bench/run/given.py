@@ -101,6 +101,9 @@ def _read_all(name: str, data: Dataset | DataLoader) -> tuple[Tensor, Tensor]:
         for batch in loader:
             if not (isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(t, Tensor) for t in batch)):
                 raise ValueError(f"{name}: a sample must be a pair (input tensor, label), got {_kind_of(batch)}")
+            if not batch[0].ndim or batch[1].ndim != 1:
+                shapes = " and ".join(str(tuple(t.shape)) for t in batch)
+                raise ValueError(f"{name}: a batch must be (n x ..., n labels), got tensors of shape {shapes}")
             inputs.append(batch[0]), labels.append(batch[1])
             if len(inputs) == 1:
                 _check_room(name, loader, batch[0])

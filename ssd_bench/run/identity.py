@@ -14,13 +14,13 @@ from torch import Tensor
 
 from ssd_bench.core.dataset import Dataset
 from ssd_bench.core.seeds import derive_seed
-from ssd_bench.core.task import Images, Request, of_data, seeds_of
+from ssd_bench.core.task import Images, Request, hash_rows, of_data, seeds_of
 from ssd_bench.methods.original import Original
 from ssd_bench.models.checkpoint import checkpoint_sha256
 from ssd_bench.run.call import seeds_used
 from ssd_bench.run.cases import tuned_by
 from ssd_bench.run.plan import Plan
-from ssd_bench.store.address import address, code_of, digest, hash_rows
+from ssd_bench.store.address import address, code_of, digest
 
 
 @dataclass(frozen=True)

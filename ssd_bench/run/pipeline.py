@@ -26,7 +26,7 @@ from ssd_bench.run.environment import environment
 from ssd_bench.run.evaluate import chosen_sets, evaluate
 from ssd_bench.run.identity import identify, row_path
 from ssd_bench.run.plan import Plan
-from ssd_bench.run.sequence import together
+from ssd_bench.run.sequence import shown, together
 from ssd_bench.run.trained import KIND, initial, train_or_find
 from ssd_bench.run.unlearn import Unlearned, unlearn
 from ssd_bench.store.artefacts import Artefact, Store
@@ -140,7 +140,7 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
     row |= {"memory": {"peak_bytes": None, "what": None}}
     try:
         why_not = bench.skipped or ask(plan.method, "unfit", original, plan.model.head)
-        made = {"status": "skipped", "reason": why_not} if why_not else carry_out(bench, original)
+        made = {"status": "skipped", "reason": why_not} if why_not else carry_out(bench, original, row)
         row |= made | {"about": row["about"] | made.get("about", {})}
     except Diverged as e:
         row |= {"status": "diverged", "reason": str(e)}
@@ -150,11 +150,18 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
     return row | {"times": dict.fromkeys(TIMES) | row["times"]}
 
 
-def carry_out(bench: Bench, original: nn.Module) -> dict[str, Any]:
-    """Train or find the original, unlearn request by request, evaluate all models: the sections of the row."""
+def carry_out(bench: Bench, original: nn.Module, row: dict[str, Any]) -> dict[str, Any]:
+    """Train or find the original, unlearn request by request, evaluate all models: the sections of the row.
+
+    row: gets what is known of the original before the method is called, which may diverge.
+    """
     plan, first = bench.plan, bench.steps[0]
     trained = _weights(bench, original)
     origin = str(trained.path) if trained else plan.model.checkpoint
+    start = time.monotonic()
+    values, seen = evaluate(bench, original, first.identity.original, original)
+    of_original = time.monotonic() - start
+    row["original_metrics"] = shown(values)
     model, stale, steps = bench.compiled(original), {}, []
     for step in bench.steps:
         made, sections = forget(replace(step, stale=stale), model)
@@ -165,12 +172,10 @@ def carry_out(bench: Bench, original: nn.Module) -> dict[str, Any]:
             stale = {kind: bench.store.moved(kept[kind]) for kind in of_data(plan.method) if kept.get(kind)}
         model = made.model
         steps.append(sections)
-    start = time.monotonic()
-    values, seen = evaluate(bench, original, first.identity.original, original)
     sections = together(bench, steps, values) if bench.earlier else {**steps[0], "original_metrics": values}
     sections["artefacts"] |= {"original": origin, **{f"original_{name}": path for name, path in seen.items()}}
     sections["times"]["train_original_s"] = trained and trained.cost_s
-    sections["times"]["evaluate_s"] += time.monotonic() - start
+    sections["times"]["evaluate_s"] += of_original
     sections["cached"]["original"] = trained is None or trained.found
     return sections
 

@@ -68,6 +68,7 @@ class Evaluate:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
+NEEDS = ("outputs", "model", "random_logits")  # what a metric may ask for; tables and pools compare models
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
@@ -123,10 +124,12 @@ class Plan:
 
     @property
     def seed_unlearn(self) -> int:
+        """Of the method's own draws; unless set, that of training."""
         return self.settings.seed if self.settings.seed_unlearn is None else self.settings.seed_unlearn
 
     @property
     def seed_forget(self) -> int:
+        """Of what is drawn to be forgotten; unless set, that of training."""
         return self.settings.seed if self.settings.seed_forget is None else self.settings.seed_forget
 
     def on(self, device: str) -> Plan:
@@ -161,4 +164,6 @@ def plan(cfg: DictConfig, names: dict[str, str]) -> Plan:
     owner: dict[str, str] = {}
     for name, metric in metrics.items():
         check_names(name, getattr(metric, "about", ()), owner)
+        for need in getattr(metric, "needs", ()):
+            check_choice(f"metric {name}: needs", need, NEEDS)
     return Plan(settings=settings, evaluate=evaluate, metrics=metrics, names=names, config=config, **objects)

@@ -21,6 +21,7 @@ from ssd_bench.core.dataset import Dataset
 from ssd_bench.core.design import Design, Parts, divide
 from ssd_bench.core.errors import ConfigError, Diverged, check_choice
 from ssd_bench.core.seeds import derive_seed
+from ssd_bench.core.task import hash_rows
 from ssd_bench.data.source import vouched
 from ssd_bench.metrics.margin import margins
 from ssd_bench.run import pipeline
@@ -30,7 +31,7 @@ from ssd_bench.run.evaluate import infer, outputs_key
 from ssd_bench.run.identity import Trained
 from ssd_bench.run.plan import Plan
 from ssd_bench.run.trained import KIND, train_or_find
-from ssd_bench.store.address import digest, hash_rows
+from ssd_bench.store.address import digest
 from ssd_bench.store.artefacts import Artefact
 from ssd_bench.store.files import to_json, writable, write_atomically
 from ssd_bench.store.locks import hold, take
@@ -104,6 +105,7 @@ class Pool:
 
     @property
     def name(self) -> str:
+        """Of its folder: the data, the model, and the beginning of a digest of all that decides on it."""
         names = self.bench.plan.names
         what = re.sub(r"[^\w.+-]", "_", f"{names['data']}-{names['model']}", flags=re.ASCII)[:100]
         return f"{what}-seed{self.asked.seed}-{digest(self.key)[:12]}"

@@ -20,7 +20,7 @@ def together(bench: Bench, steps: list[Sections], original: Values) -> Sections:
     original: the metrics of the original on the last request's sets.
     """
     *earlier, last = steps
-    sections = {**last, "original_metrics": _shown(original), "metrics": _shown(last["metrics"])}
+    sections = {**last, "original_metrics": shown(original), "metrics": shown(last["metrics"])}
     accuracies = [[step["metrics"].get(f"{OWN}{j}_acc") for j in range(1, len(steps) + 1)] for step in steps]
     if original.get("kept_acc") is not None:
         sections["metrics"] |= {
@@ -49,7 +49,8 @@ def together(bench: Bench, steps: list[Sections], original: Values) -> Sections:
     return sections
 
 
-def _shown(values: Values) -> Values:
+def shown(values: Values) -> Values:
+    """What a row shows of the values of one request."""
     return {name: value for name, value in values.items() if not name.startswith(OWN)}
 
 

@@ -30,8 +30,8 @@ class Hard:
     by: the column of the pool's samples.csv that ranks them: margin_gain (the mean margin where it is trained on minus
     that where it is not), margin_gain_0 or _1 (by every other pair of models alone), memorisation_margin (in spreads),
     memorisation_correct (of answers; Feldman and Zhang 2020, arXiv 2008.03703).
-    The model that is to forget is none of the pool's, so that all pairs may choose. Of the least memorised, those that
-    most models get wrong although they hold them are left out, for they were never learnt.
+    The model that is to forget is none of the pool's, so that all pairs may choose. Of the least and the middle, those
+    that most models get wrong although they hold them are left out, for they were never learnt.
     """
 
     pool: str | None = None

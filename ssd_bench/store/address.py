@@ -38,11 +38,6 @@ def digest(key: Any) -> str:
     return hashlib.sha256(json.dumps(key, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def hash_rows(rows: Tensor) -> str:
-    """sha256 of int64 numbers in their order."""
-    return hashlib.sha256(rows.numpy().astype("<i8").tobytes()).hexdigest()
-
-
 def address(thing: Any, without: tuple[str, ...] = (), within: frozenset[int] = frozenset()) -> Any:
     """All that determines `thing`, as a JSON-able value: the path of its class, that class's code, its settings.
 

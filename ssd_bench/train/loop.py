@@ -37,7 +37,7 @@ def mean_cross_entropy(model: nn.Module, inputs: Tensor, labels: Tensor, rows: T
 class Pass:
     """Once through some rows, in batches; an epoch is one of these, or several that share the optimiser."""
 
-    rows: Tensor  # int64, on the CPU; shuffled each time
+    rows: Tensor  # int64, on the CPU
     objective: Objective = mean_cross_entropy
     batch_size: int | None = None  # None: the recipe's
     labels: Tensor | None = None  # of all images, int64, on their device; None: their own
@@ -45,6 +45,7 @@ class Pass:
         None  # rows of which a batch goes beside each, over and over in one order, as `(inputs, labels)`
     )
     beside_size: int = 0
+    shuffle: bool = True  # anew each time
 
 
 Passes = Callable[[int], list[Pass]]  # of an epoch, counted from 1; always the same for the same epoch
@@ -188,7 +189,9 @@ class Training:
         """
         skip = self.batches
         for of in self.passes(self.epoch):
-            order, ends = of.rows[torch.randperm(len(of.rows), generator=self.draws)], self._ends(of)
+            order, ends = of.rows, self._ends(of)
+            if of.shuffle:
+                order = order[torch.randperm(len(order), generator=self.draws)]
             draws, beside = None, self._beside(of)
             if self.augment is not None:
                 draws = draw_augmentation(len(of.rows), self.augment.rotation, self.draws).to(self.device)

@@ -113,6 +113,7 @@ class Recipe:
         return rows
 
     def make_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Of all parameters, those of one dimension without weight decay where `decay_all` is false."""
         kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer]
         more = {"momentum": self.momentum, "nesterov": self.nesterov} if self.optimizer == "sgd" else {}
         fused = next(model.parameters()).is_cuda or None  # one kernel a step; on a CPU a step is 1 % of a batch already

@@ -27,6 +27,7 @@ from ssd_bench.run import pipeline
 from ssd_bench.run.estimate import passes
 from ssd_bench.run.plan import GROUPS, Plan
 from ssd_bench.scenarios.classes import find_class
+from ssd_bench.scenarios.confusion import USUAL, Confusion
 from ssd_bench.scenarios.corrective import Corrective
 from ssd_bench.scenarios.hard import Hard
 from ssd_bench.scenarios.sequence import Sequence
@@ -157,37 +158,44 @@ class Study:
     def _tasks(self) -> Iterator[list[str]]:
         """The overrides of each validation task: every target with every training seed."""
         plan = self.plan
-        if not hasattr(plan.scenario, "target"):
+        pairs = isinstance(plan.scenario, Confusion)
+        if not (pairs or hasattr(plan.scenario, "target")):
             for request in range(self.validation.requests):
                 for seed in self.validation.seeds:
                     yield [f"seed={seed}", f"seed_forget={REPORTED_SEEDS + request}"]
             return
         same = [] if self.reference == "retrain" else [f"seed_forget={REPORTED_SEEDS}"]  # whatever the training seed
-        for target in self._targets(plan):
+        targets = self._targets(plan, 2 if pairs else 1)
+        asked = zip(targets[::2], targets[1::2], strict=True) if pairs else targets
+        key = "classes" if pairs else "target"
+        for each in asked:
             for seed in self.validation.seeds:
-                yield [f"seed={seed}", *same, f"scenario.target={json.dumps(target, ensure_ascii=False)}"]
+                yield [f"seed={seed}", *same, f"scenario.{key}={json.dumps(each, ensure_ascii=False)}"]
 
-    def _targets(self, plan: Plan) -> list[str]:
-        """Those asked for, or drawn; never one of the reported ones. Raises ConfigError."""
+    def _targets(self, plan: Plan, of_each: int) -> list[str]:
+        """Those asked for, or drawn: so many for a request, and never one of the reported ones. Raises ConfigError."""
         dataset = plan.data.load()
         names = dataset.names("fine" if isinstance(plan.scenario, SubClass) else dataset.labels)
 
         def named(target: Any, setting: str = "scenario.target") -> str:
             return names[find_class(str(target), names, dataset.aliases, [], setting)]
 
-        asked = getattr(plan.scenario, "targets", (plan.scenario.target,))
-        known = plan.data.targets.get(plan.names["scenario"], [])
+        scenario = plan.scenario
+        asked = (scenario.classes or ()) if of_each == 2 else getattr(scenario, "targets", (scenario.target,))
+        known = plan.data.targets.get(plan.names["scenario"], USUAL if of_each == 2 else [])
         reported = {named(target) for target in (*known, *asked) if target is not None}
         wanted = [named(target, "validation.targets") for target in self.validation.targets or ()]
         for target in wanted:
             if target in reported:
                 raise ConfigError(f"validation.targets={target} is a reported request; take others")
+        if len(wanted) % of_each:
+            raise ConfigError(f"validation.targets names {len(wanted)} classes; a request takes {of_each} here")
         free = [name for name in names if name not in reported]
-        if len(free) < self.validation.requests:
+        if len(free) < of_each * self.validation.requests:
             asked = self.validation.requests
             raise ConfigError(f"validation.requests={asked}: only {len(free)} targets are not reported")
         drawn = torch.randperm(len(free), generator=generator(self.seed, "tune", "targets")).tolist()
-        return wanted or [free[i] for i in drawn[: self.validation.requests]]
+        return wanted or [free[i] for i in drawn[: of_each * self.validation.requests]]
 
     @property
     def key(self) -> str:
@@ -237,6 +245,8 @@ class Study:
 
     def run(self, told: Callable[[optuna.Study, optuna.trial.FrozenTrial], None]) -> optuna.Study:
         """Trials until the budget is spent; told: called after each."""
+        if reason := pipeline.prepare(self.plan_of([*self.base, *self.tasks[0], f"method={self.method}"])).skipped:
+            raise ConfigError(f"method={self.method} cannot be tuned here: {reason}")
         study = self.open()
         references, floors, seconds = self.references()
         study.set_user_attr("floors", floors)

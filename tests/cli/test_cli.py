@@ -152,7 +152,9 @@ def test_a_diverged_run_leaves_a_row_and_ends_with_3(command, tmp_path):
     assert ended.row["status"] == "diverged"
     assert "finetune: the loss is nan" in ended.row["reason"]
     assert set(ended.row["metrics"].values()) == {None}
+    assert ended.row["original_metrics"]["test_acc"] > 0
     assert "diverged" in ended.out
+    assert "original" in ended.out
     assert command(*arguments).code == 3
     assert command("-m", *arguments).code == 1
 

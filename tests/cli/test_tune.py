@@ -276,6 +276,25 @@ def test_a_recipe_by_name_and_a_precision_are_conditions_of_what_is_found():
         assert holding(config | {"tuned": [case]} | other) == (case if not other else None)
 
 
+@pytest.mark.parametrize("asked", [[], ["scenario.classes=[1,7]"]])
+def test_classes_that_are_confused_in_tables_are_not_in_trials(asked):
+    tasks = made("scenario=confusion", *asked)[0].tasks
+    pairs = {next(o for o in task if o.startswith("scenario.classes=")) for task in tasks}
+    assert len(tasks) == 4
+    assert len(pairs) == 2
+    tried = [name for pair in pairs for name in json.loads(pair.partition("=")[2])]
+    assert len(set(tried)) == 4
+    assert set(tried).isdisjoint({"3", "5", "1", "7"} if asked else {"3", "5"})
+    with pytest.raises(ConfigError, match="names 1 classes; a request takes 2"):
+        made("scenario=confusion", "validation.targets=[2]")
+
+
+def test_what_is_skipped_is_known_before_anything_is_trained(tmp_path, capfd):
+    said = wrong(capfd, *SHORT, f"out={tmp_path}", "method=unsir", "scenario=random")
+    assert "method=unsir cannot be tuned here" in said
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_a_class_is_reported_by_any_of_its_names(monkeypatch):
     monkeypatch.setattr(Cifar, "load", lambda self: SimpleNamespace(
         labels="coarse", aliases=CIFAR20_ALIASES, names=lambda level: tuple(CIFAR20_NAMES)))  # fmt: skip
@@ -355,7 +374,9 @@ def test_whole_numbers_stay_whole():
 def test_every_search_space_fits_its_method():
     from ssd_bench import list_methods
 
-    for path in Path(CONF_DIR, "search").glob("*.yaml"):
+    paths = list(Path(CONF_DIR, "search").glob("*.yaml"))
+    assert len(paths) > 20
+    for path in paths:
         cls = list_methods()[path.stem]
         space = read_space(path.stem, cls, yaml.safe_load(path.read_text()), lambda: 10.0)
         for name, parameter in space.items():

@@ -346,6 +346,10 @@ WRONG = {
     "another shape": ({"retain": (torch.zeros(2, 5), torch.zeros(2).long())}, "must be alike"),
     "another device": ({"forget": (torch.zeros(2, 4, device="meta"), torch.zeros(2).long())}, "lie on meta"),
     "no data": ({"forget": 3}, "forget must be a Dataset"),
+    "a loader of single samples": (
+        {"forget": DataLoader(TensorDataset(torch.zeros(2, 4), torch.zeros(2).long()), batch_size=None)},
+        "a batch must be",
+    ),
     "no method": ({"method": "sd"}, "did you mean 'ssd'"),
     "no setting": ({"alfa": 3}, "did you mean 'alpha'"),
     "setting out of range": ({"alpha": -1.0}, "alpha must be at least 0"),
@@ -517,3 +521,9 @@ def test_samples_to_forget_of_several_classes_are_asked_about_as_the_command_lin
     )
     assert torch.equal(by_name, as_told)
     assert not torch.equal(by_name, as_for_a_class)
+
+
+def test_two_metrics_of_one_name_are_refused():
+    asked = request(*data(2))
+    with pytest.raises(ValueError, match="metrics names accuracy twice"):
+        ssd_bench.evaluate(nn.Linear(2, CLASSES), **asked, metrics=["accuracy", "accuracy"])

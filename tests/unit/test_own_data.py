@@ -95,6 +95,16 @@ def test_without_test_images_a_seeded_share_of_each_class_is_taken(tmp_path, par
     assert torch.bincount(folder(root, test_share=0.5).load().test.fine).tolist() == [5, 5, 1]
 
 
+def test_images_under_val_are_test_images_where_there_is_no_test(tmp_path):
+    root = classes(tmp_path / "set")
+    told = folder(root).load()
+    (root / "test").rename(root / "val")
+    renamed = anew(folder(root))
+    assert torch.equal(renamed.test.pixels, told.test.pixels)
+    put(root / "test/cat/1.png"), put(root / "test/dog/1.png")
+    assert len(anew(folder(root)).test.fine) == 2
+
+
 def test_a_class_that_is_called_train_is_a_class(tmp_path):
     data = folder(classes(tmp_path / "set", ("bus", "train"), parts=("",))).load()
     assert data.fine_names == ("bus", "train")

@@ -14,7 +14,7 @@ from ssd_bench.core.seeds import generator
 from ssd_bench.core.task import Images
 from ssd_bench.run.trained import BestTest, train_from
 from ssd_bench.train.augment import Augment, augmented, draw_augmentation
-from ssd_bench.train.loop import Pass, batch_ends, fit
+from ssd_bench.train.loop import Pass, batch_ends, fit, mean_cross_entropy
 from ssd_bench.train.passes import predict, statistics_for
 from ssd_bench.train.recipe import HeadReset, Recipe, SameSteps
 
@@ -398,3 +398,15 @@ def test_a_single_image_is_normalised_by_the_statistics_that_are_kept(side):
 def test_several_images_have_statistics_of_their_own(net):
     with statistics_for(net.train(), 2):
         assert all(module.training for module in net.modules())
+
+
+def test_a_pass_that_is_not_shuffled_goes_through_its_rows_as_they_are(net):
+    seen, rows = [], torch.tensor([7, 3, 11, 0, 5])
+
+    def objective(model, inputs, labels, of):
+        seen.extend(of.tolist())
+        return mean_cross_entropy(model, inputs, labels, of)
+
+    passes = [Pass(rows, objective, batch_size=2, shuffle=False), Pass(rows[:2])]
+    fit(net, images(), lambda epoch: passes, Recipe.constant("sgd", 2, 4, 0.1), generator(0, "x"), "t")
+    assert seen == 2 * rows.tolist()
