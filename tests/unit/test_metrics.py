@@ -16,6 +16,7 @@ from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.task import Outputs
 from ssd_bench.metrics import membership
 from ssd_bench.metrics.accuracy import Accuracy
+from ssd_bench.metrics.calibration import Calibration, brier, calibration_error
 from ssd_bench.metrics.distance import activation_distance
 from ssd_bench.metrics.membership import (
     EntropyAttack,
@@ -239,3 +240,45 @@ def test_every_metric_says_what_it_means():
             assert about.unit in ("percent", "nats", "fraction")
             assert about.ideal == "retrained" or float(about.ideal) >= 0
             assert about.least >= 1
+
+
+def test_who_is_right_as_often_as_sure_is_calibrated():
+    confidence, right = torch.full((10,), 0.8, dtype=torch.float64), torch.tensor([True] * 8 + [False] * 2)
+    assert calibration_error(confidence, right) == pytest.approx(0)
+    assert calibration_error(confidence, ~right) == pytest.approx(0.6)
+    halves = torch.tensor([0.5, 0.5, 1.0, 1.0], dtype=torch.float64)
+    assert calibration_error(halves, torch.tensor([False, False, True, True]), bins=2) == pytest.approx(0.25)
+    assert calibration_error(halves, torch.tensor([False, False, True, True]), bins=1) == pytest.approx(0.25)
+
+
+def test_bins_of_equal_mass_do_not_depend_on_the_order_of_samples():
+    draws = torch.Generator().manual_seed(0)
+    confidence = torch.rand(1000, generator=draws, dtype=torch.float64)
+    right = torch.rand(1000, generator=draws, dtype=torch.float64) < confidence**2  # too sure
+    order = torch.randperm(1000, generator=draws)
+    value = calibration_error(confidence, right)
+    assert value == pytest.approx(calibration_error(confidence[order], right[order]), abs=1e-12)
+    in_order = confidence.argsort()
+    bins = np.array_split(in_order.numpy(), 15)
+    by_hand = sum(abs(float((right[b].double() - confidence[b]).sum())) for b in map(torch.from_numpy, bins)) / 1000
+    assert value == pytest.approx(by_hand, abs=0.005)  # a sample more or less in a bin
+    assert value > calibration_error(confidence, right, bins=1) - 1e-12
+
+
+def test_brier_is_scikit_learn_s_for_two_classes():
+    from sklearn.metrics import brier_score_loss
+
+    said, labels = probs(200, 2, 5), torch.randint(2, (200,), generator=torch.Generator().manual_seed(6))
+    assert brier(said, labels) == pytest.approx(2 * brier_score_loss(labels.numpy(), said[:, 1].numpy()))
+    assert brier(torch.eye(3), torch.tensor([0, 1, 2])) == 0
+    assert brier(torch.eye(3), torch.tensor([1, 2, 0])) == 2
+
+
+def test_calibration_has_values_for_the_sets_that_are_there():
+    seen = Outputs({"forget": torch.tensor([[2.0, 0.0], [0.0, 0.0]])}, {"forget": torch.tensor([0, 1])}, None)
+    values = Calibration()(seen)
+    sure = 1 / (1 + math.exp(-2))
+    assert values["confidence_forget"] == pytest.approx((sure + 0.5) / 2)
+    assert values["brier_forget"] == pytest.approx((2 * (1 - sure) ** 2 + 0.5) / 2)
+    assert values.keys() == Calibration.about.keys()
+    assert {value for name, value in values.items() if not name.endswith("forget")} == {None}
