@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+import ssd_bench
 from ssd_bench.core.seeds import generator
 from ssd_bench.core.task import Images
 from ssd_bench.importance import diagonal_fisher
@@ -99,3 +100,41 @@ def test_memory_is_measured():
         torch.ones(2**26, device=GPU).sum()
     assert 2**28 <= taken.peak_bytes < 2**29
     assert "GPU" in taken.what
+
+
+METHODS = sorted(ssd_bench.list_methods().keys() - {"clean"})  # which nothing here is manipulated for
+SHORT = {"noise_steps": 2, "noise_batch": 4, "noise_images": 4, "copies": 2, "n_samples": 4, "iterations": 2}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_leaves_a_model_on_the_device_and_the_same_bytes_twice(method):
+    draws = torch.Generator().manual_seed(0)
+    pixels, labels = torch.randn(96, 3, 16, 16, generator=draws), torch.randint(4, (96,), generator=draws)
+    parts = {"forget": labels == 3, "retain": labels != 3}
+    asked = {name: (pixels[rows], labels[rows]) for name, rows in parts.items()}
+    cls = ssd_bench.list_methods()[method]
+    settings = {name: value for name, value in {**SHORT, "epochs": 1}.items() if name in cls.__dataclass_fields__}
+    kept = torch.cuda.get_rng_state()
+
+    def made():
+        model = fresh(MODELS["resnet"], 0, 4, 3, 16).to(GPU)
+        return ssd_bench.unlearn(model, **asked, method=method, recipe=Recipe(epochs=1), **settings).model
+
+    one, other = (made().state_dict() for _ in range(2))
+    assert all(t.device.type == "cuda" for t in one.values())
+    assert all(torch.equal(t, other[name]) for name, t in one.items())
+    assert torch.equal(torch.cuda.get_rng_state(), kept)
+
+
+def test_what_is_said_about_a_model_on_the_device_is_what_is_said_on_the_cpu():
+    draws = torch.Generator().manual_seed(0)
+    pixels, labels = torch.randn(96, 3, 16, 16, generator=draws), torch.randint(4, (96,), generator=draws)
+    asked = {"retain": (pixels[24:72], labels[24:72]), "forget": (pixels[:24], labels[:24])}
+    asked |= {"test": (pixels[72:], labels[72:]), "metrics": [*ssd_bench.list_metrics().keys() - {"relearn"}]}
+    said = []
+    for device in (CPU, GPU):
+        model, reference, original = (fresh(MODELS["resnet"], seed, 4, 3, 16).to(device) for seed in range(3))
+        said.append(ssd_bench.evaluate(model, **asked, reference=reference, original=original))
+    assert said[0].keys() == said[1].keys()
+    for name, value in said[0].items():
+        assert said[1][name] == pytest.approx(value, rel=1e-2, abs=1e-3), name
