@@ -14,7 +14,6 @@ from ssd_bench.metrics import About, cka, perturbed
 from ssd_bench.metrics.distance import activation_distance
 from ssd_bench.metrics.zrf import js_divergence
 
-CORRECTIVE = ("poison", "confusion", "label_noise")  # scenarios whose ideal never saw any of what was manipulated
 SETS = ("forget", "retain", "test")  # D'_f, D'_r, D'
 STATISTICS = ("running_mean", "running_var")  # floating-point buffers of PyTorch's normalisation layers
 _APART = "beside the floor"
@@ -94,14 +93,16 @@ def layer_distances(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) ->
     return {name: torch.linalg.vector_norm(one - other).item() for name, (one, other) in pairs.items()}
 
 
-def average_gap(metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenario: str) -> float | None:
+def average_gap(
+    metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenario: str, corrective: bool = False
+) -> float | None:
     """Mean |difference to the retrained model| of the accuracies on D_f, D_r and unseen data and of the paper's MIA.
 
     Percentage points; 0 is ideal. Unseen data is D'_r in the class scenarios, D' in the random one (Fan et al. 2024,
-    arXiv 2310.12508, with the paper's attack in place of theirs). In the corrective scenarios the accuracy on D'_f
-    takes the attack's place: that D_f was seen is no harm there. None where one of them was not evaluated.
+    arXiv 2310.12508, with the paper's attack in place of theirs). corrective: where manipulated data are corrected, the
+    accuracy on D'_f takes the attack's place: that D_f was seen is no harm there. None where one was not evaluated.
     """
-    last = "forget_acc" if scenario in CORRECTIVE else "mia"
+    last = "forget_acc" if corrective else "mia"
     return _mean_apart(metrics, retrained, (*_accuracies(scenario), last))
 
 
@@ -136,12 +137,16 @@ def kept_up(gaps: list[float | None], floors: list[float | None]) -> float | Non
 
 
 def metrics_against(
-    metrics: Mapping[str, Any], retrained: Mapping[str, Any], scenario: str, signed: Iterable[str] = ()
+    metrics: Mapping[str, Any],
+    retrained: Mapping[str, Any],
+    scenario: str,
+    signed: Iterable[str] = (),
+    corrective: bool = False,
 ) -> dict[str, float | None]:
     """`average_gap`, `accuracy_gap`, `tow`, and `delta.*` for each of `signed` that both have: ours minus theirs."""
     known = [name for name in signed if metrics.get(name) is not None and retrained.get(name) is not None]
     return {
-        "average_gap": average_gap(metrics, retrained, scenario),
+        "average_gap": average_gap(metrics, retrained, scenario, corrective),
         "accuracy_gap": accuracy_gap(metrics, retrained, scenario),
         "tow": tow(metrics, retrained),
         **{f"delta.{name}": metrics[name] - retrained[name] for name in known},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ssd_bench.metrics.against import CORRECTIVE
 from ssd_bench.report.summary import ORIGINAL, Summary
 
 LEAST_ASR = 90.0  # percent that an attack must succeed on the original
@@ -18,7 +17,8 @@ AFFECTED = {
 
 
 def is_corrective(summary: Summary) -> bool:
-    return summary.task["scenario"] in CORRECTIVE
+    """Whether training data were manipulated, whatever the scenario is called."""
+    return "n_manipulated" in summary.task
 
 
 def corrective_notes(summary: Summary) -> list[str]:
@@ -28,7 +28,7 @@ def corrective_notes(summary: Summary) -> list[str]:
     return [
         *([reason] if reason else []),
         f"{task['n_manipulated']} training images were manipulated, {task['n_forget']} of them discovered: these are "
-        f"D_f. Every set is judged by the true labels. {AFFECTED[task['scenario']]}",
+        f"D_f. Every set is judged by the true labels. {AFFECTED.get(task['scenario'], '')}".rstrip(),
         "The reference is the model trained without any manipulated image, discovered or not (method=clean; "
         "method=retrain where all is discovered): gap and distances are to it.",
     ]

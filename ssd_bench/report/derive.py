@@ -80,9 +80,9 @@ def _kept_up(row: Row, values: Values) -> Values:
 def gaps(row: Row, retrained: Row) -> Values:
     """`average_gap`, `tow` and `delta.*` of a row; of a sequence also `gap_after_k` for each of its requests."""
     pairs = zip(row.get("metrics_by_request", ()), retrained.get("metrics_by_request", ()), strict=True)
-    scenario = row["task"]["scenario"]
+    scenario, corrective = row["task"]["scenario"], "n_manipulated" in row["task"]
     after = {gap_after(k): average_gap(a["metrics"], b["metrics"], scenario) for k, (a, b) in enumerate(pairs, 1)}
-    return metrics_against(row["metrics"], retrained["metrics"], scenario, compared(row)) | after
+    return metrics_against(row["metrics"], retrained["metrics"], scenario, compared(row), corrective) | after
 
 
 def told_apart(pairs: dict[str, Row]) -> set[str]:

@@ -271,9 +271,10 @@ def made(method, level, before, scenario="poison", seed=0, discovered=0.5, **mor
     return row(method, seed, level, task=task, original_metrics=before, **more)
 
 
-def test_the_reference_is_the_clean_model_and_mia_is_no_part_of_the_gap():
+@pytest.mark.parametrize("scenario", ["poison", "one_of_the_user_s_own"])
+def test_the_reference_is_the_clean_model_and_mia_is_no_part_of_the_gap(scenario):
     before = {"asr": 99.0, "retain_acc": 80.0}
-    rows = [made(method, level, before) for method, level in (("retrain", 60), ("clean", 50), ("mine", 54))]
+    rows = [made(method, level, before, scenario) for method, level in (("retrain", 60), ("clean", 50), ("mine", 54))]
     rows[2]["metrics"]["mia"] = 0.0
     assert references(rows) == {each["path"]: rows[1] for each in rows}
     summary = summary_of(rows)
