@@ -25,7 +25,7 @@ def klom(
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant}")
     if bins < 1 or not clip > 0:
         raise ValueError(f"bins must be at least 1 and clip positive, got bins={bins} and clip={clip}")
-    ours, theirs = (np.clip(group, -clip, clip) for group in groups(unlearned, retrained))
+    ours, theirs = (np.clip(group, -clip, clip) for group in two_groups(unlearned, retrained))
     low = np.minimum(ours.min(axis=0), theirs.min(axis=0))
     high = np.maximum(ours.max(axis=0), theirs.max(axis=0))
     edges = np.linspace(low, np.where(high > low, high, low + 1), bins + 1)  # bins + 1 x n
@@ -55,14 +55,14 @@ def gaussian_kl(unlearned: ArrayLike, retrained: ArrayLike) -> NDArray[np.float6
     unlearned: a x n, retrained: b x n margins, at least 2 models each. It is the less biased companion of `klom`, where
     few models are. Raises ValueError.
     """
-    ours, theirs = groups(unlearned, retrained)
+    ours, theirs = two_groups(unlearned, retrained)
     if min(len(ours), len(theirs)) < 2:
         raise ValueError(f"at least 2 models in each group are needed, got {len(ours)} and {len(theirs)}")
     s, t = (np.maximum(group.std(axis=0, ddof=1), LEAST_SPREAD) for group in (ours, theirs))
     return np.log(t / s) + (s**2 + (ours.mean(axis=0) - theirs.mean(axis=0)) ** 2) / (2 * t**2) - 0.5
 
 
-def groups(unlearned: ArrayLike, retrained: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def two_groups(unlearned: ArrayLike, retrained: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Both as a x n and b x n, float64. Raises ValueError unless they are of the same samples and neither is empty."""
     ours, theirs = (np.asarray(group, dtype=np.float64) for group in (unlearned, retrained))
     if ours.ndim != 2 or theirs.ndim != 2 or ours.shape[1:] != theirs.shape[1:] or not len(ours) or not len(theirs):

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import false_discovery_control, mannwhitneyu, norm, rankdata
 
 from ssd_bench.metrics.bootstrap import crossed, ends
-from ssd_bench.metrics.klom import groups
+from ssd_bench.metrics.klom import two_groups
 
 LEVEL = 0.05
 STEP = 2**22  # wins of resamples that are looked at together
@@ -19,7 +19,7 @@ def aucs(unlearned: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
     unlearned: a x n, others: b x n margins. Ties count half. Above 0.5 the sample is still known; below, it is
     recognised by having been forgotten too well.
     """
-    ours, theirs = groups(unlearned, others)
+    ours, theirs = two_groups(unlearned, others)
     a, b = len(ours), len(theirs)
     ranks = rankdata(np.concatenate([ours, theirs]), axis=0)[:a].sum(axis=0)
     return (ranks - a * (a + 1) / 2) / (a * b)
@@ -30,7 +30,7 @@ def p_values(unlearned: ArrayLike, others: ArrayLike) -> NDArray[np.float64]:
 
     The smallest it can be is 2 / binomial(a + b, a): 8 models against 8 say nothing once hundreds are tested.
     """
-    ours, theirs = groups(unlearned, others)
+    ours, theirs = two_groups(unlearned, others)
     return mannwhitneyu(ours, theirs, method="exact", axis=0).pvalue
 
 
@@ -49,7 +49,7 @@ def leaking_resampled(
     exact test of models that were drawn twice, which look more alike than others do: p is the normal approximation's,
     and the shares are too large. They say how much the share varies, not where it is.
     """
-    ours, theirs = groups(inside, outside)
+    ours, theirs = two_groups(inside, outside)
     wins = (ours[:, None] > theirs[None]) + 0.5 * (ours[:, None] == theirs[None])
     n, which = len(ours), np.arange(len(ours)) % groups
     shares = []
@@ -92,7 +92,7 @@ def worst_interval(
 def _halves(inside: ArrayLike, outside: ArrayLike, share: float) -> tuple[list, list, list]:
     """Of each half of the pairs the wins on the samples that the other half chose (pairs x pairs x c), which samples
     these are, and 1 for too high margins, -1 for too low ones."""
-    ours, theirs = groups(inside, outside)
+    ours, theirs = two_groups(inside, outside)
     if ours.shape != theirs.shape or len(ours) < 4:
         raise ValueError(f"inside and outside must both be pairs x n, of at least 4 pairs: {ours.shape}")
     n = max(1, round(share * ours.shape[1]))

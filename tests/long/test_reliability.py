@@ -307,10 +307,16 @@ def test_a_method_whose_weights_are_not_kept_goes_on_until_its_row_is_there(comm
 
     arguments = (*SHORT, "method=finetune", "save_model=false", f"out={tmp_path}")
 
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
+    evaluated = []
+
+    def interrupted(*given, **how):
+        evaluated.append(given)
+        if len(evaluated) > 1:  # the original comes first
+            raise KeyboardInterrupt
+        return evaluate(*given, **how)
 
     with monkeypatch.context() as patch:
+        evaluate = pipeline.evaluate
         patch.setattr(pipeline, "evaluate", interrupted)
         assert command(*arguments).code == 130
     ended = command(*arguments)
