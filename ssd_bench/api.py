@@ -31,7 +31,7 @@ from ssd_bench.run.identity import arithmetic
 from ssd_bench.run.plan import CONF_DIR, check_names
 from ssd_bench.run.plugins import config_folders, nodes
 from ssd_bench.run.trained import train_from
-from ssd_bench.store.address import address, classes_of, code_of, plain_values
+from ssd_bench.store.address import address, classes_of, code_of, values_of
 from ssd_bench.store.artefacts import NoStore, Store, checksum
 from ssd_bench.store.resume import Checkpoints, checkpoints
 from ssd_bench.train import devices
@@ -160,7 +160,7 @@ def _method(method: Any, settings: Mapping[str, Any], scenario: str = "full_clas
     """Name and object, for such requests. Raises ValueError for a name or a setting that does not exist."""
     if isinstance(method, str):
         check_choice("method", method, _described_methods())
-        node = {**_defaults(method, scenario), **settings}
+        node = {**_defaults(method, scenario, settings), **settings}
         return method, build(node, "", class_of(node.pop("_target_"), f"method={method}"))
     if isinstance(method, type) or not callable(method):
         raise ValueError(f"method must be a name or an object of a method class, such as SSD(alpha=10), got {method!r}")
@@ -169,14 +169,14 @@ def _method(method: Any, settings: Mapping[str, Any], scenario: str = "full_clas
     return type(method).__name__.lower(), method
 
 
-def _defaults(method: str, scenario: str) -> dict[str, Any]:
+def _defaults(method: str, scenario: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """What the command line gives a method for such requests, of data and models that no case names, but for what is
-    composed of other parts of a config, such as the original's recipe."""
+    composed of other parts of a config, such as the original's recipe, or given."""
     folders = [CONF_DIR, *config_folders().values()]
     node = _described_methods()[method] | setting(folders, SEPARATOR.join((method, "", "", scenario)))["method"]
     config = OmegaConf.create({"fidelity": "corrected", "scenario": nodes("scenario")[scenario], "method": node})
     found = {}
-    for key in node:
+    for key in node.keys() - given.keys():
         with suppress(InterpolationResolutionError):
             value = config.method[key]
             found[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
@@ -240,12 +240,15 @@ class _Task:
         if (rows := ask(self.method, "trains_on", what.request)) is not None:
             with devices.measured(what.device, clock) as measured:
                 model = self.fresh_model(initial_seed(self.seed))
+                alone = model.register_forward_hook(_logits_alone)
                 more = {"checkpoint": context.checkpoint("training")}
                 train_from(model, data.images, rows.sort().values, self.recipe, self.seed, self.name, **more)
         else:
             model = copy.deepcopy(what.model)
             warm_up(model, data, repr(model))
+            alone = model.register_forward_hook(_logits_alone)
             model, measured = call(self.name, self.method, model, data, context, cache.given, clock)
+        model._forward_hooks.pop(alone.id, None)  # a method may have made another model of it
         _modes_of(what.model, model)
         return Unlearned(model, measured.seconds, context.details, cache.shared_s)
 
@@ -270,7 +273,11 @@ class _Task:
         """All that determines the model and the data that it was trained on."""
         model, images = self.what.model, self.what.images["train"]
         pixels = getattr(images.pixels, "host", images.pixels)
-        plain = {name: plain_values(vars(module), without=("training",)) for name, module in model.named_modules()}
+        usual = vars(nn.Module()).keys()
+        plain = {
+            name: values_of({key: value for key, value in vars(module).items() if key not in usual})
+            for name, module in model.named_modules()
+        }
         return {
             "architecture": [repr(model), classes_of(model.modules()), plain],
             "weights": _checksum(model.state_dict() | dict(model.named_buffers())),
@@ -304,6 +311,11 @@ def _fresh(what: Given, fresh: Fresh | None, seed: int, who: str) -> nn.Module:
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
     return checksum({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+
+
+def _logits_alone(model: nn.Module, inputs: tuple[Any, ...], said: Any) -> Any:
+    """The first of what a model says where it says more while it is trained, as one with further heads does."""
+    return said if isinstance(said, Tensor) else said[0]
 
 
 def _modes_of(model: nn.Module, other: nn.Module) -> None:

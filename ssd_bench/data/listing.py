@@ -57,7 +57,7 @@ def find_parts(root: Path, exclude: list[str]) -> dict[str, Found]:
     if not root.is_dir():
         raise ConfigError(f"data.root={root} is no folder; give one that holds a folder of images for each class")
     folders = {"train": "train"} if _is_part(root / "train") else {"train": ""}
-    there = [name for name in HELD_OUT if (root / name).is_dir()]
+    there = [name for name in HELD_OUT if _holds_folders(root / name)] or ["test"] * (root / "test").is_dir()
     if folders["train"] and there:
         folders["test"] = there[0]
         if there[1:]:
@@ -83,6 +83,10 @@ def _is_part(folder: Path) -> bool:
     if not folder.is_dir():
         return False
     return not any(_is_image(entry) and not entry.is_dir() for entry in os.scandir(folder))
+
+
+def _holds_folders(folder: Path) -> bool:
+    return folder.is_dir() and any(entry.is_dir() and entry.name not in JUNK for entry in os.scandir(folder))
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:

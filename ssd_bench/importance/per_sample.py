@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 CHUNK = 32  # samples whose whole gradients `_add_mapped` holds at once, at most
 GRADIENT_BYTES = 2**30  # what they may take, at most, where one sample's fit
-CACHE_BYTES = {"cpu": 2**21}  # what `_squares` may hold per step: near a core's L2 cache
+CACHE_BYTES = {"cpu": 2**21}  # what `_sums` may hold per step: near a core's L2 cache
 DEVICE_BYTES = 2**28  # the same on any other device, where large products pay
 
 Squares = dict[str, Tensor]  # by the name of a module's own parameter: sum over samples of squared gradients
@@ -328,7 +328,7 @@ def _sums(gradient: Tensor, seen: Tensor, parts: Callable[[Tensor], list[Tensor]
     hold of a sample.
 
     Where the gradient is bfloat16, so are the products, as gradients of weights are in training: it reaches as far as
-    float32, so that the square of a single sample does not vanish. They are added up in float32.
+    float32, so that the square of a single sample does not vanish. Steps are added up in float32.
     """
     wide = _wide(gradient)
     kind = gradient.dtype if gradient.dtype is torch.bfloat16 else wide

@@ -37,7 +37,7 @@ class Fisher(Method):
     alpha: float = 1e-6
     n_samples: int | None = None
     variant: str = "corrected"
-    version = 2
+    version = 3
     needs = ("retain",)
     seeds = ("seed_unlearn",)
 

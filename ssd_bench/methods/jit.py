@@ -25,8 +25,8 @@ class JiT(FurtherTraining):
     as released, in the batch's. gradient: one_sided, as released, of f(x) alone; both, of f(x') too, without which the
     step fades x's own features rather than smooth. reduction: over the batch; sum, as released, makes lr follow its
     size. mode: of the model; train, as released, lets BatchNorm and dropout differ between x and x'. accumulate: as
-    released, each step takes the gradients of all batches before it too. order: of D_f;
-    stored, as released, or shuffled.
+    released, each step takes the gradients of all batches before it too. order: of D_f, shuffled or, as released,
+    stored.
     """
 
     lr: float = 0.01

@@ -10,6 +10,7 @@ from ssd_bench.core.task import Context, Cost, Split
 from ssd_bench.methods.ascent import Clipped
 from ssd_bench.methods.training import FurtherTraining
 from ssd_bench.train.loop import Pass, batch_ends, mean_cross_entropy
+from ssd_bench.train.passes import statistics_for
 from ssd_bench.train.recipe import Recipe
 
 
@@ -58,7 +59,10 @@ class NegGradPlus(FurtherTraining):
             if start:
                 moved = zip(model.parameters(), start, strict=True)
                 loss = loss + self.penalty / 2 * sum((p - at).square().sum() for p, at in moved)
-            ascended = sum(cross_entropy(model(x), y) for x, y in forget)
+            ascended = 0.0
+            for x, y in forget:
+                with statistics_for(model, len(y)):
+                    ascended = ascended + cross_entropy(model(x), y)
             return self.a * loss - (1 - self.a) * ascended, logits
 
         beside = {"beside": data.forget, "beside_size": self.forget_batch_size} if self.a < 1 else {}

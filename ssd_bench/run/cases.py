@@ -8,7 +8,6 @@ cases of that method: a control takes the settings of what it is a control for.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,9 +72,16 @@ def setting(folders: Collection[Path], name: str) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for path in (folder / "method" / f"{chosen['method']}.yaml" for folder in folders):
         plain |= yaml.safe_load(path.read_text()) if path.is_file() else {}
-    keys = {key for method in of_kind.values() for key in method}
-    values = {key: {kind: method.get(key, plain.get(key)) for kind, method in of_kind.items()} for key in keys}
-    return {"method": {key: _by_kind(of) for key, of in sorted(values.items())}, "tuned": tuned}
+    method, kinds = {}, {}
+    for key in sorted({key for of in of_kind.values() for key in of}):
+        if key not in plain and not all(key in of for of in of_kind.values()):
+            where = f"tuned/{chosen['method']}.yaml sets {key} for some kinds of requests"
+            raise ConfigError(f"{where}; method/{chosen['method']}.yaml has to say what it is for the others")
+        values = {kind: of[key] if key in of else plain[key] for kind, of in of_kind.items()}
+        same = len({repr(value) for value in values.values()}) == 1
+        method[key] = values[KINDS[0]] if same else f"${{by_kind:${{scenario.of}},${{kinds.{key}}}}}"
+        kinds |= {} if same else {key: values}
+    return {"method": method, "tuned": tuned, "kinds": kinds}
 
 
 def _fitting(
@@ -95,15 +101,6 @@ def _fitting(
         else:
             method |= case["method"]
     return method, studies
-
-
-def _by_kind(values: dict[str, Any]) -> Any:
-    """What a sequence takes of these values, by what its requests are."""
-    if len({repr(value) for value in values.values()}) == 1:
-        return values[KINDS[0]]
-    written = {kind: value if "${" in str(value) else json.dumps(value) for kind, value in values.items()}
-    listed = ",".join(f"{kind}:{value}" for kind, value in written.items())
-    return f"${{by_kind:${{scenario.of}},{{{listed}}}}}"
 
 
 def holding(config: Any) -> Mapping[str, Any] | None:
@@ -153,4 +150,11 @@ def _by_study(name: str, *, _root_: DictConfig) -> Any:
 
 
 OmegaConf.register_new_resolver("by_study", _by_study, replace=True)
-OmegaConf.register_new_resolver("by_kind", lambda kind, values: values[kind], replace=True)
+
+
+def _by_kind(kind: str | None, values: Mapping[str, Any]) -> Any:
+    """The value for this kind of request; for what is no kind, which the scenario refuses, any."""
+    return values[kind if kind in values else next(iter(values))]
+
+
+OmegaConf.register_new_resolver("by_kind", _by_kind, replace=True)

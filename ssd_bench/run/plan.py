@@ -17,7 +17,7 @@ from ssd_bench.core.errors import ConfigError, check_choice
 PACKAGE = Path(__file__).resolve().parents[1]
 CONF_DIR = next((p for p in (PACKAGE / "conf", PACKAGE.parent / "conf") if p.is_dir()), PACKAGE / "conf")
 GROUPS = ("data", "model", "scenario", "method", "train")
-APART = ("metric", "evaluate", "experiment", "tuned")  # further keys that are no settings of a run as a whole
+APART = ("metric", "evaluate", "experiment", "tuned", "kinds")  # further keys that are no settings of a run as a whole
 SETS = ("retain", "forget", "test", "retain_train", "forget_train")
 FIDELITIES = ("corrected", "official")
 PROTOCOLS = ("tuned", "published")

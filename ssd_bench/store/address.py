@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import io
 import json
+import logging
 import sys
 import sysconfig
 import tokenize
@@ -26,6 +27,7 @@ from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 OURS = __name__.partition(".")[0]
@@ -44,10 +46,13 @@ def address(thing: Any, without: tuple[str, ...] = (), within: frozenset[int] = 
     Plain values stand for themselves, tensors for their bytes, functions for their code and what they carry with them
     (defaults, and variables of the function around them). without: fields that do not count, such as a file's
     path where its content does; nor do those that came later (`metadata={"later": True}`), at their default. within:
-    the ids of what this is part of. Raises TypeError for what has neither fields nor a value.
+    the ids of what this is part of; of an installed library's, a part counts by the library's version. Raises TypeError
+    for what has neither fields nor a value.
     """
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
+    if isinstance(thing, torch.dtype | torch.device | np.generic | bytes | range | complex):
+        return [type(thing).__name__, repr(thing)]
     if id(thing) in within:
         return "itself"
     of_part = partial(address, within=within | {id(thing)})
@@ -56,7 +61,7 @@ def address(thing: Any, without: tuple[str, ...] = (), within: frozenset[int] = 
     if isinstance(thing, list | tuple):
         return [of_part(value) for value in thing]
     if isinstance(thing, Set):
-        return sorted((of_part(value) for value in thing), key=repr)
+        return {"set": sorted((of_part(value) for value in thing), key=repr)}
     if isinstance(thing, Enum):
         return [_path(type(thing)), thing.name]
     if isinstance(thing, Path):
@@ -66,12 +71,16 @@ def address(thing: Any, without: tuple[str, ...] = (), within: frozenset[int] = 
         return [str(values.dtype), list(values.shape), hashlib.sha256(values.tobytes()).hexdigest()]
     if isinstance(thing, ModuleType):
         return thing.__name__
+    if isinstance(thing, logging.Logger):
+        return thing.name
     if isinstance(thing, partial):
         return {"partial": [of_part(part) for part in (thing.func, thing.args, thing.keywords)]}
     if isinstance(thing, MethodType):
         return {"method": thing.__name__, "of": of_part(thing.__self__)}
     if isinstance(thing, type | FunctionType):
-        return {"class": _path(thing), **code_of(thing), **(of_part(_carried(thing)))}
+        return {"class": _path(thing), **_code_of_part(thing, within), **of_part(_carried(thing))}
+    if callable(thing) and not hasattr(thing, "__dict__"):  # compiled
+        return {"class": _path(thing)}
     if not (is_dataclass(thing) or hasattr(thing, "__dict__")):
         raise TypeError(f"{type(thing).__name__} has no address: it has no fields and is no plain value")
     if is_dataclass(thing):
@@ -80,7 +89,12 @@ def address(thing: Any, without: tuple[str, ...] = (), within: frozenset[int] = 
     else:
         names = sorted(vars(thing))
     settings = {name: of_part(getattr(thing, name)) for name in names if name not in without}
-    return {"class": _path(type(thing)), **code_of(type(thing)), "settings": settings}
+    return {"class": _path(type(thing)), **_code_of_part(type(thing), within), "settings": settings}
+
+
+def _code_of_part(thing: type | FunctionType, within: frozenset[int]) -> dict[str, Any]:
+    known = within and _top(thing.__module__) != OURS and _library(thing)
+    return {"library": known} if known else code_of(thing)
 
 
 def code_of(thing: type | FunctionType) -> dict[str, Any]:
@@ -111,33 +125,36 @@ def _carried(thing: type | FunctionType) -> dict[str, Any]:
     return {name: value for name, value in carried.items() if value}
 
 
-def plain_values(values: Mapping[str, Any], without: tuple[str, ...] = ()) -> dict[str, str]:
-    """Those of these values that are plain and public: numbers, texts, and lists or dictionaries of such."""
-    kept = {name: value for name, value in values.items() if not name.startswith("_") and name not in without}
-    return {name: repr(value) for name, value in kept.items() if _is_plain(value)}
+def values_of(thing: Any) -> Any:
+    """The address of plain values and tensors, also in lists and dictionaries; of all else but what kind it is."""
+    if isinstance(thing, Mapping):
+        return {str(key): values_of(value) for key, value in thing.items()}
+    if isinstance(thing, list | tuple | Set):
+        listed = [values_of(value) for value in thing]
+        return sorted(listed, key=repr) if isinstance(thing, Set) else listed
+    if thing is None or isinstance(thing, bool | int | float | str | Tensor | np.ndarray | np.generic | torch.dtype):
+        return address(thing)
+    return _path(thing if hasattr(thing, "__qualname__") else type(thing))
 
 
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(map(_is_plain, [*value.keys(), *value.values()]))
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, bool | int | float | str)
+def _library(thing: type | FunctionType) -> str | None:
+    """The version of the installed library that it belongs to; None where it belongs to none, or that tells none."""
+    top = _top(thing.__module__)
+    place = _place_of(top)
+    return getattr(sys.modules.get(top), "__version__", None) if place is not None and _is_installed(place) else None
 
 
 def classes_of(things: Iterable[Any]) -> dict[str, Any]:
     """What the classes of these objects are made of, by path: their code, of an installed library's its version."""
     found = {}
     for cls in {type(thing) for thing in things}:
-        top = _top(cls.__module__)
-        place = _place_of(top)
-        installed = place is not None and _is_installed(place)
-        found[_path(cls)] = getattr(sys.modules.get(top), "__version__", None) if installed else code_of(cls)
+        place = _place_of(_top(cls.__module__))
+        found[_path(cls)] = _library(cls) if place is not None and _is_installed(place) else code_of(cls)
     return found
 
 
-def _path(thing: type | FunctionType) -> str:
-    return f"{thing.__module__}.{thing.__qualname__}"
+def _path(thing: Any) -> str:
+    return f"{getattr(thing, '__module__', None)}.{getattr(thing, '__qualname__', type(thing).__qualname__)}"
 
 
 def _top(module: str) -> str:
@@ -265,19 +282,23 @@ def _bytecode(thing: type | FunctionType, seen: set[int] | None = None) -> str:
         return ""
     seen.add(id(thing))
     if isinstance(thing, FunctionType):
-        globals_ = {name: thing.__globals__[name] for name in _names(thing.__code__) if name in thing.__globals__}
-        around = globals_ | _carried(thing).get("around", {})
-        kinds = (each for each in around.values() if isinstance(each, type | FunctionType))
-        called = [each for each in kinds if each.__module__ == thing.__module__]
-        plain = [(name, value) for name, value in around.items() if _is_plain(value)]
-        defaults = [value for value in (thing.__defaults__, thing.__kwdefaults__) if value and _is_plain(value)]
-        parts = [_code(thing.__code__), repr(plain + defaults), *(_bytecode(each, seen) for each in called)]
+        around = {name: thing.__globals__[name] for name in _names(thing.__code__) if name in thing.__globals__}
+        carried = _carried(thing)
+        kinds = (each for each in (around | carried.get("around", {})).values())
+        called = [m for m in kinds if isinstance(m, type | FunctionType) and m.__module__ == thing.__module__]
+        parts = [_code(thing.__code__), values_of([around, carried]), *(_bytecode(each, seen) for each in called)]
     else:
-        members = (inspect.unwrap(getattr(m, "__func__", m)) for m in vars(thing).values())
-        parts = [_bytecode(m, seen) for m in members if isinstance(m, FunctionType)]
         mine = {name: m for name, m in vars(thing).items() if name != "__firstlineno__"}
-        parts += [f"{name}={m!r}" for name, m in mine.items() if _is_plain(m)]
+        functions = [inspect.unwrap(f) for m in mine.values() for f in _functions(m)]
+        parts = [values_of(mine), *(_bytecode(f, seen) for f in functions if isinstance(f, FunctionType))]
     return digest(parts)
+
+
+def _functions(member: Any) -> list[Any]:
+    """The functions that a member of a class is made of."""
+    if isinstance(member, property):
+        return [f for f in (member.fget, member.fset, member.fdel) if f]
+    return [getattr(member, "__func__", getattr(member, "func", member))]
 
 
 def _code(code: CodeType) -> list[Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.store.artefacts import read_artefact
@@ -72,19 +72,20 @@ def leftovers(folder: Path) -> list[Path]:
 @contextmanager
 def at_rest(folder: Path) -> Iterator[None]:
     """Hold the locks of all rows and models of pools under a folder. Raises ConfigError while a run is going on, or a
-    sweep makes what its runs share."""
+    sweep makes what its runs share; one that begins later is not kept from it."""
     with ExitStack() as locks:
-        kept = [*folder.rglob("metrics.lock"), *folder.rglob("pools/*/locks/*.lock")]
-        passing = [*folder.rglob("artefacts/*/*.lock"), *folder.rglob("sweeps/*/jobs-*/locks/*")]  # many, and soon gone
-        for lock in sorted([*kept, *passing]):
-            try:
-                held = FileLock(lock).acquire(timeout=0)
-            except Timeout as e:
-                raise ConfigError(f"a run is going on in {lock.parent}; try again when it is finished") from e
-            locks.enter_context(held)
-            if lock in passing:
-                held.lock.release()
+        for lock in sorted([*folder.rglob("metrics.lock"), *folder.rglob("pools/*/locks/*.lock")]):
+            locks.enter_context(_taken(lock))
+        for lock in sorted([*folder.rglob("artefacts/*/*.lock"), *folder.rglob("sweeps/*/jobs-*/locks/*")]):
+            _taken(lock).lock.release()  # too many to be held at once
         yield
+
+
+def _taken(path: Path) -> AcquireReturnProxy:
+    try:
+        return FileLock(path).acquire(timeout=0)
+    except Timeout as e:
+        raise ConfigError(f"a run is going on in {path.parent}; try again when it is finished") from e
 
 
 def unfinished(folder: Path) -> list[Path]:

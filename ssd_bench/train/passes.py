@@ -79,25 +79,29 @@ def predict(model: nn.Module, images: Images, rows: Tensor, batch_size: int) -> 
 
 
 @contextmanager
+def statistics_for(model: nn.Module, n: int) -> Iterator[None]:
+    """A forward pass over n samples in the mode the model is in. A single number in a channel has no statistics to
+    normalise by, and PyTorch refuses: there those that BatchNorm keeps stand in, and stay as they are."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training] if n == 1 else []
+
+    def before(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        norm.training = inputs[0].numel() > inputs[0].shape[1]
+
+    hooks = [norm.register_forward_pre_hook(before) for norm in norms]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for norm in norms:
+            norm.training = True
+
+
+@contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
     """The whole model in eval mode; each module is put back into the mode it was found in."""
-    with _in_eval_mode(list(model.modules())):
-        yield
-
-
-@contextmanager
-def statistics_for(model: nn.Module, n: int) -> Iterator[None]:
-    """A forward pass over n samples in the mode the model is in. One sample has no statistics to normalise by: for it
-    those that BatchNorm keeps stand in, and stay as they are."""
-    with _in_eval_mode([module for module in model.modules() if isinstance(module, _BatchNorm)] if n == 1 else []):
-        yield
-
-
-@contextmanager
-def _in_eval_mode(modules: list[nn.Module]) -> Iterator[None]:
-    modes = [(module, module.training) for module in modules]
-    for module in modules:
-        module.training = False
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
     try:
         yield
     finally:

@@ -181,8 +181,12 @@ class Study:
             return names[find_class(str(target), names, dataset.aliases, [], setting)]
 
         scenario = plan.scenario
-        asked = (scenario.classes or ()) if of_each == 2 else getattr(scenario, "targets", (scenario.target,))
-        known = plan.data.targets.get(plan.names["scenario"], USUAL if of_each == 2 else [])
+        known = plan.data.targets.get(plan.names["scenario"], [])
+        if of_each == 2:
+            usual = [name for name in USUAL if name in names or int(name) < len(names)]
+            asked = [*(scenario.classes or ()), *([] if known else usual)]
+        else:
+            asked = getattr(scenario, "targets", (scenario.target,))
         reported = {named(target) for target in (*known, *asked) if target is not None}
         wanted = [named(target, "validation.targets") for target in self.validation.targets or ()]
         for target in wanted:
@@ -192,8 +196,9 @@ class Study:
             raise ConfigError(f"validation.targets names {len(wanted)} classes; a request takes {of_each} here")
         free = [name for name in names if name not in reported]
         if len(free) < of_each * self.validation.requests:
+            each = f", and a request takes {of_each}" if of_each > 1 else ""
             asked = self.validation.requests
-            raise ConfigError(f"validation.requests={asked}: only {len(free)} targets are not reported")
+            raise ConfigError(f"validation.requests={asked}: only {len(free)} targets are not reported{each}")
         drawn = torch.randperm(len(free), generator=generator(self.seed, "tune", "targets")).tolist()
         return wanted or [free[i] for i in drawn[: of_each * self.validation.requests]]
 

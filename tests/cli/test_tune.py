@@ -287,6 +287,8 @@ def test_classes_that_are_confused_in_tables_are_not_in_trials(asked):
     assert set(tried).isdisjoint({"3", "5", "1", "7"} if asked else {"3", "5"})
     with pytest.raises(ConfigError, match="names 1 classes; a request takes 2"):
         made("scenario=confusion", "validation.targets=[2]")
+    with pytest.raises(ConfigError, match="only 8 targets are not reported, and a request takes 2"):
+        made("scenario=confusion", "validation.requests=5")
 
 
 def test_what_is_skipped_is_known_before_anything_is_trained(tmp_path, capfd):

@@ -1,11 +1,13 @@
 """No result is mistaken for another: every ingredient gives another address, and what must not matter the same."""
 
 import importlib
+import logging
 import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import SHORT, planned
@@ -259,13 +261,24 @@ def test_what_is_typed_into_an_interpreter_counts_by_its_compiled_code(monkeypat
 
 @pytest.mark.parametrize(
     "line",
-    ["LR = {}", "def f(self, s={}): pass", "WEIGHTS = [{}]", "def f(self, *, s={}): pass", "TABLE = {{'a': {}}}"],
+    [
+        "LR = {}",
+        "def f(self, s={}): pass",
+        "def f(self, m=sorted, s={}): pass",
+        "def f(self, *, s={}): pass",
+        "WEIGHTS = [{}]",
+        "TABLE = {{'a': {}}}",
+        "LR = {{{}, 7}}",
+        "import torch; LR = torch.tensor({})",
+        "f = property(lambda self: {})",
+    ],
 )
 def test_constants_defaults_and_lists_typed_into_an_interpreter_count(line, monkeypatch):
     def typed(number):
         space = {"__name__": "__main__"}
-        outside = "" if line.startswith("def") else line.format(number)
-        inside = line.format(number) if line.startswith("def") else "def f(self): return LR, WEIGHTS, TABLE"
+        own = line.startswith(("def", "f ="))
+        outside = "" if own else line.format(number)
+        inside = line.format(number) if own else "def f(self): return LR, WEIGHTS, TABLE"
         exec(f"{outside}\nclass Typed:\n    {inside}\n", space)
         return code_of(space["Typed"])
 
@@ -275,8 +288,14 @@ def test_constants_defaults_and_lists_typed_into_an_interpreter_count(line, monk
 
 def test_a_function_counts_with_what_it_carries():
     def closed_over(value):
-        def inner(x, of=value):
+        def inner(x):
             return inner if x else value
+
+        return inner
+
+    def with_default(value):
+        def inner(x, of=value):
+            return inner if x else of
 
         return inner
 
@@ -287,9 +306,29 @@ def test_a_function_counts_with_what_it_carries():
         def method(self):
             return self.value
 
-    for make in (closed_over, lambda value: partial(closed_over, value), lambda value: Bound(value).method):
+    makes = closed_over, with_default, lambda value: partial(closed_over, value), lambda value: Bound(value).method
+    for make in makes:
         assert address(make(1)) == address(make(1)) != address(make(2))
     assert address({1, 2}) == address({2, 1}) != address({1, 3})
+    assert address({1, 2}) != address([1, 2])
+
+
+def test_what_a_user_s_code_takes_from_a_library_counts_by_its_version():
+    layer, place = torch.nn.Linear(2, 2), torch.device("cpu")
+    mine = {
+        "compiled": partial(torch.clamp, min=0),
+        "function": partial(torch.nn.functional.cross_entropy, label_smoothing=0.1),
+        "module": lambda x: layer(x),
+        "type": lambda x, dtype=torch.float32, device=place: x.to(device, dtype),
+        "logger": partial(logging.getLogger("mine").info, "x"),
+        "number": np.float32(2),
+    }
+    told = address(mine)
+    assert len(str(told)) < 20_000  # not the library's source
+    assert str(told).count(torch.__version__) >= 2
+    with torch.no_grad():
+        layer.weight += 1
+    assert address(mine)["module"] != told["module"]
 
 
 def test_a_tensor_counts_by_its_bytes():

@@ -290,6 +290,25 @@ def test_a_sequence_s_published_settings_are_those_of_its_kind():
     assert found == {"full_class": 5.0, "sub_class": 10.0}
 
 
+def test_a_kind_of_requests_that_does_not_exist_is_one_line():
+    with pytest.raises(ConfigError, match="of=foo does not exist; allowed: full_class, random, sub_class"):
+        planned("scenario=sequence", "scenario.of=foo")
+
+
+def test_a_case_of_one_kind_may_set_what_no_line_of_text_holds(tmp_path):
+    case = {"when": {"scenario": "sub_class"}, "method": {"table": {"a": 1, "ü": "${by_fidelity:1,2}"}, "new": 3}}
+    folders = written(tmp_path, yaml.safe_dump([case]), "mine")
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method/mine.yaml").write_text("table: {}\n")
+    with pytest.raises(ConfigError, match="sets new for some kinds of requests; method/mine.yaml has to say"):
+        setting(folders, "mine+digits+resnet18_slim+sequence")
+    (tmp_path / "method/mine.yaml").write_text("table: {}\nnew: 2\n")
+    found = setting(folders, "mine+digits+resnet18_slim+sequence")
+    for kind, table in (("sub_class", {"a": 1, "ü": 1}), ("random", {}), ("full_class", {})):
+        config = OmegaConf.create({"fidelity": "corrected", "scenario": {"of": kind}, **found})
+        assert OmegaConf.to_container(config.method, resolve=True) == {"table": table, "new": 3 if table else 2}
+
+
 def test_what_was_found_by_hand_is_not_called_published():
     asked = ("data=cifar10", "model=resnet18_slim", "method=ssd", "scenario=full_class")
     assert composed(*asked).method.alpha == 6.0

@@ -492,7 +492,11 @@ def test_a_model_that_says_more_while_it_is_trained():
             return (logits, logits) if self.training else logits
 
     model, asked = More(2, CLASSES), request(*data(2))
-    assert ssd_bench.unlearn(model, **asked, method="ssd", alpha=1.0).model.training
+    for method in ("ssd", "finetune", "retrain"):
+        made = ssd_bench.unlearn(model, **asked, method=method, recipe=ssd_bench.Recipe(epochs=1))
+        assert isinstance(made.model(asked["forget"][0]), tuple), method
+        assert not made.model._forward_hooks
+    assert not model._forward_hooks
 
 
 def test_a_single_sample_in_a_set_leaves_out_what_it_cannot_tell():
@@ -521,6 +525,30 @@ def test_samples_to_forget_of_several_classes_are_asked_about_as_the_command_lin
     )
     assert torch.equal(by_name, as_told)
     assert not torch.equal(by_name, as_for_a_class)
+
+
+@pytest.mark.parametrize("scale", [("_scale", 1.0), ("scale", torch.tensor(1.0)), ("table", {"a": [1.0]})])
+def test_what_a_model_keeps_beside_its_parameters_counts(scale, tmp_path):
+    def made(value):
+        torch.manual_seed(0)
+        model = nn.Linear(2, CLASSES)
+        setattr(model, scale[0], value)
+        return ssd_bench.unlearn(model, **request(*data(2)), method="neggrad", out=tmp_path).path
+
+    other = {"a": [2.0]} if scale[0] == "table" else scale[1] + 1
+    assert made(scale[1]) == made(copy.deepcopy(scale[1])) != made(other)
+
+
+def test_a_single_image_is_forgotten_by_every_method():
+    """Through a network whose last maps are of one place."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4, CLASSES))
+    inputs, labels = data(1, 3, 3)
+    asked = {"retain": (inputs[1:], labels[1:]), "forget": (inputs[:1], labels[:1])}
+    train = {"mode": "train", "epochs": 1}
+    for method, settings in {"salun": {"epochs": 1}, "scrub": {}, "neggrad_plus": train, "delete": train}.items():
+        made = ssd_bench.unlearn(model, **asked, method=method, **settings).model
+        assert all(t.isfinite().all() for t in made.state_dict().values()), method
 
 
 def test_two_metrics_of_one_name_are_refused():

@@ -105,6 +105,12 @@ def test_images_under_val_are_test_images_where_there_is_no_test(tmp_path):
     assert len(anew(folder(root)).test.fine) == 2
 
 
+def test_a_val_that_holds_no_classes_is_left_alone(tmp_path):
+    root = classes(tmp_path / "set", n=10, parts=("train/",))
+    put(root / "val/1.png")
+    assert torch.bincount(folder(root).load().test.fine).tolist() == [2, 2]
+
+
 def test_a_class_that_is_called_train_is_a_class(tmp_path):
     data = folder(classes(tmp_path / "set", ("bus", "train"), parts=("",))).load()
     assert data.fine_names == ("bus", "train")
