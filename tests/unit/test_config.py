@@ -300,7 +300,7 @@ def test_a_case_of_one_kind_may_set_what_no_line_of_text_holds(tmp_path):
     folders = written(tmp_path, yaml.safe_dump([case]), "mine")
     (tmp_path / "method").mkdir()
     (tmp_path / "method/mine.yaml").write_text("table: {}\n")
-    with pytest.raises(ConfigError, match="sets new for some kinds of requests; method/mine.yaml has to say"):
+    with pytest.raises(ConfigError, match="sets new for some kinds of requests"):
         setting(folders, "mine+digits+resnet18_slim+sequence")
     (tmp_path / "method/mine.yaml").write_text("table: {}\nnew: 2\n")
     found = setting(folders, "mine+digits+resnet18_slim+sequence")
