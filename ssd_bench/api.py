@@ -240,15 +240,16 @@ class _Task:
         if (rows := ask(self.method, "trains_on", what.request)) is not None:
             with devices.measured(what.device, clock) as measured:
                 model = self.fresh_model(initial_seed(self.seed))
-                alone = model.register_forward_hook(_logits_alone)
+                hook = _keep_logits_alone(model)
                 more = {"checkpoint": context.checkpoint("training")}
                 train_from(model, data.images, rows.sort().values, self.recipe, self.seed, self.name, **more)
         else:
             model = copy.deepcopy(what.model)
             warm_up(model, data, repr(model))
-            alone = model.register_forward_hook(_logits_alone)
+            hook = _keep_logits_alone(model)
             model, measured = call(self.name, self.method, model, data, context, cache.given, clock)
-        model._forward_hooks.pop(alone.id, None)  # a method may have made another model of it
+        if hook is not None:
+            model._forward_hooks.pop(hook, None)  # from `model`: a method may have made another one of it
         _modes_of(what.model, model)
         return Unlearned(model, measured.seconds, context.details, cache.shared_s)
 
@@ -313,9 +314,16 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
     return checksum({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
 
 
+def _keep_logits_alone(model: nn.Module) -> int | None:
+    """Let a model say but the first of what it says while it is trained, as one with further heads does. Returns the
+    hook's key; None for a compiled script, which takes none."""
+    if isinstance(model, torch.jit.ScriptModule):
+        return None
+    return model.register_forward_hook(_logits_alone).id
+
+
 def _logits_alone(model: nn.Module, inputs: tuple[Any, ...], said: Any) -> Any:
-    """The first of what a model says where it says more while it is trained, as one with further heads does."""
-    return said if isinstance(said, Tensor) else said[0]
+    return next(iter(said.values() if isinstance(said, Mapping) else said)) if not isinstance(said, Tensor) else said
 
 
 def _modes_of(model: nn.Module, other: nn.Module) -> None:

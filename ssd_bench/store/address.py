@@ -17,13 +17,14 @@ import sys
 import sysconfig
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,11 @@ import torch
 from torch import Tensor
 
 OURS = __name__.partition(".")[0]
+WRITTEN = (torch.dtype, torch.device, np.generic, bytes, range, complex, slice)  # that count as they are written
+AS_NUMPY = frozenset(  # types of tensors
+    {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+    | {torch.float16, torch.float32, torch.float64, torch.complex64, torch.complex128}
+)
 _seen: dict[str, tuple[Any, str]] = {}  # by module: its spec, and its source when this process first asked
 _INSTALLED = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 
@@ -51,7 +57,7 @@ def address(thing: Any, without: tuple[str, ...] = (), within: frozenset[int] = 
     """
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
-    if isinstance(thing, torch.dtype | torch.device | np.generic | bytes | range | complex):
+    if isinstance(thing, WRITTEN):
         return [type(thing).__name__, repr(thing)]
     if id(thing) in within:
         return "itself"
@@ -67,7 +73,11 @@ def address(thing: Any, without: tuple[str, ...] = (), within: frozenset[int] = 
     if isinstance(thing, Path):
         return str(thing)
     if isinstance(thing, Tensor | np.ndarray):
+        if isinstance(thing, Tensor) and (thing.is_meta or thing.dtype not in AS_NUMPY):
+            return _of_tensor(thing)
         values = np.ascontiguousarray(thing.detach().cpu().numpy() if isinstance(thing, Tensor) else thing)
+        if values.dtype.hasobject:  # whose bytes are places in memory
+            return [str(values.dtype), list(values.shape), of_part(values.tolist())]
         return [str(values.dtype), list(values.shape), hashlib.sha256(values.tobytes()).hexdigest()]
     if isinstance(thing, ModuleType):
         return thing.__name__
@@ -79,8 +89,11 @@ def address(thing: Any, without: tuple[str, ...] = (), within: frozenset[int] = 
         return {"method": thing.__name__, "of": of_part(thing.__self__)}
     if isinstance(thing, type | FunctionType):
         return {"class": _path(thing), **_code_of_part(thing, within), **of_part(_carried(thing))}
-    if callable(thing) and not hasattr(thing, "__dict__"):  # compiled
-        return {"class": _path(thing)}
+    if isinstance(thing, BuiltinFunctionType):
+        of = thing.__self__
+        return {"class": _path(thing)} | (
+            {} if of is None or isinstance(of, ModuleType | type) else {"of": of_part(of)}
+        )
     if not (is_dataclass(thing) or hasattr(thing, "__dict__")):
         raise TypeError(f"{type(thing).__name__} has no address: it has no fields and is no plain value")
     if is_dataclass(thing):
@@ -90,6 +103,15 @@ def address(thing: Any, without: tuple[str, ...] = (), within: frozenset[int] = 
         names = sorted(vars(thing))
     settings = {name: of_part(getattr(thing, name)) for name in names if name not in without}
     return {"class": _path(type(thing)), **_code_of_part(type(thing), within), "settings": settings}
+
+
+def _of_tensor(t: Tensor) -> list[Any]:
+    """Of a tensor that NumPy has no type for, or that holds no numbers."""
+    about = [str(t.dtype), list(t.shape)]
+    if t.is_meta:
+        return about
+    flat = t.detach().cpu().contiguous().reshape(-1)
+    return [*about, hashlib.sha256(flat.view(torch.uint8).numpy().tobytes() if t.numel() else b"").hexdigest()]
 
 
 def _code_of_part(thing: type | FunctionType, within: frozenset[int]) -> dict[str, Any]:
@@ -126,14 +148,18 @@ def _carried(thing: type | FunctionType) -> dict[str, Any]:
 
 
 def values_of(thing: Any) -> Any:
-    """The address of plain values and tensors, also in lists and dictionaries; of all else but what kind it is."""
+    """The address of plain values and tensors, also in lists and dictionaries; of all else but what kind it is.
+
+    Never raises: what has a value but no address (a sparse tensor) counts by its kind."""
     if isinstance(thing, Mapping):
         return {str(key): values_of(value) for key, value in thing.items()}
-    if isinstance(thing, list | tuple | Set):
-        listed = [values_of(value) for value in thing]
-        return sorted(listed, key=repr) if isinstance(thing, Set) else listed
-    if thing is None or isinstance(thing, bool | int | float | str | Tensor | np.ndarray | np.generic | torch.dtype):
-        return address(thing)
+    if isinstance(thing, list | tuple):
+        return [values_of(value) for value in thing]
+    if isinstance(thing, Set):
+        return {"set": sorted((values_of(value) for value in thing), key=repr)}
+    if thing is None or isinstance(thing, (bool, int, float, str, Tensor, np.ndarray, *WRITTEN)):
+        with suppress(TypeError, RuntimeError):
+            return address(thing)
     return _path(thing if hasattr(thing, "__qualname__") else type(thing))
 
 

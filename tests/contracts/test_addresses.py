@@ -313,6 +313,32 @@ def test_a_function_counts_with_what_it_carries():
     assert address({1, 2}) != address([1, 2])
 
 
+@dataclass(slots=True, frozen=True)
+class Slotted:
+    lr: float
+
+    def __call__(self):
+        return self.lr
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Slotted, lambda k: {1: k}.get, lambda k: torch.tensor([k]).add,
+        lambda k: torch.tensor([k], dtype=torch.bfloat16), lambda k: np.array([f"name {k}", None], dtype=object), lambda k: bytes([k]), lambda k: slice(k),
+    ],
+)  # fmt: skip
+def test_what_has_a_value_counts_by_it_wherever_that_lies(make):
+    assert address(make(1)) == address(make(1)) != address(make(2))
+
+
+def test_values_that_have_no_address_count_by_their_kind():
+    from ssd_bench.store.address import values_of
+
+    assert values_of({"a": torch.ones(2).to_sparse(), "b": object(), "c": torch.ones(2, device="meta")})
+    assert values_of([b"a", {1}]) != values_of([b"b", {1}]) != values_of([b"b", [1]])
+
+
 def test_what_a_user_s_code_takes_from_a_library_counts_by_its_version():
     layer, place = torch.nn.Linear(2, 2), torch.device("cpu")
     mine = {

@@ -555,3 +555,9 @@ def test_two_metrics_of_one_name_are_refused():
     asked = request(*data(2))
     with pytest.raises(ValueError, match="metrics names accuracy twice"):
         ssd_bench.evaluate(nn.Linear(2, CLASSES), **asked, metrics=["accuracy", "accuracy"])
+
+
+def test_a_compiled_script_is_unlearned_too():
+    model = torch.jit.script(nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, CLASSES)))
+    made = ssd_bench.unlearn(model, **request(*data(2)), method="ssd", alpha=1.0).model
+    assert not torch.equal(made.state_dict()["2.weight"], model.state_dict()["2.weight"])
