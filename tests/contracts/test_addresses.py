@@ -325,7 +325,8 @@ class Slotted:
     "make",
     [
         Slotted, lambda k: {1: k}.get, lambda k: torch.tensor([k]).add,
-        lambda k: torch.tensor([k], dtype=torch.bfloat16), lambda k: np.array([f"name {k}", None], dtype=object), lambda k: bytes([k]), lambda k: slice(k),
+        lambda k: torch.tensor([k], dtype=torch.bfloat16), lambda k: np.array([f"name {k}", None], dtype=object),
+        lambda k: bytes([k]), lambda k: slice(k),
     ],
 )  # fmt: skip
 def test_what_has_a_value_counts_by_it_wherever_that_lies(make):
