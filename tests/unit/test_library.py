@@ -483,18 +483,19 @@ def test_a_plain_attribute_and_a_buffer_of_the_model_make_another_result(tmp_pat
     assert len({made(1.0, 0.0), made(2.0, 0.0), made(1.0, 1.0)}) == 3
 
 
-def test_a_model_that_says_more_while_it_is_trained():
+@pytest.mark.parametrize("more", [lambda logits: (logits, logits), lambda logits: {"out": logits, "beside": logits}])
+def test_a_model_that_says_more_while_it_is_trained(more):
     """As models with heads beside the one that counts do (GoogLeNet)."""
 
     class More(nn.Linear):
         def forward(self, x):
             logits = super().forward(x)
-            return (logits, logits) if self.training else logits
+            return more(logits) if self.training else logits
 
     model, asked = More(2, CLASSES), request(*data(2))
     for method in ("ssd", "finetune", "retrain"):
         made = ssd_bench.unlearn(model, **asked, method=method, recipe=ssd_bench.Recipe(epochs=1))
-        assert isinstance(made.model(asked["forget"][0]), tuple), method
+        assert isinstance(made.model(asked["forget"][0]), tuple | dict), method
         assert not made.model._forward_hooks
     assert not model._forward_hooks
 

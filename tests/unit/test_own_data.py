@@ -497,6 +497,7 @@ OBJECTS = np.array([print, print], dtype=object)
         ({"y_test": np.array([0, 1, 3])}, "y_test goes from 0 to 3; allowed: 0 to 2"),
         ({"y_train": np.array([0, 1, 2, 0, 1, -1])}, "y_train goes from -1 to 2; allowed"),
         ({"y_train": np.array([0, 1, 3, 0, 1, 3])}, "class 2 has no training images"),
+        ({"class_names": np.array("cat")}, "allowed: one name for each class"),
         ({"y_train": np.zeros(6, int), "y_test": np.zeros(3, int)}, "one class; at least two"),
         ({"class_names": np.array(["a", "b"])}, "y_train goes from 0 to 2; allowed: 0 to 1"),
         ({"class_names": np.array(["a", "b", "b"])}, "3 different texts"),
