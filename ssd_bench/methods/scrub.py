@@ -9,11 +9,12 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssd_bench.core.errors import check_choice, check_range
-from ssd_bench.core.task import Context, Cost, Split
+from ssd_bench.core.task import Context, Cost, Images, Request, Split
 from ssd_bench.methods import teaching
 from ssd_bench.methods.training import FurtherTraining
 from ssd_bench.train.loop import Pass
-from ssd_bench.train.recipe import Recipe
+from ssd_bench.train.passes import predict
+from ssd_bench.train.recipe import Recipe, later
 
 log = logging.getLogger(__name__)
 KIND = "original_logits"  # of D and D_f
@@ -27,9 +28,11 @@ class Scrub(FurtherTraining):
     d is temperature^2 KL(teacher || student) of softened outputs, l the cross-entropy; train mode, one optimiser.
     order: which pass comes first. Ascent begins where d and its gradient are 0, and only BatchNorm's batch statistics
     make the student differ; auto therefore begins with D_r (min_first) in a model without BatchNorm. decay_at: after
-    these epochs the learning rate is a tenth.
-    The published settings are for CIFAR-10 and Lacuna alone. SCRUB+R's rewinding is not here: it needs images that the
-    original was not trained on, and a method gets none.
+    these epochs the learning rate is a tenth. The published settings are for CIFAR-10 and Lacuna alone.
+    rewind: SCRUB+R, against an attack that tells D_f by errors that are too high. Of the original and the students of
+    all epochs it takes the one whose error on D_f is nearest to the last student's on images of the same classes that
+    the original was not trained on, the earliest of equals. These are what D leaves out of the training images: half
+    of them for a pool's models, none in other runs. The released code cannot take the original: it never saves it.
     """
 
     epochs: int = 3
@@ -45,6 +48,7 @@ class Scrub(FurtherTraining):
     retain_batch_size: int = 64
     decay_at: list[int] = field(default_factory=list)
     order: str = "auto"
+    rewind: bool = later(False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,17 +59,33 @@ class Scrub(FurtherTraining):
         check_range("forget_batch_size", self.forget_batch_size, 1)
         check_range("temperature", self.temperature, above=0)
 
+    def skip(self, request: Request) -> str | None:
+        if self.rewind and request.clean is not None:
+            return "scrub with rewind=true compares errors, and the labels of D_f are wrong"
+        if self.rewind and not len(unseen(request, request.train, request.train_labels)):
+            return (
+                "scrub with rewind=true needs images of the forgotten classes that the original was not trained on; "
+                "the models of a pool have them (ssd-bench-pool)"
+            )
+        return super().skip(request)
+
     def recipe(self) -> Recipe:
         milestones = [(epoch + 1) / self.epochs for epoch in self.decay_at if epoch < self.epochs]
         return replace(super().recipe(), schedule="multistep", milestones=milestones, gamma=0.1)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         ascended = min(self.max_epochs, self.epochs) * len(data.forget)
-        return Cost(backward=ascended + self.epochs * len(data.retain), shared=teaching.cost(KIND, taught(data)))
+        forward = 0
+        if self.rewind:
+            others = unseen(data, data.rows, data.images.labels.cpu())
+            forward = (self.epochs + 1) * len(data.forget) + len(others)
+        backward = ascended + self.epochs * len(data.retain)
+        return Cost(forward, backward, shared=teaching.cost(KIND, taught(data)))
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         teacher = teaching.Teaching(KIND, taught(data), model, data, context)
         first = FirstAscent(len(data.forget))
+        after = Students(first, model) if self.rewind else first
 
         def maximise(student: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             logits = student(inputs)
@@ -84,7 +104,11 @@ class Scrub(FurtherTraining):
             return both if epoch <= self.max_epochs else [descent]
 
         max_first = self.order == "max_first" or (self.order == "auto" and _has_batchnorm(model))
-        return self.train(model, data.images, passes, context, "scrub", after_epoch=first)
+        self.train(model, data.images, passes, context, "scrub", after_epoch=after)
+        if self.rewind:
+            taken = context.details["rewound_to"] = after.rewind(data)
+            log.info("scrub: rewound to the end of epoch %d of %d", taken, self.epochs)
+        return model
 
 
 def taught(data: Split) -> Tensor:
@@ -115,6 +139,61 @@ class FirstAscent:
                 "scrub: the student agrees with its teacher on all of D_f, so ascent has nothing to begin from; "
                 "try method.order=min_first, or a higher method.lr"
             )
+
+
+class Students:
+    """Keeps the original and, as `after_epoch` of `fit`, the student of each epoch."""
+
+    def __init__(self, first: FirstAscent, model: nn.Module) -> None:
+        self.first, self.model, self.state = first, model, first.state
+        self._keep(0)
+
+    def _keep(self, epoch: int) -> None:
+        self.state.update({f"{epoch}.{name}": t.clone() for name, t in self.model.state_dict().items()})
+
+    def __call__(self, epoch: int) -> None:
+        self.first(epoch)
+        self._keep(epoch)
+
+    def rewind(self, data: Split) -> int:
+        """Give the model the weights of the student that is taken, and say after which epoch (0: the original)."""
+        labels = data.images.labels.cpu()
+        others = unseen(data, data.rows, labels)
+        wanted = error(self.model, data.images, others, share_of(labels[data.forget], labels[others]))
+        epochs = 1 + max(int(name.split(".", 1)[0]) for name in self.state if name[0].isdecimal())
+        away = [abs(self._error_after(epoch, data) - wanted) for epoch in range(epochs)]
+        taken = away.index(min(away))
+        self._restore(taken)
+        return taken
+
+    def _restore(self, epoch: int) -> None:
+        start = f"{epoch}."
+        of_epoch = {name.removeprefix(start): t for name, t in self.state.items() if name.startswith(start)}
+        self.model.load_state_dict(of_epoch)
+
+    def _error_after(self, epoch: int, data: Split) -> float:
+        self._restore(epoch)
+        return error(self.model, data.images, data.forget, torch.ones(len(data.forget)))
+
+
+def unseen(asked: Request | Split, train: Tensor, labels: Tensor) -> Tensor:
+    """The training images of the classes of D_f that belong neither to D (`train`) nor to D_f: rows, ascending."""
+    outside = torch.ones(len(labels), dtype=torch.bool)
+    outside[train] = outside[asked.forget] = False
+    return (outside & torch.isin(labels, labels[asked.forget])).nonzero().flatten()
+
+
+def share_of(labels: Tensor, others: Tensor) -> Tensor:
+    """A weight for each of `others` (labels), so that their classes weigh as in `labels`."""
+    n = 1 + int(labels.max())
+    return (torch.bincount(labels, minlength=n) / torch.bincount(others, minlength=n).clamp(min=1))[others]
+
+
+def error(model: nn.Module, images: Images, rows: Tensor, weights: Tensor) -> float:
+    """The weighted share of these rows that the model tells wrong, 0 to 1."""
+    wrong = predict(model, images, rows, teaching.BATCH).argmax(1) != images.labels.cpu()[rows]
+    weights = weights.double()
+    return ((wrong * weights).sum() / weights.sum()).item()
 
 
 def _has_batchnorm(model: nn.Module) -> bool:

@@ -1,14 +1,17 @@
 """SCRUB: the authors' numbers after every pass, and what follows from its definition."""
 
 import logging
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from golden_data import Golden, by_hand, in_order, same
+from conftest import planned
+from golden_data import Golden, by_hand, in_order, network, same
 from torch import nn
 
 from ssd_bench.methods.finetune import Finetune
-from ssd_bench.methods.scrub import Scrub, divergence
+from ssd_bench.methods.scrub import Scrub, Students, divergence, share_of, unseen
 
 
 @pytest.fixture
@@ -97,6 +100,58 @@ def test_d_f_is_left_further_behind_than_d_r(golden):
     now, before = made(golden.given["inputs"]), golden.given["logits_eval"]
     on_forget, on_retain = (divergence(now[rows], before[rows], 1.0) for rows in (golden.forget, golden.retain))
     assert on_forget > 2 * on_retain
+
+
+def without(data, rows):
+    """The same data where D holds none of these rows: the original was not trained on them."""
+    kept = {name: getattr(data, name)[~torch.isin(getattr(data, name), rows)] for name in ("rows", "retain", "forget")}
+    return replace(data, **kept)
+
+
+def test_rewinding_takes_the_first_student_whose_error_is_nearest(golden, monkeypatch):
+    errors = iter([33.0, 0.0, 25.0, 41.7, 33.3, 30.0])  # the last student's on unseen images; on D_f from epoch 0 on
+    monkeypatch.setattr("ssd_bench.methods.scrub.error", lambda *_: next(errors))
+    context = golden.context()
+    Scrub(epochs=4, rewind=True)(golden.model, golden.data, context)
+    assert context.details["rewound_to"] == 3
+
+
+def test_the_model_is_that_student_with_its_statistics(golden, monkeypatch):
+    data, states = without(golden.data, golden.forget[::2]), []
+    settings = {"epochs": 3, "max_epochs": 3, "lr": 0.05, "forget_batch_size": 4, "retain_batch_size": 8}
+    keep = Students._keep
+    monkeypatch.setattr(Students, "_keep", lambda self, epoch: (states.append(copy_of(model)), keep(self, epoch)))
+    model, context = golden.model, golden.context()
+    made = Scrub(rewind=True, **settings)(model, data, context)
+    assert len(states) == 4
+    same(made, states[context.details["rewound_to"]], atol=0)
+    same(Scrub(**settings)(golden.model, data, golden.context()), states[-1], atol=0)
+    labels = data.images.labels
+    wrong = network(states[-1]).eval()(data.images.pixels).argmax(1) != labels
+    others = ~torch.isin(torch.arange(len(labels)), data.rows) & torch.isin(labels, labels[data.forget])
+    by_hand = [
+        (network(state).eval()(data.images.pixels).argmax(1) != labels)[data.forget].double().mean() for state in states
+    ]
+    away = [abs(error - wrong[others].double().mean()).item() for error in by_hand]
+    assert context.details["rewound_to"] == away.index(min(away))
+
+
+def test_classes_of_unseen_images_weigh_as_in_d_f():
+    weights = share_of(torch.tensor([0, 0, 0, 2]), torch.tensor([0, 2, 2, 2, 2]))
+    assert weights.tolist() == [3.0, 0.25, 0.25, 0.25, 0.25]
+
+
+def test_only_images_outside_d_of_the_forgotten_classes_are_unseen():
+    labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 0])
+    asked = SimpleNamespace(forget=torch.tensor([0, 3]))
+    assert unseen(asked, torch.tensor([0, 1, 3, 5]), labels).tolist() == [2, 4, 7]
+
+
+@pytest.mark.parametrize("setting", ["scenario=random scenario.n_forget=10", "scenario=label_noise"])
+def test_a_run_without_unseen_images_is_skipped_with_the_reason(setting):
+    plan = planned("data=digits", "method=scrub", "method.rewind=true", *setting.split())
+    request = plan.scenario(plan.data.load(), plan.data.targets, 0)
+    assert ("a pool have them" if "random" in setting else "labels of D_f are wrong") in plan.method.skip(request)
 
 
 @pytest.mark.parametrize(
