@@ -22,7 +22,7 @@ from ssd_bench.core.task import Cost, Method, Split, ask, seeds_of
 from ssd_bench.run.plan import CONF_DIR, FIDELITIES
 from ssd_bench.run.plugins import nodes
 
-FOLDER = CONF_DIR.parent / "docs" / "methods"
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "methods"
 EXAMPLE = ("data=cifar20", "model=resnet18", "scenario=sub_class")
 N, N_FORGET, CLASSES = 50_000, 500, 20  # of that example
 NEEDS = {
@@ -128,8 +128,11 @@ def pages() -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    if CONF_DIR.parent != FOLDER.parents[1]:
+        sys.exit(f"ssd_bench is imported from {CONF_DIR.parent}, not from beside this script; set PYTHONPATH")
+    made = pages()
     FOLDER.mkdir(exist_ok=True)
     for old in FOLDER.glob("*.md"):
         old.unlink()
-    for name, text in pages().items():
+    for name, text in made.items():
         Path(FOLDER, name).write_text(text)

@@ -217,8 +217,10 @@ class _Task:
         for need in getattr(self.method, "needs", ()):
             if need in handed_in and handed_in[need] is None:
                 raise ValueError(f"method {self.name} needs {need}=..., which was not given")
-        if reason := ask(self.method, "skip", self.what.request):
-            raise ValueError(reason)
+        head = head_of(self.what.model, self.what.n_classes)
+        unfit = ask(self.method, "skip", self.what.request) or ask(self.method, "unfit", self.what.model, head)
+        if unfit:
+            raise ValueError(unfit)
         if not any(p.requires_grad for p in self.what.model.parameters()):
             raise ValueError("model has no trainable parameter: all are frozen (requires_grad is False)")
 

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ssd_bench.core.about import About
 from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Split
 from ssd_bench.methods.training import FurtherTraining
@@ -34,6 +36,10 @@ class L1Sparse(FurtherTraining):
     free_epochs: int = 0
     penalise: str = "weights"
     prox: bool = True
+    columns: ClassVar[dict[str, About]] = {
+        "pull": About(heading="pull", table="none"),
+        "zero_pct": About("percent", heading="zeros %", decimals=2, table="none"),
+    }
 
     def __post_init__(self) -> None:
         super().__post_init__()

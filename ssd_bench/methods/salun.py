@@ -1,6 +1,6 @@
 """SalUn (Fan et al. 2024, arXiv 2310.12508): random labels for D_f, learnt by the most salient weights alone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Split, row_hash
 from ssd_bench.importance import loss_gradient
 from ssd_bench.methods.amnesiac import wrong_labels
+from ssd_bench.methods.masks import largest, putting_back, size_of
 from ssd_bench.methods.training import FurtherTraining
 from ssd_bench.train.loop import Pass
 from ssd_bench.train.recipe import Recipe
@@ -72,7 +73,7 @@ class SalUn(FurtherTraining):
         if self.share < 1:
             kept = context.cached(KIND, self._key(data), lambda: self.saliency(model, data))
             ordered = {name: kept[name].to(p.device) for name, p in model.named_parameters() if name in kept}
-            put_back = putting_back(model, largest(ordered, self.share))
+            put_back = putting_back(model, self.mask(ordered))
         return self.train(model, data.images, passes, context, "salun", after_step=put_back)
 
     def drawn(self, data: Split, draws: torch.Generator) -> Tensor:
@@ -89,26 +90,6 @@ class SalUn(FurtherTraining):
         batches = map(data.images.batch, parts)
         return loss_gradient(model, batches, "sum" if of_samples else "mean")
 
-
-def largest(tensors: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """A mask of the int(share n) entries of largest magnitude of all n together; the first of equal ones."""
-    flat = torch.cat([t.abs().reshape(-1) for t in tensors.values()])
-    mask = torch.zeros_like(flat, dtype=torch.bool)
-    mask[flat.argsort(descending=True, stable=True)[: int(share * len(flat))]] = True
-    parts = mask.split([t.numel() for t in tensors.values()])
-    return {name: part.view(t.shape) for (name, t), part in zip(tensors.items(), parts, strict=True)}
-
-
-def putting_back(model: nn.Module, masks: Mapping[str, Tensor]) -> Callable[[nn.Module, torch.optim.Optimizer], None]:
-    """An `after_step` that undoes what a step did outside the masks, to weights and to SGD's momentum."""
-    start = {name: p.detach().clone() for name, p in model.named_parameters() if name in masks}
-
-    @torch.no_grad()
-    def put_back(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        for name, p in model.named_parameters():
-            if name in masks:
-                p.copy_(torch.where(masks[name], p, start[name]))
-                if (velocity := optimizer.state[p].get("momentum_buffer")) is not None:
-                    velocity.mul_(masks[name])
-
-    return put_back
+    def mask(self, saliency: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights that are trained: the int(share n) largest of all n together."""
+        return largest(saliency, int(self.share * size_of(saliency)))

@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from torch import nn
 
-from ssd_bench.core.task import Images, Request, Split, ask
+from ssd_bench.core.seeds import initial_seed
+from ssd_bench.core.task import Images, Method, Request, Split, ask
 from ssd_bench.run.identity import Identity, Trained
 from ssd_bench.run.plan import Plan
 from ssd_bench.store.artefacts import Store
@@ -37,9 +38,15 @@ class Bench:
 
     @cached_property
     def skipped(self) -> str | None:
-        """Why the method makes no sense for this request, or for one before it."""
+        """Why the method makes no sense for this request, for one before it, or for a model of this kind."""
         reasons = (ask(self.plan.method, "skip", step.request) for step in self.steps)
-        return next((reason for reason in reasons if reason), None)
+        return next((reason for reason in reasons if reason), None) or self._unfit()
+
+    def _unfit(self) -> str | None:
+        if getattr(type(self.plan.method), "unfit", Method.unfit) is Method.unfit:
+            return None  # nothing to build a model for
+        model = self.new_model(initial_seed(self.plan.settings.seed), pretrained=False)
+        return ask(self.plan.method, "unfit", model, self.plan.model.head)
 
     @cached_property
     def retrained(self) -> Trained | None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from ssd_bench.core.about import describe, describe_sets
 from ssd_bench.core.errors import ConfigError, Diverged
-from ssd_bench.core.task import ask, of_data
+from ssd_bench.core.task import of_data
 from ssd_bench.data.source import vouched
 from ssd_bench.data.view import view
 from ssd_bench.methods.original import Original
@@ -139,8 +139,8 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
     row |= {"original_metrics": None, "details": {}, "times": {}, "cached": {}, "artefacts": {}}
     row |= {"memory": {"peak_bytes": None, "what": None}}
     try:
-        why_not = bench.skipped or ask(plan.method, "unfit", original, plan.model.head)
-        made = {"status": "skipped", "reason": why_not} if why_not else carry_out(bench, original, row)
+        skipped = {"status": "skipped", "reason": bench.skipped}
+        made = skipped if bench.skipped else carry_out(bench, original, row)
         row |= made | {"about": row["about"] | made.get("about", {})}
     except Diverged as e:
         row |= {"status": "diverged", "reason": str(e)}

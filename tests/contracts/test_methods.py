@@ -34,6 +34,7 @@ FAST = {
     "neggrad": ["method.epochs=2", "method.stop_at=null"],  # a stop makes it cheaper than it says
     "neggrad_plus": ["method.epochs=1"],
     "potion": ["method.max_tries=20"],
+    "prune_finetune": ["method.epochs=1"],
     "salun": ["method.epochs=1"],
     "scrub": ["method.epochs=1"],
 }

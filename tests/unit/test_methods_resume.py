@@ -14,6 +14,7 @@ from ssd_bench.methods.eu_k import EUk
 from ssd_bench.methods.jit import JiT
 from ssd_bench.methods.msg import MSG
 from ssd_bench.methods.mu_mis import MUMis
+from ssd_bench.methods.prune_finetune import PruneFinetune
 from ssd_bench.methods.scrub import Scrub
 from ssd_bench.train.recipe import Recipe
 
@@ -27,6 +28,7 @@ METHODS = {
     "ct": CT(epochs=2, batch_size=6),
     "mu_mis": MUMis(epochs=3, batch_size=3),
     "scrub": Scrub(epochs=3, lr=0.05, forget_batch_size=3, retain_batch_size=6, rewind=True),
+    "prune_finetune": PruneFinetune(rate=0.5, epochs=2, batch_size=6),
 }
 
 

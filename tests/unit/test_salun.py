@@ -8,7 +8,8 @@ from golden_data import Golden, in_order, same
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.importance import loss_gradient
-from ssd_bench.methods.salun import SalUn, largest
+from ssd_bench.methods.masks import largest, size_of
+from ssd_bench.methods.salun import SalUn
 
 RELEASED = {
     "epochs": 2, "lr": 0.05, "weight_decay": 0.05, "labels": "any", "mask_from": "batches", "forget_batch_size": 5,
@@ -21,9 +22,13 @@ def golden():
     return Golden()
 
 
+def mask_of(method, model, data):
+    return method.mask(method.saliency(model, data))
+
+
 @pytest.mark.parametrize("share", ["0.1", "0.5", "1.0"])
 def test_released_masks(golden, share):
-    mask = largest(SalUn(**RELEASED).saliency(golden.model, golden.data), float(share))
+    mask = mask_of(SalUn(**RELEASED, share=float(share)), golden.model, golden.data)
     expected = golden.under(f"mask_{share}", golden.numbers("salun"))
     assert {name: t.tolist() for name, t in mask.items()} == {name: t.bool().tolist() for name, t in expected.items()}
     assert sum(int(t.sum()) for t in mask.values()) == golden.expected["salun"]["masked_in"][share]
@@ -48,14 +53,14 @@ def test_a_mask_that_lets_all_through_is_random_labelling_to_the_bit(golden, mon
 
     free = SalUn(share=1.0, epochs=2)(golden.model, golden.data, golden.context())
     almost = SalUn(share=0.9999, epochs=2)
-    monkeypatch.setattr(module, "largest", lambda tensors, share: largest(tensors, 1.0))
+    monkeypatch.setattr(module, "largest", lambda tensors, n: largest(tensors, size_of(tensors)))
     same(almost(golden.model, golden.data, golden.context()), free.state_dict(), atol=0)
 
 
 @pytest.mark.parametrize("order", ["sequential", "mixed"])
 def test_what_is_masked_stays_to_the_bit_whatever_the_weight_decay(golden, order):
     method = SalUn(share=0.3, epochs=2, lr=0.05, weight_decay=0.1, order=order, retain_batch_size=8)
-    mask, model = largest(method.saliency(golden.model, golden.data), method.share), golden.model
+    mask, model = mask_of(method, golden.model, golden.data), golden.model
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     method(model, golden.data, golden.context())
     moved = {name: p != before[name] for name, p in model.named_parameters()}
@@ -67,7 +72,7 @@ def test_no_order_of_d_f_changes_the_mask(golden):
     turned = replace(golden.data, forget=golden.forget.flip(0))
     for mask_from, alike in (("sum", True), ("batches", False)):
         method = SalUn(share=0.5, mask_from=mask_from, forget_batch_size=5)
-        masks = [largest(method.saliency(golden.model, data), method.share) for data in (golden.data, turned)]
+        masks = [mask_of(method, golden.model, data) for data in (golden.data, turned)]
         assert all(torch.equal(t, masks[1][name]) for name, t in masks[0].items()) == alike
 
 
@@ -93,11 +98,11 @@ def test_labels_are_new_in_every_epoch_or_the_same(golden, monkeypatch):
 
 def test_largest_of_all_tensors_together():
     tensors = {"a": torch.tensor([[3.0, -1.0], [0.5, -2.0]]), "b": torch.tensor([-4.0, 1.0])}
-    assert {n: t.tolist() for n, t in largest(tensors, 0.5).items()} == {
+    assert {n: t.tolist() for n, t in largest(tensors, 3).items()} == {
         "a": [[True, False], [False, True]],
         "b": [True, False],
     }
-    assert [int(t.sum()) for t in largest(tensors, 0.67).values()] == [3, 1]  # of the equal ones the first
+    assert [int(t.sum()) for t in largest(tensors, 4).values()] == [3, 1]  # of the equal ones the first
 
 
 def test_loss_gradient_is_the_gradient_and_leaves_nothing_behind(net, samples):
