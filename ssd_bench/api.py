@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from omegaconf.errors import InterpolationResolutionError
 from torch import Tensor, nn
 
 from ssd_bench.core.build import build, class_of
-from ssd_bench.core.errors import Diverged, check_choice
+from ssd_bench.core.errors import Diverged, check_choice, check_range
 from ssd_bench.core.seeds import derive_seed, initial_seed, seeded
 from ssd_bench.core.task import Context, Outputs, Probed, ask, looks_inside
 from ssd_bench.metrics.against import kept_against, metrics_against, outputs_against, weights_against
@@ -80,6 +81,7 @@ def unlearn(
     for what the method needs and was not given; Diverged for weights that are no finite numbers.
     """
     name, _ = _method(method, settings)
+    _check_arguments(seed, recipe, fresh_model)
     what = given(model, retain, forget)
     name, method = _method(method, settings, what.request.scenario)
     task = _Task(name, method, what, seed, recipe, fresh_model)
@@ -111,6 +113,8 @@ def evaluate(
     value that has no meaning here is left out. Raises ValueError, in one line, for input that is wrong.
     """
     chosen = _metrics(metrics)
+    check_range("batch_size", batch_size, 1)
+    _check_arguments(fresh_model=fresh_model)
     what = given(model, retain, forget, test)
     _check_alike(what, "reference", reference)
     _check_alike(what, "original", original)
@@ -130,6 +134,17 @@ def evaluate(
             if _shapes(model) == _shapes(reference):
                 values |= weights_against(model.state_dict(), reference.state_dict())
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _check_arguments(seed: Any = 0, recipe: Any = None, fresh_model: Any = None) -> None:
+    """Raise ValueError for arguments of another kind than they must be."""
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ValueError(f"seed must be a whole number from 0 on, got {seed!r}")
+    if not isinstance(recipe, Recipe | None):
+        raise ValueError(f"recipe must be a ssd_bench.Recipe, such as Recipe(epochs=20), got {recipe!r}")
+    if fresh_model is not None and (isinstance(fresh_model, nn.Module) or not callable(fresh_model)):
+        kind = type(fresh_model).__name__
+        raise ValueError(f"fresh_model must be a function that makes an untrained model, got an object of {kind}")
 
 
 def list_methods() -> dict[str, type]:
@@ -189,6 +204,8 @@ def _metrics(metrics: Iterable[Any] | None) -> dict[str, Any]:
     if metrics is None:
         built = {name: build(node, f"metric.{name}") for name, node in known.items()}
         return {name: metric for name, metric in built.items() if not looks_inside(metric)}
+    if isinstance(metrics, str):
+        raise ValueError(f"metrics must be a list of names or objects, such as metrics=['accuracy'], got {metrics!r}")
     chosen, owner = {}, {}
     for metric in metrics:
         if isinstance(metric, str):
@@ -307,9 +324,12 @@ def _fresh(what: Given, fresh: Fresh | None, seed: int, who: str) -> nn.Module:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         try:
-            return (fresh() if fresh else anew(what.model)).to(what.device)
+            made = fresh() if fresh else anew(what.model)
         except ValueError as e:
             raise ValueError(f"{who} needs fresh_model=..., a function that makes an untrained model: {e}") from e
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"fresh_model must make a torch.nn.Module, it made an object of {type(made).__name__}")
+    return made.to(what.device)
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -27,6 +27,7 @@ from ssd_bench.run.plugins import config_folders
 from ssd_bench.store.files import writable
 
 HYDRA_KEYS = ("hydra", "experiment")
+NOT_CHOSEN = {"hydra", "tuned", "search", "kinds"}  # groups and keys that are no choice of a run
 LAUNCHERS = {"joblib": "parallel", "submitit_local": "cluster", "submitit_slurm": "cluster", "ray": "ray"}  # and extras
 LAUNCHER = re.compile(r"hydra[/.]launcher(\.|$)")  # begins what says how jobs are launched
 WORKERS = "hydra.launcher.n_jobs", "hydra.launcher.array_parallelism", "hydra.sweeper.max_batch_size"
@@ -157,7 +158,7 @@ def _parse(text: str) -> Override:
 
 def _options(loader: Any, config_dir: str | None) -> dict[str, list[str]]:
     """The options of every group of ours, those of --config-dir included."""
-    groups = (group for group in loader.list_groups("") if group not in ("hydra", "tuned"))
+    groups = (group for group in loader.list_groups("") if group not in NOT_CHOSEN)
     options = {group: loader.repository.get_group_options(group) for group in groups}  # the loader's reads all anew
     for group, names in _beside(config_dir).items():
         options.setdefault(group, []).extend(names)
@@ -222,6 +223,6 @@ def _check_setting(
                 wrong = ".".join([*walked, part])
                 allowed = {".".join([*walked, name]) for name in here} | (set() if walked else set(options))
                 where = f"with {chosen}: " if len(composed) > 1 else ""
-                check_choice("", wrong, allowed - {"hydra"}, where)
+                check_choice("", wrong, allowed - NOT_CHOSEN, where)
             walked.append(part)
             node = OmegaConf.select(cfg, ".".join(walked), throw_on_resolution_failure=False)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from omegaconf import OmegaConf
 
 from ssd_bench.cli.arguments import Parser
 from ssd_bench.core.errors import ConfigError, check_choice, check_installed
 from ssd_bench.report.derive import derived, reevaluate
-from ssd_bench.report.rows import to_frame
-from ssd_bench.report.summary import Summary, summarise
+from ssd_bench.report.rows import REFERENCES, to_frame
+from ssd_bench.report.summary import ORIGINAL, Summary, summarise
 from ssd_bench.report.table import latex, markdown, show
 from ssd_bench.run.plan import CONF_DIR
 from ssd_bench.run.plugins import config_folders
-from ssd_bench.store.rows import read_rows
+from ssd_bench.store.rows import Row, read_rows
 
 FORMATS = ("table", "csv", "markdown", "latex", "html")
+CHOOSABLE = ("data", "method", "model", "scenario", "seed", "target")
+SUFFIXES = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".html": "html"}
 
 
 def _page(summaries: list[Summary]) -> str:
@@ -52,9 +54,11 @@ def _report(arguments: list[str] | None) -> None:
         raise ConfigError(f"{args.folder} holds no finished run (no metrics.json); run ssd-bench first")
     if args.metrics:
         rows = reevaluate(rows, args.folder, _metrics(args.metrics.split(","), args.config_dir))
-    values = derived(rows, args.folder)
+    values = derived(rows, args.folder)  # of all rows: what is left out may be what others are compared with
+    rows = _chosen(rows, args.only)
     if args.pictures:
-        _draw(summarise(rows, values), args.folder, args.pictures)
+        told = sys.stdout if args.output or not args.format else sys.stderr  # stdout is the table's
+        _draw(summarise(rows, values), args.folder, args.pictures, told)
     if args.format == "table":
         show(rows, values, whole=True)
     elif args.format == "csv":
@@ -67,16 +71,21 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The checked arguments; `format` is None where only pictures are wanted."""
     parser = Parser(prog="ssd-bench-report", description="Tables of all finished runs under a folder.")
     parser.add_argument("folder", type=Path, help="a folder of runs (searched recursively)")
-    parser.add_argument("--format", help=f"one of {', '.join(FORMATS)} (default: table; into a file: markdown)")
+    default = "table; into a file: as its name ends, else markdown"
+    parser.add_argument("--format", help=f"one of {', '.join(FORMATS)} (default: {default})")
     parser.add_argument("-o", "--output", type=Path, help="write to this file instead of stdout")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="draw each task's pictures into this folder")
     parser.add_argument(
         "--metrics", metavar="A,B", help="recompute these metrics (conf/metric/A.yaml) from stored outputs"
     )
+    parser.add_argument(
+        "--only", metavar="KEY=A,B", action="append", default=[],
+        help=f"only these rows, such as method=ssd,delete; KEY: {', '.join(CHOOSABLE)}. References stay",
+    )  # fmt: skip
     parser.add_argument("--config-dir", type=Path, help="a folder with your own metric/; its modules are found too")
     args = parser.parse_args(arguments)
     if not args.format and (args.output or not args.pictures):
-        args.format = "markdown" if args.output else "table"
+        args.format = SUFFIXES.get(args.output.suffix.lower(), "markdown") if args.output else "table"
     if args.format:
         check_choice("--format", args.format, FORMATS)
     for asked, option in ((args.format == "html", "--format=html"), (args.pictures, "--pictures")):
@@ -89,6 +98,20 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
             f"{args.folder} is not a folder; give the one that runs were written to (out=..., default runs)"
         )
     return args
+
+
+def _chosen(rows: list[Row], only: list[str]) -> list[Row]:
+    """The rows that `--only` asks for; original and retrained models stay, whatever methods it names."""
+    for asked in only:
+        key, _, names = asked.partition("=")
+        check_choice("--only", key, CHOOSABLE)
+        of_row = {row["path"]: str((row if key == "method" else row["task"]).get(key)) for row in rows}
+        wanted = set(names.split(","))
+        for name in sorted(wanted):
+            check_choice(f"--only: {key}", name, of_row.values())
+        kept = wanted | set((ORIGINAL, *REFERENCES) if key == "method" else ())
+        rows = [row for row in rows if of_row[row["path"]] in kept]
+    return rows
 
 
 def _write(text: str, path: Path | None) -> None:
@@ -110,11 +133,11 @@ def _metrics(names: list[str], config_dir: Path | None) -> dict[str, Any]:
     return {key: node for name in names for key, node in OmegaConf.to_container(OmegaConf.load(known[name])).items()}
 
 
-def _draw(summaries: list[Summary], folder: Path, into: Path) -> None:
+def _draw(summaries: list[Summary], folder: Path, into: Path, told: TextIO) -> None:
     from ssd_bench.report.pictures import draw  # here, so that a table does not wait for matplotlib
 
     try:
         for path in draw(summaries, folder, into):
-            print(path)
+            print(path, file=told)
     except OSError as e:
         raise ConfigError(f"--pictures={into} cannot be written: {e.strerror}") from e

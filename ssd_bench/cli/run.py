@@ -25,6 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from ssd_bench import __version__
 from ssd_bench.cli import failure, overrides, progress, sweeper
 from ssd_bench.cli.sweeper import REPORTED
 from ssd_bench.core import console
@@ -260,6 +261,8 @@ def _after_sweep(seconds: float) -> None:
 def _arguments() -> argparse.Namespace:
     """The command line as Hydra parses it; what it cannot parse is a ConfigError instead of a page of usage."""
     parser = get_args_parser()
+    [hydras] = [action for action in parser._actions if "--version" in action.option_strings]
+    hydras.version = f"ssd-bench {__version__} (Hydra {hydra.__version__})"
 
     def fail(message: str) -> NoReturn:
         raise ConfigError(f"{message} (ssd-bench --help)")

@@ -47,7 +47,7 @@ def quiet(name: str, level: int) -> Iterator[None]:
 def stdout() -> Console:
     """For tables. A file or a pipe has no width, so nothing is wrapped there."""
     console = Console(file=sys.stdout, highlight=False)
-    return console if console.is_terminal else Console(file=sys.stdout, highlight=False, width=240)
+    return console if console.is_terminal else Console(file=sys.stdout, highlight=False, width=1000)
 
 
 def size(n_bytes: float) -> str:

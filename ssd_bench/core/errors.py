@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable
 from importlib.util import find_spec
 
+LISTED = 40  # names that a message lists
+
 
 class ConfigError(ValueError):
     """The user's input is wrong; the message is one line that says what, what is allowed and the nearest match."""
@@ -40,7 +42,7 @@ def check_choice(what: str, value: object, allowed: Iterable[object], where: str
     near = difflib.get_close_matches(str(value).lower(), {name.lower(): name for name in names}, n=1)
     near = [name for name in names if near and name.lower() == near[0]]
     hint = f"did you mean '{near[0]}'? " if near else ""
-    listed = ", ".join(names) if len(names) <= 25 else ", ".join(names[:25]) + ", ..."
+    listed = ", ".join(names[:LISTED]) + ", ..." * (len(names) > LISTED)
     given = f"{what}={value}" if what else str(value)
     raise ConfigError(f"{where}{given} does not exist; {hint}allowed: {listed}")
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +16,8 @@ from ssd_bench.report.sheet import Sheet, main_sheet, sheets
 from ssd_bench.report.summary import Summary, summarise
 from ssd_bench.report.verdict import verdict
 from ssd_bench.store.rows import Row
+
+BETWEEN = 3  # characters from a column to the next
 
 
 def show(rows: list[Row], derived: dict[str, dict[str, float | None]], whole: bool = False) -> None:
@@ -32,17 +36,49 @@ def show(rows: list[Row], derived: dict[str, dict[str, float | None]], whole: bo
 def print_sheet(sheet: Sheet) -> None:
     """Print one table with its notes to stdout."""
     out = console.stdout()
-    out.print(_for_terminal(sheet))
+    for part in side_by_side(sheet, out.width):
+        out.print(_for_terminal(part))
     for note in sheet.notes:
         out.print(Text(f"  {note}", style="dim"))
 
 
+def side_by_side(sheet: Sheet, width: int) -> list[Sheet]:
+    """The same table as parts of at most this many characters a line, each with the lines' labels: no number is cut."""
+    room = width - max(map(cell_len, [sheet.first, *(label for label, _ in sheet.lines)])) - 2 * BETWEEN
+    parts: list[list[int]] = [[]]
+    left = room
+    for i, needed in enumerate(_widths(sheet)):
+        if parts[-1] and needed > left:
+            parts.append([])
+            left = room
+        parts[-1].append(i)
+        left -= needed
+    return [
+        replace(
+            sheet,
+            title=sheet.title if part is parts[0] else "",
+            headings=[sheet.headings[i] for i in part],
+            lines=[(label, [cells[i] for i in part]) for label, cells in sheet.lines],
+        )
+        for part in parts
+    ]
+
+
+def _widths(sheet: Sheet) -> list[int]:
+    """What each column takes at least: its widest number, or the longest word of its heading."""
+    columns = zip(*(cells for _, cells in sheet.lines), strict=True) if sheet.lines else ([] for _ in sheet.headings)
+    return [
+        BETWEEN + max(map(cell_len, [*heading.split(), *(cell.text for cell in cells)]))
+        for heading, cells in zip(sheet.headings, columns, strict=True)
+    ]
+
+
 def _for_terminal(sheet: Sheet) -> Table:
-    title = Text(sheet.title, style="bold")  # as Text, brackets in the name of a class are not rich's markup
+    title = Text(sheet.title, style="bold") if sheet.title else None  # as Text, brackets are not rich's markup
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column(sheet.first, no_wrap=True)
-    for heading in sheet.headings:
-        table.add_column(Text(heading), justify="right")
+    for heading, needed in zip(sheet.headings, _widths(sheet), strict=True):
+        table.add_column(Text(heading), justify="right", min_width=needed - BETWEEN)
     for i, (label, cells) in enumerate(sheet.lines):
         if i == sheet.rule:
             table.add_section()

@@ -19,6 +19,7 @@ from ssd_bench.train.passes import eval_mode
 Data = Dataset | DataLoader | tuple[Tensor, Tensor]
 READ = 256  # samples of a Dataset that are read at once
 LOOKED_FOR = 8  # samples to forget, in what is to be kept
+SHOWN = 4  # elements whose kind a message names
 FEW_NUMBERS = 4  # samples of fewer numbers are not looked for
 
 
@@ -73,7 +74,10 @@ def _read(name: str, data: Data, device: torch.device) -> tuple[Tensor, Tensor]:
     elif isinstance(data, Dataset | DataLoader):
         inputs, labels = _read_all(name, data)
     else:
-        raise ValueError(f"{name} must be a Dataset, a DataLoader or a pair (inputs, labels), got {_kind_of(data)}")
+        hint = "; a list of samples becomes one by DataLoader(samples)" if isinstance(data, list) else ""
+        raise ValueError(
+            f"{name} must be a Dataset, a DataLoader or a pair (inputs, labels), got {_kind_of(data)}{hint}"
+        )
     if labels.ndim != 1 or len(inputs) != len(labels):
         raise ValueError(
             f"{name}: labels must be one whole number a sample, got labels of shape {tuple(labels.shape)} for inputs "
@@ -123,7 +127,8 @@ def _holds_all(loader: DataLoader) -> bool:
 
 def _kind_of(batch: Any) -> str:
     if isinstance(batch, tuple | list):
-        return f"a {type(batch).__name__} of {', '.join(type(part).__name__ for part in batch)}"
+        more = ", ..." if len(batch) > SHOWN else ""
+        return f"a {type(batch).__name__} of {', '.join(type(part).__name__ for part in batch[:SHOWN])}{more}"
     return type(batch).__name__
 
 

@@ -14,6 +14,9 @@ from conftest import SHORT, composed
 from forked import start
 from safetensors.torch import load_file
 
+import ssd_bench
+from ssd_bench.cli.run import main
+
 SECTIONS = {
     "schema", "layout", "status", "reason", "task", "method", "settings", "config", "metrics", "original_metrics",
     "tuned", "samples", "about", "columns", "control", "classes", "details", "times", "cached", "artefacts", "memory",
@@ -338,6 +341,14 @@ def test_typos_and_help_do_not_wait_for_torch():
     ):
         said = subprocess.run([sys.executable, "-c", program, argument], capture_output=True, text=True, check=True)
         assert said.stdout.strip().endswith(expected), said
+
+
+def test_the_version_is_ours(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["ssd-bench", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert capsys.readouterr().out.startswith(f"ssd-bench {ssd_bench.__version__} (Hydra ")
 
 
 def test_simultaneous_processes_make_one_row(tmp_path):

@@ -211,6 +211,16 @@ def prepared(*overrides):
     return bench, lambda part, rows: bench.images[part].batch(rows)
 
 
+def test_a_model_that_a_method_cannot_work_on_is_known_before_anything_is_made():
+    """So that a sweep, a pool and `dry_run` count no work for it."""
+    bench = pipeline.prepare(planned("model=vit_tiny", "method=prune_finetune"))
+    assert bench.skipped.startswith("prune_finetune needs a trainable convolution whose windows overlap")
+    grid = estimate.Grid()
+    grid.add(bench)
+    assert not grid.work
+    assert prepared("method=prune_finetune")[0].skipped is None
+
+
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "clean"])  # for it, something must be manipulated
 def test_every_method_gives_the_same_weights_through_both(made, method):
     """Of a whole class: finer classes, and the order of all images, are what the library is not told."""

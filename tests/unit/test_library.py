@@ -363,6 +363,18 @@ WRONG = {
     "a class for an object": ({"method": SSD}, "an object of a method class"),
     "no retain": ({"retain": None}, "ssd needs retain"),
     "no recipe": ({"method": "retrain"}, "retrain needs recipe"),
+    "a recipe of another kind": ({"method": "retrain", "recipe": {"lr": 0.1}}, "recipe must be a ssd_bench.Recipe"),
+    "no seed": ({"seed": "a"}, "seed must be a whole number from 0 on, got 'a'"),
+    "a negative seed": ({"seed": -1}, "seed must be a whole number from 0 on, got -1"),
+    "a model for a function": ({"fresh_model": nn.Linear(4, CLASSES)}, "fresh_model must be a function .* of Linear"),
+    "a function that makes no model": (
+        {"method": "teacher", "teacher_init": "random", "fresh_model": lambda: None},
+        "fresh_model must make a torch.nn.Module, it made an object of NoneType",
+    ),
+    "a list of samples": (
+        {"retain": [(torch.zeros(4), torch.tensor(0))] * 99},
+        r"got a list of tuple, tuple, tuple, tuple, \.\.\.; a list of samples becomes one by DataLoader",
+    ),
     "several classes": ({"method": "unsir", "forget": "two classes"}, "unsir needs one class to forget"),
 }
 
@@ -430,6 +442,34 @@ def test_a_reference_must_be_of_the_same_kind():
     for reference, said in ((nn.Linear(4, 5), "5 classes apart"), (Two(), "tuple"), (3, "torch.nn.Module")):
         with pytest.raises(ValueError, match=said):
             ssd_bench.evaluate(nn.Linear(4, CLASSES), **asked, reference=reference)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"metrics": "mia"}, r"metrics must be a list of names or objects, such as metrics=\['accuracy'\], got 'mia'"),
+        ({"fresh_model": nn.Linear(4, CLASSES)}, "fresh_model must be a function"),
+    ],
+)
+def test_what_is_wrong_of_an_evaluation_is_one_line(more, said):
+    with pytest.raises(ValueError, match=said):
+        ssd_bench.evaluate(nn.Linear(4, CLASSES), **request(*data(4)), **more)
+
+
+def test_a_list_of_samples_in_a_loader_is_data():
+    inputs, labels = data(4)
+    asked = {name: list(zip(*pair, strict=True)) for name, pair in request(inputs, labels).items()}
+    loaders = {name: DataLoader(samples) for name, samples in asked.items()}
+    model = nn.Linear(4, CLASSES)
+    of_pairs, of_loaders = (ssd_bench.evaluate(model, **each) for each in (request(inputs, labels), loaders))
+    assert of_pairs == of_loaders
+
+
+def test_a_model_that_a_method_cannot_work_on_is_refused_before_anything_runs():
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, CLASSES, bias=False))
+    with pytest.raises(ValueError, match="mask_head needs a last layer with a bias"):
+        ssd_bench.unlearn(model, **request(*data(4)), method="mask_head")
 
 
 def test_a_sample_of_more_than_two_parts_is_refused():

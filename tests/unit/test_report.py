@@ -13,12 +13,16 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SHORT
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
 
 from ssd_bench.cli import report
 from ssd_bench.metrics.against import accuracy_gap, average_gap, tow, weights_against
 from ssd_bench.report.derive import derived, derived_metrics
-from ssd_bench.report.sheet import sheets
+from ssd_bench.report.sheet import Cell, Sheet, sheets
 from ssd_bench.report.summary import FLOOR, summarise
+from ssd_bench.report.table import _for_terminal, side_by_side
 from ssd_bench.store.rows import read_rows
 
 
@@ -58,6 +62,59 @@ def test_average_gap_by_hand():
     assert accuracy_gap(ours | {"mia": None}, theirs, "full_class") == (10 + 4 + 2) / 3
     assert accuracy_gap(ours, theirs, "random") == (10 + 4 + 8) / 3
     assert accuracy_gap(ours | {"retain_acc": None}, theirs, "full_class") is None
+
+
+def test_only_some_rows_are_shown_and_compared_as_before(swept, say):
+    whole = pd.read_csv(io.StringIO(say(swept, "--format", "csv")[1]))
+    code, out, _ = say(swept, "--format", "csv", "--only", "method=ssd", "--only", "seed=1")
+    some = pd.read_csv(io.StringIO(out))
+    assert (code, sorted(some.method), set(some.seed)) == (0, ["original", "retrain", "ssd"], {1})
+    values = [frame.query("method == 'ssd' and seed == 1").iloc[0] for frame in (some, whole)]
+    assert values[0].average_gap == values[1].average_gap
+    assert values[0]["floor.average_gap"] == values[1]["floor.average_gap"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ("methods=ssd", "--only=methods does not exist; did you mean 'method'?"),
+        ("method=sdd", "--only: method=sdd does not exist; did you mean 'ssd'? allowed: original, retrain, ssd"),
+        ("seed=7", "--only: seed=7 does not exist; allowed: 0, 1"),
+    ],
+)
+def test_rows_that_are_not_there(swept, say, asked, line):
+    code, out, err = say(swept, "--only", asked)
+    assert (code, out) == (2, "")
+    assert line in err
+
+
+@pytest.mark.parametrize(("name", "begins"), [("a.csv", "data,"), ("a.md", "**"), ("a.tex", "% "), ("a.txt", "**")])
+def test_a_file_is_what_its_name_ends_in(swept, say, tmp_path, name, begins):
+    assert say(swept, "-o", tmp_path / name)[0] == 0
+    assert (tmp_path / name).read_text().startswith(begins)
+
+
+def test_pictures_are_not_named_in_the_csv(swept, say, tmp_path):
+    code, out, err = say(swept, "--format", "csv", "--pictures", tmp_path)
+    assert code == 0
+    assert len(pd.read_csv(io.StringIO(out))) == 6
+    assert str(tmp_path) in err
+    assert str(tmp_path) not in out
+
+
+@given(st.integers(20, 260), st.lists(st.sampled_from(["gap", "AUC of the loss", "retain D'_r %"]), min_size=1))
+def test_no_width_of_a_terminal_cuts_a_number(width, headings):
+    cells = [[f"{i}{j}.25 ± 0.18" for j in range(len(headings))] for i in (1, 2)]
+    lines = [(f"method {i}", [Cell(text) for text in of_line]) for i, of_line in enumerate(cells)]
+    parts = side_by_side(Sheet("title", headings, lines), width)
+    assert [heading for part in parts for heading in part.headings] == headings
+    out = io.StringIO()
+    console = Console(file=out, width=max(width, 40))
+    for part in side_by_side(Sheet("title", headings, lines), console.width):
+        console.print(_for_terminal(part))
+    for text in (text for of_line in cells for text in of_line):
+        assert text in out.getvalue()
+    assert max(map(len, out.getvalue().splitlines())) <= console.width
 
 
 def test_one_line_a_run(swept, say):
