@@ -91,6 +91,8 @@ class PopulationAttack:
         members, others = scores(seen, "forget_train"), scores(seen, "forget")
         if seen.forget_is_train:
             others = scores(seen, "test")[self._matched(seen.labels["forget_train"], seen.labels["test"])]
+        if not len(others):  # no test image is of such a class
+            return {}
         values = population_attack(members, others, self.n_bootstrap, self.seed)
         if len(others) < self.about["population_tpr1"].least:  # too few for a rate of 1 %
             values = values._replace(tpr1=None, tpr1_low=None, tpr1_high=None)

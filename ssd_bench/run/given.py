@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from ssd_bench.core.seeds import seeded
 from ssd_bench.core.task import Images, Request
 from ssd_bench.data.view import placed
 from ssd_bench.train.passes import eval_mode
+
+log = logging.getLogger(__name__)
 
 Data = Dataset | DataLoader | tuple[Tensor, Tensor]
 READ = 256  # samples of a Dataset that are read at once
@@ -46,6 +49,8 @@ def given(model: nn.Module, retain: Data | None, forget: Data, test: Data | None
         _check_alike(name, inputs, labels, read["forget"][0], n_classes)
     if "retain" in read:
         _check_apart(read["retain"][0], read["forget"][0])
+    if "test" in read and any(_holds(read[name][0], read["test"][0]) for name in ("retain", "forget") if name in read):
+        log.warning("test holds samples of retain or forget; attacks and test accuracies mean nothing then")
     train = [read[name] for name in ("retain", "forget") if name in read]
     inputs, labels = (torch.cat([part[i] for part in train]) for i in (0, 1))
     images = {"train": Images(placed(inputs, device), labels.to(device))}
@@ -164,6 +169,8 @@ def check_model(model: nn.Module, inputs: Tensor, device: torch.device) -> int:
             f"model returns {said.dtype} of shape {tuple(said.shape)} for {len(few)} samples; it must return logits, "
             "samples x classes (at least 2)"
         )
+    if (said >= 0).all() and torch.allclose(said.sum(1).float(), torch.ones(len(said), device=device), atol=1e-3):
+        log.warning("the model seems to return probabilities, as each row sums to 1; what is read here is logits")
     return said.shape[1]
 
 
@@ -184,16 +191,21 @@ def _check_apart(retain: Tensor, forget: Tensor) -> None:
 
     Samples of few numbers may be equal by chance, and where those of D_r are equal to each other, nothing is said.
     """
-
-    def copies(samples: Tensor) -> int:
-        """How often the rarest of a few of these samples is in D_r."""
-        few = torch.linspace(0, len(samples) - 1, min(LOOKED_FOR, len(samples))).long()
-        return min(int((retain == samples[i]).flatten(1).all(1).sum()) for i in few.tolist())
-
-    if forget[0].numel() >= FEW_NUMBERS and copies(forget) and copies(retain) == 1:
+    if _holds(retain, forget):
         raise ValueError(
             "forget is part of retain; retain must hold the training data without the samples that are to be forgotten"
         )
+
+
+def _holds(samples: Tensor, others: Tensor) -> bool:
+    """Whether a few of `others` are all among `samples`, which are not equal to each other."""
+
+    def copies(few: Tensor) -> int:
+        """How often the rarest of a few of these is among `samples`."""
+        places = torch.linspace(0, len(few) - 1, min(LOOKED_FOR, len(few))).long()
+        return min(int((samples == few[i]).flatten(1).all(1).sum()) for i in places.tolist())
+
+    return others[0].numel() >= FEW_NUMBERS and copies(others) > 0 and copies(samples) == 1
 
 
 def _request(labels: Tensor, n_retain: int, test_labels: Tensor | None, n_classes: int) -> Request:

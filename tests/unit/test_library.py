@@ -457,6 +457,26 @@ def test_what_is_wrong_of_an_evaluation_is_one_line(more, said):
         ssd_bench.evaluate(nn.Linear(4, CLASSES), **request(*data(4)), **more)
 
 
+def test_test_data_without_the_forgotten_class_leave_out_what_needs_it():
+    asked, (inputs, labels) = request(*data(4)), data(4, n=24, seed=1)
+    for kept in (labels != 2, labels == 2):
+        scores = ssd_bench.evaluate(nn.Linear(4, CLASSES), **asked, test=(inputs[kept], labels[kept]))
+        assert ("population_auc" in scores) == bool((labels[kept] == 2).any())
+        assert {"test_acc", "retain_train_acc", "mia"} <= scores.keys()
+
+
+def test_probabilities_and_test_samples_that_were_trained_on_are_a_warning(caplog):
+    model, asked, test = nn.Linear(4, CLASSES), request(*data(4)), data(4, n=12, seed=1)
+    ssd_bench.evaluate(model, **asked, test=test)
+    assert not caplog.text
+    ssd_bench.evaluate(nn.Sequential(model, nn.Softmax(1)), **asked, test=test)
+    assert "seems to return probabilities" in caplog.text
+    for part in ("retain", "forget"):
+        caplog.clear()
+        ssd_bench.evaluate(model, **asked, test=tuple(t[:6] for t in asked[part]))
+        assert "test holds samples of retain or forget" in caplog.text
+
+
 def test_a_list_of_samples_in_a_loader_is_data():
     inputs, labels = data(4)
     asked = {name: list(zip(*pair, strict=True)) for name, pair in request(inputs, labels).items()}
