@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from numbers import Integral
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
+import numpy as np
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from torch import Tensor, nn
 
 from ssd_bench.core.build import build, class_of
-from ssd_bench.core.errors import Diverged, check_choice, check_range
+from ssd_bench.core.errors import Diverged, check_choice
 from ssd_bench.core.seeds import derive_seed, initial_seed, seeded
 from ssd_bench.core.task import Context, Outputs, Probed, ask, looks_inside
 from ssd_bench.metrics.against import kept_against, metrics_against, outputs_against, weights_against
-from ssd_bench.models.anew import anew, head_of
+from ssd_bench.models.anew import anew, copied
 from ssd_bench.run.cache import Cache
 from ssd_bench.run.call import call, seeds_used, warm_up
 from ssd_bench.run.cases import SEPARATOR, setting
@@ -80,14 +81,15 @@ def unlearn(
     for a sub-class, anything else one for single samples. Raises ValueError, in one line, for input that is wrong and
     for what the method needs and was not given; Diverged for weights that are no finite numbers.
     """
+    settings = {key: value.item() if isinstance(value, np.generic) else value for key, value in settings.items()}
     name, _ = _method(method, settings)
-    _check_arguments(seed, recipe, fresh_model)
-    what = given(model, retain, forget)
-    name, method = _method(method, settings, what.request.scenario)
-    task = _Task(name, method, what, seed, recipe, fresh_model)
-    task.check({"retain": retain, "recipe": recipe})
-    with devices.arithmetic(what.device, "float32"):
-        return task.carry_out(NoStore()) if out is None else task.find_or_carry_out(Store(Path(out)))
+    _check_arguments(seed, recipe, fresh_model, out)
+    with _undisturbed(device_of(model)):
+        what = given(model, retain, forget)
+        name, method = _method(method, settings, what.request.scenario)
+        task = _Task(name, method, what, int(seed), recipe, fresh_model)
+        task.check({"retain": retain, "recipe": recipe})
+        return task.carry_out(NoStore()) if out is None else task.find_or_carry_out(Store(Path(out).expanduser()))
 
 
 def evaluate(
@@ -113,13 +115,14 @@ def evaluate(
     value that has no meaning here is left out. Raises ValueError, in one line, for input that is wrong.
     """
     chosen = _metrics(metrics)
-    check_range("batch_size", batch_size, 1)
     _check_arguments(fresh_model=fresh_model)
-    what = given(model, retain, forget, test)
-    _check_alike(what, "reference", reference)
-    _check_alike(what, "original", original)
-    probed = partial(_probed, what, original, batch_size)
-    with devices.arithmetic(what.device, "float32"):
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number from 1 on, got {batch_size!r}")
+    with _undisturbed(device_of(model)):
+        what = given(model, retain, forget, test)
+        _check_alike(what, "reference", reference)
+        _check_alike(what, "original", original)
+        probed = partial(_probed, what, original, batch_size)
         random_logits = None
         if wanting := [name for name, metric in chosen.items() if "random_logits" in getattr(metric, "needs", ())]:
             random_logits = _random_logits(what, fresh_model, batch_size, wanting[0] if metrics is not None else None)
@@ -133,15 +136,35 @@ def evaluate(
             values |= kept_against(kept, kept_of_reference)
             if _shapes(model) == _shapes(reference):
                 values |= weights_against(model.state_dict(), reference.state_dict())
+            if test is None:
+                del values["accuracy_gap"]  # one of its accuracies is on unseen data
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _check_arguments(seed: Any = 0, recipe: Any = None, fresh_model: Any = None) -> None:
+_ALONE = RLock()  # what a call sets for its time (seeds, kernels, warnings) is the process's
+
+
+@contextmanager
+def _undisturbed(device: torch.device) -> Iterator[None]:
+    """One call at a time, whatever the caller has switched on around it: no_grad, inference_mode, autocast."""
+    with ExitStack() as stack:
+        stack.enter_context(_ALONE)
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in {"cpu", device.type}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(devices.arithmetic(device, "float32"))
+        yield
+
+
+def _check_arguments(seed: Any = 0, recipe: Any = None, fresh_model: Any = None, out: Any = None) -> None:
     """Raise ValueError for arguments of another kind than they must be."""
     if not isinstance(seed, Integral) or seed < 0:
         raise ValueError(f"seed must be a whole number from 0 on, got {seed!r}")
     if not isinstance(recipe, Recipe | None):
         raise ValueError(f"recipe must be a ssd_bench.Recipe, such as Recipe(epochs=20), got {recipe!r}")
+    if out is not None and (not isinstance(out, str | Path) or not str(out)):
+        raise ValueError(f"out must name a folder, got {out!r}")
     if fresh_model is not None and (isinstance(fresh_model, nn.Module) or not callable(fresh_model)):
         kind = type(fresh_model).__name__
         raise ValueError(f"fresh_model must be a function that makes an untrained model, got an object of {kind}")
@@ -204,13 +227,15 @@ def _metrics(metrics: Iterable[Any] | None) -> dict[str, Any]:
     if metrics is None:
         built = {name: build(node, f"metric.{name}") for name, node in known.items()}
         return {name: metric for name, metric in built.items() if not looks_inside(metric)}
-    if isinstance(metrics, str):
+    if isinstance(metrics, str) or not isinstance(metrics, Iterable):
         raise ValueError(f"metrics must be a list of names or objects, such as metrics=['accuracy'], got {metrics!r}")
     chosen, owner = {}, {}
     for metric in metrics:
         if isinstance(metric, str):
             check_choice("metrics", metric, known)
-        name = metric if isinstance(metric, str) else type(metric).__name__.lower()
+        elif isinstance(metric, type) or not callable(metric):
+            raise ValueError(f"metrics must be names or objects that can be called, such as Mine(), got {metric!r}")
+        name = metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__).lower()
         if name in chosen:
             raise ValueError(f"metrics names {name} twice; ask for two of a kind in two calls")
         chosen[name] = build(known[metric], f"metric.{metric}") if isinstance(metric, str) else metric
@@ -234,9 +259,8 @@ class _Task:
         for need in getattr(self.method, "needs", ()):
             if need in handed_in and handed_in[need] is None:
                 raise ValueError(f"method {self.name} needs {need}=..., which was not given")
-        head = head_of(self.what.model, self.what.n_classes)
-        unfit = ask(self.method, "skip", self.what.request) or ask(self.method, "unfit", self.what.model, head)
-        if unfit:
+        what = self.what
+        if unfit := ask(self.method, "skip", what.request) or ask(self.method, "unfit", what.model, what.head):
             raise ValueError(unfit)
         if not any(p.requires_grad for p in self.what.model.parameters()):
             raise ValueError("model has no trainable parameter: all are frozen (requires_grad is False)")
@@ -251,7 +275,7 @@ class _Task:
             seed_unlearn=self.seed,
             recipe=self.recipe,
             fresh_model=self.fresh_model,
-            head=head_of(what.model, what.n_classes),
+            head=what.head,
             cached=cache.cached,
             checkpoint=resumed or (lambda name: None),
         )
@@ -263,7 +287,7 @@ class _Task:
                 more = {"checkpoint": context.checkpoint("training")}
                 train_from(model, data.images, rows.sort().values, self.recipe, self.seed, self.name, **more)
         else:
-            model = copy.deepcopy(what.model)
+            model = copied(what.model)
             warm_up(model, data, repr(model))
             hook = _keep_logits_alone(model)
             model, measured = call(self.name, self.method, model, data, context, cache.given, clock)
@@ -276,12 +300,14 @@ class _Task:
         """The same, kept in the store, or found there."""
         with checkpoints(store, "unlearned", self.key) as resumed:
             if found := store.get("unlearned", self.key, locked=True):
-                model = copy.deepcopy(self.what.model)
-                model.load_state_dict(found.tensors)
+                model = copied(self.what.model)
+                with torch.no_grad():
+                    for key, t in _state(model).items():
+                        t.copy_(found.tensors[key])
                 return Unlearned(model, **found.about, path=found.path)
             made = self.carry_out(store, resumed)
             about = {name: getattr(made, name) for name in ("seconds", "details", "shared_seconds")}
-            artefact = store.put("unlearned", self.key, made.model.state_dict(), about, made.seconds)
+            artefact = store.put("unlearned", self.key, _state(made.model), about, made.seconds)
             return replace(made, path=artefact.path)
 
     def fresh_model(self, seed: int, pretrained: bool = True) -> nn.Module:
@@ -300,7 +326,7 @@ class _Task:
         }
         return {
             "architecture": [repr(model), classes_of(model.modules()), plain],
-            "weights": _checksum(model.state_dict() | dict(model.named_buffers())),
+            "weights": _checksum(_state(model)),
             "frozen": [name for name, p in model.named_parameters() if not p.requires_grad],
             "data": _checksum({"inputs": pixels, "labels": images.labels}),
             "machine": arithmetic(self.what.device, torch.get_num_threads()),
@@ -332,6 +358,11 @@ def _fresh(what: Given, fresh: Fresh | None, seed: int, who: str) -> nn.Module:
     return made.to(what.device)
 
 
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and all buffers, those too that `state_dict` leaves out."""
+    return model.state_dict() | dict(model.named_buffers())
+
+
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
     return checksum({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
 
@@ -360,15 +391,15 @@ def _modes_of(model: nn.Module, other: nn.Module) -> None:
 def _check_alike(what: Given, name: str, other: nn.Module | None) -> None:
     if other is None:
         return
-    if (device := device_of(other)) != what.device:
+    if (device := device_of(other, name)) != what.device:
         raise ValueError(f"{name} lies on {device}, the model on {what.device}; move one of them")
-    if (n := check_model(other, what.images["train"].raw(what.request.forget[:2]), device)) != what.n_classes:
+    if (n := check_model(other, what.images["train"].raw(what.request.forget[:2]), device, name)) != what.n_classes:
         raise ValueError(f"{name} tells {n} classes apart, the model {what.n_classes}")
 
 
 def _probed(what: Given, original: nn.Module | None, batch_size: int, model: nn.Module) -> Probed:
-    copies = [None if each is None else copy.deepcopy(each).eval() for each in (model, original)]
-    return Probed(*copies, head_of(what.model, what.n_classes), what.images, what.request, batch_size)
+    copies = [None if each is None else copied(each).eval() for each in (model, original)]
+    return Probed(*copies, what.head, what.images, what.request, batch_size)
 
 
 def _outputs(what: Given, model: nn.Module, batch_size: int, random_logits: Tensor | None) -> Outputs:
@@ -391,7 +422,7 @@ def _random_logits(what: Given, fresh: Fresh | None, batch_size: int, asked_by: 
         with seeded(0, "zrf"):
             at_random = _fresh(what, fresh, derive_seed(0, "zrf"), f"metric {asked_by}")
     except ValueError:
-        if asked_by:
+        if asked_by or fresh:
             raise
         return None
     return predict(at_random, what.images[part], rows, batch_size)
@@ -400,8 +431,10 @@ def _random_logits(what: Given, fresh: Fresh | None, batch_size: int, asked_by: 
 def _values(metrics: Mapping[str, Any], seen: Outputs, probed: Callable[[], Probed]) -> tuple[Values, Kept]:
     values: Values = {}
     kept: Kept = {}
+    owner: dict[str, str] = {}
     for name, metric in metrics.items():
         found, more = compute(name, metric, seen, probed)
+        check_names(name, found, owner)
         values |= found
         kept |= more
     return values, kept

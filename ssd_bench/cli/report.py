@@ -20,7 +20,7 @@ from ssd_bench.run.plugins import config_folders
 from ssd_bench.store.rows import Row, read_rows
 
 FORMATS = ("table", "csv", "markdown", "latex", "html")
-CHOOSABLE = ("data", "method", "model", "scenario", "seed", "target")
+CHOOSABLE = ("data", "method", "model", "scenario", "target")
 SUFFIXES = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".html": "html"}
 
 
@@ -54,17 +54,25 @@ def _report(arguments: list[str] | None) -> None:
         raise ConfigError(f"{args.folder} holds no finished run (no metrics.json); run ssd-bench first")
     if args.metrics:
         rows = reevaluate(rows, args.folder, _metrics(args.metrics.split(","), args.config_dir))
-    values = derived(rows, args.folder)  # of all rows: what is left out may be what others are compared with
-    rows = _chosen(rows, args.only)
+    wanted = _wanted(args.only, rows)
+    values = derived(rows, args.folder)
+    summaries = [each for each in summarise(rows, values) if _is_of(each.task, wanted)]
+    if methods := wanted.get("method"):
+        if args.pictures or args.format == "html":
+            raise ConfigError("--only=method is for tables and csv: pictures draw all, and a page filters by itself")
+        for each in summaries:
+            each.hidden = frozenset(line.method for line in each.methods + each.controls) - methods
+        rows = [row for row in rows if row["method"] in {*methods, ORIGINAL, *REFERENCES}]
     if args.pictures:
         told = sys.stdout if args.output or not args.format else sys.stderr  # stdout is the table's
-        _draw(summarise(rows, values), args.folder, args.pictures, told)
+        _draw(summaries, args.folder, args.pictures, told)
     if args.format == "table":
-        show(rows, values, whole=True)
+        show(summaries, whole=True)
     elif args.format == "csv":
+        rows = [row for row in rows if _is_of(row["task"], wanted)]
         _write(to_frame(rows, values).to_csv(index=False), args.output)
     elif args.format:
-        _write(WRITERS[args.format](summarise(rows, values)), args.output)
+        _write(WRITERS[args.format](summaries), args.output)
 
 
 def _arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -80,7 +88,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--only", metavar="KEY=A,B", action="append", default=[],
-        help=f"only these rows, such as method=ssd,delete; KEY: {', '.join(CHOOSABLE)}. References stay",
+        help=f"show only these, such as method=ssd,delete; KEY: {', '.join(CHOOSABLE)}. Retrained models stay",
     )  # fmt: skip
     parser.add_argument("--config-dir", type=Path, help="a folder with your own metric/; its modules are found too")
     args = parser.parse_args(arguments)
@@ -100,18 +108,22 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def _chosen(rows: list[Row], only: list[str]) -> list[Row]:
-    """The rows that `--only` asks for; original and retrained models stay, whatever methods it names."""
+def _wanted(only: list[str], rows: list[Row]) -> dict[str, set[str]]:
+    """What `--only` asks for, by key. Raises ConfigError for what no row has."""
+    wanted: dict[str, set[str]] = {}
     for asked in only:
         key, _, names = asked.partition("=")
         check_choice("--only", key, CHOOSABLE)
-        of_row = {row["path"]: str((row if key == "method" else row["task"]).get(key)) for row in rows}
-        wanted = set(names.split(","))
-        for name in sorted(wanted):
-            check_choice(f"--only: {key}", name, of_row.values())
-        kept = wanted | set((ORIGINAL, *REFERENCES) if key == "method" else ())
-        rows = [row for row in rows if of_row[row["path"]] in kept]
-    return rows
+        known = {row["method"] if key == "method" else row["task"].get(key) for row in rows} - {None}
+        each = [names] if names in known else names.split(",")  # a target may have a comma in its name
+        for name in each:
+            check_choice(f"--only: {key}", name, known)
+        wanted[key] = wanted.get(key, set()) | set(each)
+    return wanted
+
+
+def _is_of(task: dict[str, Any], wanted: dict[str, set[str]]) -> bool:
+    return all(task.get(key) in names for key, names in wanted.items() if key != "method")
 
 
 def _write(text: str, path: Path | None) -> None:

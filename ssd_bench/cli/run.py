@@ -191,6 +191,7 @@ def _say(path: Path, sweep: bool, as_json: bool) -> None:
     """Note how a run ended that left a row, and print what is printed run by run."""
     from ssd_bench.report.derive import derived_metrics
     from ssd_bench.report.rows import rows_beside
+    from ssd_bench.report.summary import summarise
     from ssd_bench.report.table import show
 
     row = json.loads(path.read_text())
@@ -204,7 +205,7 @@ def _say(path: Path, sweep: bool, as_json: bool) -> None:
         _print_rows([path])
     elif not sweep:
         rows = rows_beside(path)
-        show(rows, derived_metrics(rows))
+        show(summarise(rows, derived_metrics(rows)))
     if not (sweep and as_json):
         print(f"metrics: {path}", flush=True)
 
@@ -243,13 +244,14 @@ def _after_sweep(seconds: float) -> None:
     """The tables of each task that the sweep touched, over all its seeds (or its rows), and where the time went."""
     from ssd_bench.report.derive import derived_metrics
     from ssd_bench.report.rows import rows_around
+    from ssd_bench.report.summary import summarise
     from ssd_bench.report.table import show
     from ssd_bench.train.passes import pass_clock
 
     if command.json:
         _print_rows(list(dict.fromkeys(command.finished)))
     for rows in rows_around([] if command.json else command.finished):
-        show(rows, derived_metrics(rows))
+        show(summarise(rows, derived_metrics(rows)))
     out = command.finished[0].parents[3]
     log.info("attacks, distances to the retrained model, other formats and pictures: ssd-bench-report %s", out)
     share = f"; {100 * pass_clock.seconds / seconds:.1f} % of that inside forward and backward passes"

@@ -25,7 +25,7 @@ def build(values: dict[str, Any], group: str, cls: type | None = None) -> Any:
         check_choice("", f"{group}.{key}".lstrip("."), (f"{group}.{f.name}".lstrip(".") for f in fields(cls)))
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{group}.{key}={value} is not allowed; allowed: a finite number")
+            raise ConfigError(f"{f'{group}.{key}'.lstrip('.')}={value} is not allowed; allowed: a finite number")
     schema = OmegaConf.structured(cls)
     for node in (schema, *(schema._get_node(key) for key in schema)):
         if isinstance(node, DictConfig):

@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable
 from importlib.util import find_spec
+from numbers import Real
 
 LISTED = 40  # names that a message lists
 
@@ -61,7 +62,9 @@ def check_range(
 
     what: the name of the setting, with which the line begins. null: None is a value, too.
     """
-    if (null and value is None) or (least <= value <= most and above < value < below):
+    if null and value is None:
+        return
+    if isinstance(value, Real) and least <= value <= most and above < value < below:
         return
     if math.isfinite(least) and math.isfinite(most):
         said = f"between {least} and {most}"

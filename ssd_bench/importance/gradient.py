@@ -148,6 +148,10 @@ def _slopes(
     with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), pass_clock(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # PyTorch's forward mode uses what PyTorch has deprecated
         moving = {name: forward_ad.make_dual(model.get_parameter(name), u) for name, u in direction.items()}
-        logits, tangent = forward_ad.unpack_dual(functional_call(model, moving, (inputs,)))
+        try:
+            logits, tangent = forward_ad.unpack_dual(functional_call(model, moving, (inputs,)))
+        except NotImplementedError as e:
+            why = str(e).splitlines()[0]
+            raise ValueError(f"the model has a layer that PyTorch's forward mode cannot go through ({why})") from e
         errors = logits.detach().softmax(1) - one_hot(labels, logits.shape[1])
         return logits, errors, (errors * tangent.detach()).sum(1)

@@ -5,8 +5,9 @@ from torch import nn
 
 def not_linear(model: nn.Module, name: str | None, method: str) -> str | None:
     """Why `method` cannot change the last layer, unless that is a Linear inside the model. name: `context.head`."""
-    head = model.get_submodule(name or "")
-    if head is not model and isinstance(head, nn.Linear):
+    head = model.get_submodule(name) if name else model
+    own = {key for key, _ in head.named_parameters(recurse=False)}
+    if head is not model and isinstance(head, nn.Linear) and own <= {"weight", "bias"} and "weight" in own:
         return None
     found = "the model itself" if head is model else type(head).__name__
     return f"{method} needs a last layer that is a Linear inside the model, not {found}"

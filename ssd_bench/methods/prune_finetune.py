@@ -44,7 +44,8 @@ class PruneFinetune(FurtherTraining):
         check_range("rate", self.rate, 0, 1)
 
     def unfit(self, model: nn.Module, head: str | None) -> str | None:
-        trained = (m for m in model.modules() if isinstance(m, CONVOLUTIONS) and m.weight.requires_grad)
+        names = {name.rpartition(".")[0] for name in prunable(model)}
+        trained = (module for name, module in model.named_modules() if name in names)
         if any(k > s for m in trained for k, s in zip(m.kernel_size, m.stride, strict=True)):
             return None
         return f"prune_finetune needs a trainable convolution whose windows overlap; {type(model).__name__} has none"
@@ -61,9 +62,7 @@ class PruneFinetune(FurtherTraining):
                 p.masked_fill_(pruned[name], 0)
         put_back = putting_back(model, {name: ~mask for name, mask in pruned.items()})
         self.train(model, data.images, data.retain, context, "prune_finetune", after_step=put_back)
-        zeros = {name: int((p == 0).sum()) for name, p in weights.items()}
-        context.details["zero_pct"] = 100 * sum(zeros.values()) / n
-        context.details["per_tensor"] = zeros
+        context.details["zero_pct"] = 100 * sum(int((p == 0).sum()) for p in weights.values()) / n
         return model
 
 

@@ -31,8 +31,9 @@ class Scrub(FurtherTraining):
     these epochs the learning rate is a tenth. The published settings are for CIFAR-10 and Lacuna alone.
     rewind: SCRUB+R, against an attack that tells D_f by errors that are too high. Of the original and the students of
     all epochs it takes the one whose error on D_f is nearest to the last student's on images of the same classes that
-    the original was not trained on, the earliest of equals. These are what D leaves out of the training images: half
-    of them for a pool's models, none in other runs. The released code cannot take the original: it never saves it.
+    the original was not trained on, the earliest of equals. These are what D leaves out of the training images: a part
+    of them for a pool's models, none in other runs. Of a sub-class they are images of its whole class. The released
+    code cannot take the original: it never saves it. Every checkpoint holds all students so far.
     """
 
     epochs: int = 3
@@ -107,7 +108,8 @@ class Scrub(FurtherTraining):
         self.train(model, data.images, passes, context, "scrub", after_epoch=after)
         if self.rewind:
             taken = context.details["rewound_to"] = after.rewind(data)
-            log.info("scrub: rewound to the end of epoch %d of %d", taken, self.epochs)
+            if taken == 0:
+                log.warning("scrub: rewound to the original, whose error on D_f is nearest: nothing is forgotten")
         return model
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 RESETS = ("reset_parameters", "_reset_parameters")  # as PyTorch's layers call it (attention with the underscore)
 
@@ -13,9 +14,9 @@ def anew(model: nn.Module) -> nn.Module:
     """A copy on the CPU whose layers are initialised again, as PyTorch initialises them, from the global random state.
 
     What is frozen stays as it is: it was not trained on the data. Raises ValueError for a trainable parameter that
-    belongs to no layer which can be reset, such as a class token.
+    belongs to no layer which can be reset, such as a class token, or that its layer's reset leaves as it was.
     """
-    fresh = copy.deepcopy(model).cpu()  # whose draws are the same for every device
+    fresh = copied(model).cpu()  # whose draws are the same for every device
     for name, layer in fresh.named_modules():
         own = [key for key, p in layer.named_parameters(recurse=False) if p.requires_grad]
         if not own:
@@ -26,12 +27,50 @@ def anew(model: nn.Module) -> nn.Module:
         if reset is None:
             where = f"{name}.{own[0]}".lstrip(".")
             raise ValueError(f"{where} cannot be initialised anew ({type(layer).__name__} has no reset_parameters)")
+        before = {key: getattr(layer, key).detach().clone() for key in own}
         reset()
+        if same := [key for key in own if torch.equal(getattr(layer, key), before[key]) and not _plain(before[key])]:
+            where = f"{name}.{same[0]}".lstrip(".")
+            raise ValueError(f"{where} cannot be initialised anew ({type(layer).__name__} leaves it as it is)")
     return fresh
 
 
-def head_of(model: nn.Module, n_classes: int) -> str:
-    """Name of the last layer: the last one whose weight has a row for each class; "" where there is none."""
-    with_weight = [(name, getattr(layer, "weight", None)) for name, layer in model.named_modules()]
-    fitting = [name for name, weight in with_weight if weight is not None and weight.shape[:1] == (n_classes,)]
-    return fitting[-1] if fitting else ""
+def _plain(values: Tensor) -> bool:
+    """Whether a layer may begin with these: one number in all places, as biases and norms do."""
+    return bool((values == values.flatten()[0]).all()) and (values.numel() > 1 or values.item() in (0, 1))
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy that shares nothing with the model; a scripted one's copy would share its gradients."""
+    with torch.no_grad():
+        made = copy.deepcopy(model)
+    for p, own in zip(model.parameters(), made.parameters(), strict=True):
+        own.requires_grad_(p.requires_grad)
+    return made
+
+
+def head_of(model: nn.Module, inputs: Tensor) -> str:
+    """Name of the last layer: the one with a weight whose output is the logits, or else the last with as many outputs.
+
+    inputs: a few samples, for a forward pass of a copy. "" where there is none, and of a compiled script, whose layers
+    cannot be watched or changed.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        return ""
+    watched, called = copied(model).eval(), []
+    for name, layer in watched.named_modules():
+        if _has_weight(layer):
+            layer.register_forward_hook(lambda _, __, said, name=name: called.append((name, said)))
+    with torch.no_grad():
+        logits = watched(inputs)
+    wide = [(name, said) for name, said in called if isinstance(said, Tensor) and said.shape == logits.shape]
+    last = [name for name, said in wide if torch.equal(said, logits)] or [name for name, _ in wide]
+    return last[-1] if last else ""
+
+
+def _has_weight(layer: nn.Module) -> bool:
+    """Whether a weight is its own, however it is parametrised. Reading one that is may change it."""
+    parametrised = getattr(layer, "parametrizations", None)
+    return isinstance(layer.__dict__.get("weight", layer._parameters.get("weight")), Tensor) or (
+        isinstance(parametrised, nn.ModuleDict) and "weight" in parametrised
+    )

@@ -182,6 +182,8 @@ def what_is_missing(summary: Summary) -> list[str]:
     ]
     if varies:
         notes.append(f"Not deterministic on this device, so that a repeat may give other numbers: {', '.join(varies)}.")
+    if summary.hidden:
+        notes.append(f"Not shown, but ranked and compared with the others: {', '.join(sorted(summary.hidden))}.")
     if summary.outdated:
         rows = "1 older row" if summary.outdated == 1 else f"{summary.outdated} older rows"
         notes.append(f"Left out: {rows} with the same method, settings and seeds as a newer one.")

@@ -81,8 +81,10 @@ def _shown(summary: Summary, table: str) -> list[str]:
 
 def _sheet(summary: Summary, title: str, names: list[str]) -> Sheet:
     ranks, states = {name: summary.ranks(name) for name in names}, summary.states(names)
-    sheet = Sheet(title, [summary.columns[name].heading or name for name in names])
+    sheet = Sheet(title, [summary.columns[name].heading or name for name in names] or ["ended"])
     for line in summary.lines:
+        if line.method in summary.hidden:
+            continue
         if line.control and sheet.rule is None:
             floor = bool(sheet.lines) and sheet.lines[-1][0] == FLOOR
             sheet.rule = len(sheet.lines) - floor

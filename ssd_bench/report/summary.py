@@ -107,6 +107,7 @@ class Summary:
     apart: str = ""  # how it differs from another task with the same title
     placebo: Summary | None = None  # of the same request for images that were never trained on
     joint: Summary | None = None  # of a sequence: all that it asks for in one request
+    hidden: frozenset[str] = frozenset()  # methods that tables leave out, though they are ranked and compared
 
     @property
     def task(self) -> dict[str, Any]:

@@ -13,20 +13,19 @@ from rich.text import Text
 
 from ssd_bench.core import console
 from ssd_bench.report.sheet import Sheet, main_sheet, sheets
-from ssd_bench.report.summary import Summary, summarise
+from ssd_bench.report.summary import Summary
 from ssd_bench.report.verdict import verdict
-from ssd_bench.store.rows import Row
 
 BETWEEN = 3  # characters from a column to the next
 
 
-def show(rows: list[Row], derived: dict[str, dict[str, float | None]], whole: bool = False) -> None:
-    """Print the main table of each task among these rows to stdout, and if `whole`, the table of distances.
+def show(summaries: list[Summary], whole: bool = False) -> None:
+    """Print the main table of each of these tasks to stdout, and if `whole`, the table of distances.
 
     With a retrained model among them, one line says what follows.
     """
     out = console.stdout()
-    for summary in summarise(rows, derived):
+    for summary in summaries:
         for sheet in sheets(summary) if whole else [main_sheet(summary)]:
             print_sheet(sheet)
         if summary.retrained and (summary.methods or summary.controls):
@@ -36,13 +35,13 @@ def show(rows: list[Row], derived: dict[str, dict[str, float | None]], whole: bo
 def print_sheet(sheet: Sheet) -> None:
     """Print one table with its notes to stdout."""
     out = console.stdout()
-    for part in side_by_side(sheet, out.width):
+    for part in in_parts(sheet, out.width):
         out.print(_for_terminal(part))
     for note in sheet.notes:
         out.print(Text(f"  {note}", style="dim"))
 
 
-def side_by_side(sheet: Sheet, width: int) -> list[Sheet]:
+def in_parts(sheet: Sheet, width: int) -> list[Sheet]:
     """The same table as parts of at most this many characters a line, each with the lines' labels: no number is cut."""
     room = width - max(map(cell_len, [sheet.first, *(label for label, _ in sheet.lines)])) - 2 * BETWEEN
     parts: list[list[int]] = [[]]

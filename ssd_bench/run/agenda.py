@@ -48,7 +48,7 @@ def wanted(plan: Plan, label: str) -> Wanted:
     """What this run needs and does not find. Raises ConfigError where the plan cannot be carried out."""
     bench = pipeline.prepare(plan, parallel=True, to_count=True)
     row = row_path(Path(plan.settings.out), plan, bench.identity)
-    settled = bench.skipped or (row.exists() and not plan.settings.force)
+    settled = (row.exists() and not plan.settings.force) or bench.skipped
     return Wanted(row, label, [] if settled else [work for work in work_of(bench) if work.missing])
 
 

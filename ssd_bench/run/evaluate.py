@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -273,8 +274,14 @@ def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed])
     if not isinstance(values, Mapping):
         raise ConfigError(f"metric {name} returned {type(values).__name__}; allowed: a dict of named numbers")
     kept = {str(key): value for key, value in values.items() if isinstance(value, Tensor) and value.ndim}
-    values = {str(key): value for key, value in values.items() if str(key) not in kept}
+    values = {str(key): _one_number(value) for key, value in values.items() if str(key) not in kept}
     for key, value in values.items():
         if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
-            raise ConfigError(f"metric {name} returned {key}={value}; allowed: a finite number, or None")
+            kind = type(value).__name__
+            raise ConfigError(f"metric {name} returned {key}={value} ({kind}); allowed: a finite number, or None")
     return {key: value if value is None else float(value) for key, value in values.items()}, kept
+
+
+def _one_number(value: Any) -> Any:
+    """A tensor or an array without a dimension as the number that it holds."""
+    return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value

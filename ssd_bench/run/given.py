@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 from torch import Tensor, nn
@@ -15,6 +18,7 @@ from ssd_bench.core.console import size
 from ssd_bench.core.seeds import seeded
 from ssd_bench.core.task import Images, Request
 from ssd_bench.data.view import placed
+from ssd_bench.models.anew import head_of
 from ssd_bench.train.passes import eval_mode
 
 log = logging.getLogger(__name__)
@@ -23,6 +27,7 @@ Data = Dataset | DataLoader | tuple[Tensor, Tensor]
 READ = 256  # samples of a Dataset that are read at once
 LOOKED_FOR = 8  # samples to forget, in what is to be kept
 SHOWN = 4  # elements whose kind a message names
+LOOKED_AT = 32  # numbers of a sample that are compared first
 FEW_NUMBERS = 4  # samples of fewer numbers are not looked for
 
 
@@ -35,6 +40,12 @@ class Given:
     images: dict[str, Images]  # "train": what is to be kept, then what is to be forgotten; "test", where there is one
     request: Request
     device: torch.device
+
+    @cached_property
+    def head(self) -> str:
+        """Name of the last layer; "" where there is none."""
+        few = self.images["train"].raw(self.request.forget[:2]).to(self.device)
+        return head_of(self.model, few)
 
 
 def given(model: nn.Module, retain: Data | None, forget: Data, test: Data | None = None) -> Given:
@@ -49,7 +60,7 @@ def given(model: nn.Module, retain: Data | None, forget: Data, test: Data | None
         _check_alike(name, inputs, labels, read["forget"][0], n_classes)
     if "retain" in read:
         _check_apart(read["retain"][0], read["forget"][0])
-    if "test" in read and any(_holds(read[name][0], read["test"][0]) for name in ("retain", "forget") if name in read):
+    if "test" in read and _holds([read[name][0] for name in ("retain", "forget") if name in read], read["test"][0]):
         log.warning("test holds samples of retain or forget; attacks and test accuracies mean nothing then")
     train = [read[name] for name in ("retain", "forget") if name in read]
     inputs, labels = (torch.cat([part[i] for part in train]) for i in (0, 1))
@@ -61,21 +72,27 @@ def given(model: nn.Module, retain: Data | None, forget: Data, test: Data | None
     return Given(model, n_classes, images, _request(labels, n_retain, test_labels, n_classes), device)
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """Where a model lies. Raises ValueError unless that is one place."""
+def device_of(model: nn.Module, who: str = "model") -> torch.device:
+    """Where a model lies. Raises ValueError unless that is one place, and for complex or sparse numbers."""
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        raise ValueError(f"{who} must be a torch.nn.Module, got {type(model).__name__}")
+    for name, t in model.state_dict().items():
+        if not isinstance(t, Tensor):
+            raise ValueError(f"{who} keeps a state that is no tensor ({name}); leave it out of its state_dict")
+        if t.is_complex() or t.layout != torch.strided:
+            kind = "complex" if t.is_complex() else "sparse"
+            raise ValueError(f"{who} has {kind} numbers ({name}); allowed: real ones, in dense tensors")
     devices = sorted({str(p.device) for p in model.parameters()})
     if len(devices) != 1 or devices == ["meta"]:
         where = f"it lies on {', '.join(devices)}" if devices else "it has no parameters"
-        raise ValueError(f"model must have all its parameters on one device ({where}); move it with model.to(device)")
+        raise ValueError(f"{who} must have all its parameters on one device ({where}); move it with .to(device)")
     return torch.device(devices[0])
 
 
 def _read(name: str, data: Data, device: torch.device) -> tuple[Tensor, Tensor]:
     """Inputs and labels, where they lie or on the CPU, as checked as they can be without the model."""
     if isinstance(data, tuple | list) and len(data) == 2 and all(hasattr(part, "__array__") for part in data):
-        inputs, labels = map(torch.as_tensor, data)
+        inputs, labels = (_tensor(name, part) for part in data)
     elif isinstance(data, Dataset | DataLoader):
         inputs, labels = _read_all(name, data)
     else:
@@ -95,7 +112,24 @@ def _read(name: str, data: Data, device: torch.device) -> tuple[Tensor, Tensor]:
             raise ValueError(f"{name}: its {what} lie on {t.device}; allowed: cpu, or the model's device, {device}")
     if len(labels) == 0:
         raise ValueError(f"{name} is empty; at least one sample is needed")
+    if inputs.is_floating_point() and not all(chunk.isfinite().all() for chunk in inputs.detach().split(READ)):
+        log.warning("%s: inputs hold numbers that are not finite", name)
     return inputs.detach(), labels.detach().cpu().long()
+
+
+def _tensor(name: str, part: Any) -> Tensor:
+    """A tensor as it is, an array of any kind as one. Raises ValueError for what holds no numbers."""
+    if isinstance(part, Tensor):
+        if part.layout != torch.strided or part.is_nested:
+            raise ValueError(f"{name}: sparse and nested tensors are not read; hand in dense ones")
+        return part
+    array = np.asarray(part)
+    if not array.flags.writeable and not isinstance(array, np.memmap):
+        array = array.copy()  # PyTorch warns of an array that is read only
+    try:
+        return torch.as_tensor(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("="), copy=False))
+    except TypeError as e:
+        raise ValueError(f"{name}: {array.dtype} values are no numbers that PyTorch knows") from e
 
 
 def _read_all(name: str, data: Dataset | DataLoader) -> tuple[Tensor, Tensor]:
@@ -105,9 +139,11 @@ def _read_all(name: str, data: Dataset | DataLoader) -> tuple[Tensor, Tensor]:
         loader = DataLoader(data, READ)
     elif _holds_all(data):
         loader = DataLoader(data.dataset, data.batch_size, num_workers=data.num_workers, collate_fn=data.collate_fn)
+    if isinstance(data, DataLoader) and getattr(data.sampler, "replacement", False):
+        log.warning("%s is drawn with replacement: some samples come twice, others not; hand in its data set", name)
     inputs, labels = [], []
     with seeded(0, "read", name):  # what a data set draws for itself
-        for batch in loader:
+        for batch in _batches(name, loader):
             if not (isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(t, Tensor) for t in batch)):
                 raise ValueError(f"{name}: a sample must be a pair (input tensor, label), got {_kind_of(batch)}")
             if not batch[0].ndim or batch[1].ndim != 1:
@@ -118,7 +154,23 @@ def _read_all(name: str, data: Dataset | DataLoader) -> tuple[Tensor, Tensor]:
                 _check_room(name, loader, batch[0])
     if not inputs:
         raise ValueError(f"{name} is empty; at least one sample is needed")
+    shapes = {tuple(part.shape[1:]) for part in inputs}
+    if len(shapes) > 1:
+        raise ValueError(f"{name}: samples must be of one shape, got {' and '.join(map(str, sorted(shapes)))}")
     return torch.cat(inputs), torch.cat(labels)
+
+
+def _batches(name: str, loader: DataLoader) -> Iterator[Any]:
+    """What it gives. Raises ValueError for what it cannot read or put together."""
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except Exception as e:
+            raise ValueError(f"{name} cannot be read ({' '.join(f'{type(e).__name__}: {e}'.split())[:300]})") from e
+        yield batch
 
 
 def _holds_all(loader: DataLoader) -> bool:
@@ -127,7 +179,7 @@ def _holds_all(loader: DataLoader) -> bool:
     drawn = (
         isinstance(sampler, RandomSampler) and not sampler.replacement and sampler.num_samples == len(loader.dataset)
     )
-    return loader.batch_size is not None and not loader.drop_last and (drawn or isinstance(sampler, SequentialSampler))
+    return loader.batch_size is not None and (drawn or isinstance(sampler, SequentialSampler))
 
 
 def _kind_of(batch: Any) -> str:
@@ -150,7 +202,7 @@ def _check_room(name: str, loader: DataLoader, first: Tensor) -> None:
         )
 
 
-def check_model(model: nn.Module, inputs: Tensor, device: torch.device) -> int:
+def check_model(model: nn.Module, inputs: Tensor, device: torch.device, who: str = "model") -> int:
     """How many classes the model tells apart, from what it says about a few samples. Raises ValueError."""
     few = inputs[:2].to(device)
     with torch.no_grad(), eval_mode(model):
@@ -158,19 +210,19 @@ def check_model(model: nn.Module, inputs: Tensor, device: torch.device) -> int:
             said = model(few)
         except Exception as e:
             why = " ".join(f"{type(e).__name__}: {e}".split())
-            raise ValueError(f"model cannot take inputs of shape {tuple(few.shape)}, {few.dtype} ({why})") from e
+            raise ValueError(f"{who} cannot take inputs of shape {tuple(few.shape)}, {few.dtype} ({why})") from e
     if not isinstance(said, Tensor):
         raise ValueError(
-            f"model returns {_kind_of(said)}; it must return one tensor of logits, samples x classes: wrap it in a "
+            f"{who} returns {_kind_of(said)}; it must return one tensor of logits, samples x classes: wrap it in a "
             "module that does"
         )
     if said.ndim != 2 or len(said) != len(few) or not said.is_floating_point() or said.shape[1] < 2:
         raise ValueError(
-            f"model returns {said.dtype} of shape {tuple(said.shape)} for {len(few)} samples; it must return logits, "
+            f"{who} returns {said.dtype} of shape {tuple(said.shape)} for {len(few)} samples; it must return logits, "
             "samples x classes (at least 2)"
         )
     if (said >= 0).all() and torch.allclose(said.sum(1).float(), torch.ones(len(said), device=device), atol=1e-3):
-        log.warning("the model seems to return probabilities, as each row sums to 1; what is read here is logits")
+        log.warning("the %s seems to return probabilities, as each row sums to 1; what is read here is logits", who)
     return said.shape[1]
 
 
@@ -191,21 +243,30 @@ def _check_apart(retain: Tensor, forget: Tensor) -> None:
 
     Samples of few numbers may be equal by chance, and where those of D_r are equal to each other, nothing is said.
     """
-    if _holds(retain, forget):
+    if _holds([retain], forget):
         raise ValueError(
             "forget is part of retain; retain must hold the training data without the samples that are to be forgotten"
         )
 
 
-def _holds(samples: Tensor, others: Tensor) -> bool:
-    """Whether a few of `others` are all among `samples`, which are not equal to each other."""
+def _holds(parts: list[Tensor], others: Tensor) -> bool:
+    """Whether a few of `others` are all among the samples of these parts, which are not equal to each other."""
 
     def copies(few: Tensor) -> int:
-        """How often the rarest of a few of these is among `samples`."""
-        places = torch.linspace(0, len(few) - 1, min(LOOKED_FOR, len(few))).long()
-        return min(int((samples == few[i]).flatten(1).all(1).sum()) for i in places.tolist())
+        """How often the rarest of a few of these is among the samples."""
+        places = torch.linspace(0, len(few) - 1, min(LOOKED_FOR, len(few))).long().tolist()
+        return min(sum(_count(samples, few[i]) for samples in parts) for i in places)
 
-    return others[0].numel() >= FEW_NUMBERS and copies(others) > 0 and copies(samples) == 1
+    return others[0].numel() >= FEW_NUMBERS and copies(others) > 0 and all(copies(samples) == 1 for samples in parts)
+
+
+def _count(samples: Tensor, wanted: Tensor) -> int:
+    """How many samples are equal to this one. A few of their numbers say of most that they are not."""
+    flat = samples.flatten(1)
+    places = torch.linspace(0, flat.shape[1] - 1, min(LOOKED_AT, flat.shape[1])).long().unique()
+    wanted = wanted.flatten()
+    near = (flat[:, places] == wanted[places]).all(1).nonzero().flatten()
+    return int((flat[near] == wanted).all(1).sum())
 
 
 def _request(labels: Tensor, n_retain: int, test_labels: Tensor | None, n_classes: int) -> Request:

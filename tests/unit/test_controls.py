@@ -49,7 +49,7 @@ def test_controls_stand_under_a_rule_with_the_floor(capsys):
     assert "Controls, which do not compete: masks." in main_notes(summary, [])
     assert re.search(r"\\midrule\nretrain, other seeds", latex([summary]))
     assert re.search(r"</tbody><tbody><tr [^>]*><td [^>]*>retrain, other seeds", page([summary]))
-    show(rows(), derived_metrics(rows()))
+    show(summarise(rows(), derived_metrics(rows())))
     said = capsys.readouterr().out.splitlines()
     assert not said[next(i for i, line in enumerate(said) if line.strip().startswith(FLOOR)) - 1].strip()
 

@@ -447,7 +447,9 @@ def test_a_reference_must_be_of_the_same_kind():
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number from 1 on, got 0"),
+        ({"batch_size": 2.5}, "batch_size must be a whole number from 1 on, got 2.5"),
+        ({"fresh_model": lambda: None}, "fresh_model must make a torch.nn.Module, it made an object of NoneType"),
         ({"metrics": "mia"}, r"metrics must be a list of names or objects, such as metrics=\['accuracy'\], got 'mia'"),
         ({"fresh_model": nn.Linear(4, CLASSES)}, "fresh_model must be a function"),
     ],
@@ -471,9 +473,10 @@ def test_probabilities_and_test_samples_that_were_trained_on_are_a_warning(caplo
     assert not caplog.text
     ssd_bench.evaluate(nn.Sequential(model, nn.Softmax(1)), **asked, test=test)
     assert "seems to return probabilities" in caplog.text
-    for part in ("retain", "forget"):
+    both = tuple(torch.cat([asked["retain"][i], asked["forget"][i]]) for i in (0, 1))
+    for leaking in (asked["retain"], asked["forget"], both):
         caplog.clear()
-        ssd_bench.evaluate(model, **asked, test=tuple(t[:6] for t in asked[part]))
+        ssd_bench.evaluate(model, **asked, test=leaking)
         assert "test holds samples of retain or forget" in caplog.text
 
 

@@ -15,6 +15,7 @@ import torch
 from conftest import SHORT
 from hypothesis import given
 from hypothesis import strategies as st
+from made_rows import row as made_row
 from rich.console import Console
 
 from ssd_bench.cli import report
@@ -22,7 +23,7 @@ from ssd_bench.metrics.against import accuracy_gap, average_gap, tow, weights_ag
 from ssd_bench.report.derive import derived, derived_metrics
 from ssd_bench.report.sheet import Cell, Sheet, sheets
 from ssd_bench.report.summary import FLOOR, summarise
-from ssd_bench.report.table import _for_terminal, side_by_side
+from ssd_bench.report.table import _for_terminal, in_parts
 from ssd_bench.store.rows import read_rows
 
 
@@ -64,26 +65,38 @@ def test_average_gap_by_hand():
     assert accuracy_gap(ours | {"retain_acc": None}, theirs, "full_class") is None
 
 
-def test_only_some_rows_are_shown_and_compared_as_before(swept, say):
-    whole = pd.read_csv(io.StringIO(say(swept, "--format", "csv")[1]))
-    code, out, _ = say(swept, "--format", "csv", "--only", "method=ssd", "--only", "seed=1")
+def test_only_some_methods_are_shown_and_ranked_among_all(tmp_path, say):
+    for made in (*(made_row("retrain", s, 50 + s) for s in (0, 1)), *(made_row(m, 0, 60) for m in ("ssd", "delete"))):
+        path = tmp_path / "runs" / made["method"] / str(made["task"]["seed"]) / "metrics.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(made))
+    whole = pd.read_csv(io.StringIO(say(tmp_path, "--format", "csv")[1]))
+    code, out, _ = say(tmp_path, "--format", "csv", "--only", "method=ssd", "--only", "data=toy")
     some = pd.read_csv(io.StringIO(out))
-    assert (code, sorted(some.method), set(some.seed)) == (0, ["original", "retrain", "ssd"], {1})
-    values = [frame.query("method == 'ssd' and seed == 1").iloc[0] for frame in (some, whole)]
-    assert values[0].average_gap == values[1].average_gap
-    assert values[0]["floor.average_gap"] == values[1]["floor.average_gap"]
+    assert (code, sorted(some.method)) == (0, ["retrain", "retrain", "ssd"])
+    both = [frame.query("method == 'ssd'").iloc[0] for frame in (some, whole)]
+    assert both[0].average_gap == both[1].average_gap
+    assert both[0]["floor.average_gap"] == both[1]["floor.average_gap"]
+    code, out, _ = say(tmp_path, "--format", "markdown", "--only", "method=ssd")
+    all_lines = say(tmp_path, "--format", "markdown")[1].splitlines()
+    assert "- Not shown, but ranked and compared with the others: delete." in out
+    assert [line for line in out.splitlines() if line.startswith("| ssd")] == [
+        line for line in all_lines if line.startswith("| ssd")
+    ]
+    assert not [line for line in out.splitlines() if line.startswith("| delete")]
 
 
 @pytest.mark.parametrize(
     ("asked", "line"),
     [
-        ("methods=ssd", "--only=methods does not exist; did you mean 'method'?"),
-        ("method=sdd", "--only: method=sdd does not exist; did you mean 'ssd'? allowed: original, retrain, ssd"),
-        ("seed=7", "--only: seed=7 does not exist; allowed: 0, 1"),
+        (["methods=ssd"], "--only=methods does not exist; did you mean 'method'?"),
+        (["method=sdd"], "--only: method=sdd does not exist; did you mean 'ssd'? allowed: original, retrain, ssd"),
+        (["target=7"], "--only: target=7 does not exist; allowed: 8"),
+        (["method=ssd", "--format", "html"], "--only=method is for tables and csv"),
     ],
 )
 def test_rows_that_are_not_there(swept, say, asked, line):
-    code, out, err = say(swept, "--only", asked)
+    code, out, err = say(swept, "--only", *asked)
     assert (code, out) == (2, "")
     assert line in err
 
@@ -106,11 +119,11 @@ def test_pictures_are_not_named_in_the_csv(swept, say, tmp_path):
 def test_no_width_of_a_terminal_cuts_a_number(width, headings):
     cells = [[f"{i}{j}.25 ± 0.18" for j in range(len(headings))] for i in (1, 2)]
     lines = [(f"method {i}", [Cell(text) for text in of_line]) for i, of_line in enumerate(cells)]
-    parts = side_by_side(Sheet("title", headings, lines), width)
+    parts = in_parts(Sheet("title", headings, lines), width)
     assert [heading for part in parts for heading in part.headings] == headings
     out = io.StringIO()
     console = Console(file=out, width=max(width, 40))
-    for part in side_by_side(Sheet("title", headings, lines), console.width):
+    for part in in_parts(Sheet("title", headings, lines), console.width):
         console.print(_for_terminal(part))
     for text in (text for of_line in cells for text in of_line):
         assert text in out.getvalue()
