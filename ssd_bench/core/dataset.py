@@ -16,9 +16,15 @@ class Part:
 
     pixels: Tensor  # N x channels x side x side, uint8
     fine: Tensor  # N, int64: the finest class
+    files: tuple[str, ...] = ()  # of each image, where it has one of its own, below the root of the data
 
     def rows(self, keep: Tensor) -> Part:
-        return Part(self.pixels[keep], self.fine[keep])
+        return Part(self.pixels[keep], self.fine[keep], self.files_of(keep))
+
+    def files_of(self, keep: Tensor) -> tuple[str, ...]:
+        """Those of some rows: indices, or a mask."""
+        indices = keep.nonzero().flatten() if keep.dtype == torch.bool else keep
+        return tuple(self.files[i] for i in indices.tolist()) if self.files else ()
 
 
 @dataclass(frozen=True)

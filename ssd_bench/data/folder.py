@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,16 @@ def _load(
     _report(root, found)
     key = {"files": _hash_files(root, files), "pictures": pictures.key(), "classes": [list(c) for c in classes]}
     known = kept(key, partial(_decode, root, pictures, files))
-    return _dataset(classes, *parts_of(known), known.about), known.about["unreadable"]
+    unreadable = known.about["unreadable"]
+    parts = zip(parts_of(known), (files[part][0] for part in ("train", "test")), strict=True)
+    named = [replace(part, files=_readable(names, unreadable)) for part, names in parts]
+    return _dataset(classes, *named, known.about), unreadable
+
+
+def _readable(names: list[str], unreadable: list[str]) -> tuple[str, ...]:
+    """The names of the images that were decoded, in their order."""
+    bad = {line[: found.start()] for line in unreadable for found in re.finditer(r" \(", line)}  # NAME (why)
+    return tuple(name for name in names if printable(name) not in bad)
 
 
 Files = dict[str, tuple[list[str], Tensor]]  # per part: paths relative to the root, and the class of each

@@ -70,7 +70,7 @@ def rows(part: Part, keep: Tensor) -> Part:
     pile = Pile(tuple(shape))
     for chunk in keep.split(CHUNK):
         pile.add(part.pixels[chunk].numpy())
-    return Part(pile.tensor(), part.fine[keep])
+    return Part(pile.tensor(), part.fine[keep], part.files_of(keep))
 
 
 def kept(key: Any, make: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]) -> Artefact:
@@ -88,7 +88,8 @@ def kept(key: Any, make: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]])
 
 def about_parts(train: Part, test: Part) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What is kept of two parts: tensors, and their statistics and fingerprint."""
-    tensors = {f"{name}.{key}": t for name, part in (("train", train), ("test", test)) for key, t in vars(part).items()}
+    parts = {"train": train, "test": test}
+    tensors = {f"{name}.{key}": getattr(part, key) for name, part in parts.items() for key in ("pixels", "fine")}
     return tensors, {"fingerprint": fingerprint(train, test), **statistics(train)}
 
 

@@ -23,7 +23,7 @@ ALLOWED = ("when", "method", "why", "study", "published", "official")
 SEPARATOR = "+"
 SEQUENCE = "sequence"
 KINDS = ("full_class", "sub_class", "random")  # what its requests are
-ALIKE = {"hard": "random"}  # scenarios for which the settings of another one hold
+ALIKE = {"hard": "random", "listed": "random"}  # scenarios for which the settings of another one hold
 
 
 def cases(folders: Collection[Path], method: str, above: tuple[str, ...] = ()) -> list[dict[str, Any]]:

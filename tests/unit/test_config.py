@@ -37,7 +37,7 @@ def test_there_are_options():
     assert set(options("data")) == {"digits", "cifar10", "cifar20", "cifar100", "folder", "arrays"}
     assert set(options("model")) == {"resnet18", "resnet18_slim", "vit_base", "vit_tiny", "timm"}
     assert set(options("scenario")) == {
-        "full_class", "sub_class", "random", "sequence", "hard", "poison", "confusion", "label_noise",
+        "full_class", "sub_class", "random", "sequence", "hard", "poison", "confusion", "label_noise", "listed",
     }  # fmt: skip
     assert set(options("method")) >= {"original", "retrain", "finetune", "ssd"}
 
@@ -253,8 +253,9 @@ def test_a_number_on_the_edge_of_its_range_and_null_where_it_is_allowed_pass():
     check_range("share", None, above=0, null=True)
 
 
-def test_hard_images_take_what_holds_for_random_ones():
-    assert planned("data=cifar10", "scenario=hard").method.order == "mixed"
+@pytest.mark.parametrize("scenario", ["hard", "listed"])
+def test_single_images_take_what_holds_for_random_ones(scenario):
+    assert planned("data=cifar10", f"scenario={scenario}").method.order == "mixed"
 
 
 def test_a_sequence_takes_what_was_found_for_one_request_of_its_kind():

@@ -289,13 +289,14 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch, side, sa
 
 @pytest.mark.parametrize("kind", ["folder", "arrays"])
 def test_images_are_never_in_memory_all_at_once(tmp_path, monkeypatch, kind):
-    n, size = 400, 3 * 64 * 64
+    n, side = 400, 96  # 11 MB: more than what the interpreter may happen to grow by in between
+    size = 3 * side * side
     for module in ("pictures", "arrays"):
         monkeypatch.setattr(f"ssd_bench.data.{module}.BLOCK_BYTES", 10 * size)
     if kind == "folder":
-        settings = folder(classes(tmp_path / "set", n=n // 2, parts=("train/", "test/"), size=(64, 64)), side=64)
+        settings = folder(classes(tmp_path / "set", n=n // 2, parts=("train/", "test/"), size=(side, side)), side=side)
     else:
-        x, y = noise(0, n, 64, 64, 3), np.arange(n) % 3
+        x, y = noise(0, n, side, side, 3), np.arange(n) % 3
         archive(tmp_path / "a.npz", np.savez_compressed, x_train=x, y_train=y, x_test=x, y_test=y)
         settings = Arrays(file=str(tmp_path / "a.npz"))
     Image.init()  # the code of the decoders is no image
