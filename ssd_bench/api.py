@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -34,11 +36,14 @@ from ssd_bench.run.plan import CONF_DIR, check_names
 from ssd_bench.run.plugins import config_folders, nodes
 from ssd_bench.run.trained import train_from
 from ssd_bench.store.address import address, classes_of, code_of, values_of
-from ssd_bench.store.artefacts import NoStore, Store, checksum
+from ssd_bench.store.artefacts import Artefact, NoStore, Store, checksum
 from ssd_bench.store.resume import Checkpoints, checkpoints
 from ssd_bench.train import devices
 from ssd_bench.train.passes import predict
 from ssd_bench.train.recipe import Recipe
+
+log = logging.getLogger(__name__)
+WAIT_S = 60.0  # between two lines of a call that waits for another
 
 Fresh = Callable[[], nn.Module]  # makes a model of the same architecture that was never trained
 
@@ -141,14 +146,19 @@ def evaluate(
     return {name: value for name, value in values.items() if value is not None}
 
 
+BUFFERS = "unlearned_buffers"  # kept beside "unlearned": what a state dict leaves out
 _ALONE = RLock()  # what a call sets for its time (seeds, kernels, warnings) is the process's
+os.register_at_fork(after_in_child=lambda: globals().update(_ALONE=RLock()))  # who held it is not in the child
 
 
 @contextmanager
 def _undisturbed(device: torch.device) -> Iterator[None]:
     """One call at a time, whatever the caller has switched on around it: no_grad, inference_mode, autocast."""
+    lock = _ALONE
+    while not lock.acquire(timeout=WAIT_S):
+        log.warning("waiting for another call of ssd_bench in this process, which may be waiting for this one")
     with ExitStack() as stack:
-        stack.enter_context(_ALONE)
+        stack.callback(lock.release)
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for kind in {"cpu", device.type}:
@@ -163,7 +173,7 @@ def _check_arguments(seed: Any = 0, recipe: Any = None, fresh_model: Any = None,
         raise ValueError(f"seed must be a whole number from 0 on, got {seed!r}")
     if not isinstance(recipe, Recipe | None):
         raise ValueError(f"recipe must be a ssd_bench.Recipe, such as Recipe(epochs=20), got {recipe!r}")
-    if out is not None and (not isinstance(out, str | Path) or not str(out)):
+    if out is not None and (not isinstance(out, str | os.PathLike) or not str(out)):
         raise ValueError(f"out must name a folder, got {out!r}")
     if fresh_model is not None and (isinstance(fresh_model, nn.Module) or not callable(fresh_model)):
         kind = type(fresh_model).__name__
@@ -301,13 +311,14 @@ class _Task:
         with checkpoints(store, "unlearned", self.key) as resumed:
             if found := store.get("unlearned", self.key, locked=True):
                 model = copied(self.what.model)
-                with torch.no_grad():
-                    for key, t in _state(model).items():
-                        t.copy_(found.tensors[key])
+                model.load_state_dict(found.tensors)
+                _put_back(model, store.get(BUFFERS, self.key))
                 return Unlearned(model, **found.about, path=found.path)
             made = self.carry_out(store, resumed)
             about = {name: getattr(made, name) for name in ("seconds", "details", "shared_seconds")}
-            artefact = store.put("unlearned", self.key, _state(made.model), about, made.seconds)
+            if buffers := _unsaved(made.model):
+                store.put(BUFFERS, self.key, buffers, {}, 0.0)
+            artefact = store.put("unlearned", self.key, made.model.state_dict(), about, made.seconds)
             return replace(made, path=artefact.path)
 
     def fresh_model(self, seed: int, pretrained: bool = True) -> nn.Module:
@@ -326,7 +337,7 @@ class _Task:
         }
         return {
             "architecture": [repr(model), classes_of(model.modules()), plain],
-            "weights": _checksum(_state(model)),
+            "weights": _checksum(model.state_dict() | _unsaved(model)),
             "frozen": [name for name, p in model.named_parameters() if not p.requires_grad],
             "data": _checksum({"inputs": pixels, "labels": images.labels}),
             "machine": arithmetic(self.what.device, torch.get_num_threads()),
@@ -350,17 +361,25 @@ def _fresh(what: Given, fresh: Fresh | None, seed: int, who: str) -> nn.Module:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed)
         try:
-            made = fresh() if fresh else anew(what.model)
+            made = None if fresh else anew(what.model)
         except ValueError as e:
             raise ValueError(f"{who} needs fresh_model=..., a function that makes an untrained model: {e}") from e
+        made = fresh() if fresh else made
     if not isinstance(made, nn.Module):
         raise ValueError(f"fresh_model must make a torch.nn.Module, it made an object of {type(made).__name__}")
     return made.to(what.device)
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and all buffers, those too that `state_dict` leaves out."""
-    return model.state_dict() | dict(model.named_buffers())
+def _unsaved(model: nn.Module) -> dict[str, Tensor]:
+    """The buffers that `state_dict` leaves out."""
+    saved = model.state_dict()
+    return {name: t for name, t in model.named_buffers() if name not in saved}
+
+
+def _put_back(model: nn.Module, kept: Artefact | None) -> None:
+    for name, t in _unsaved(model).items():
+        if kept and name in kept.tensors:
+            t.copy_(kept.tensors[name])
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

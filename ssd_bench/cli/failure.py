@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def explain(error: BaseException) -> str:
 
 
 def _is_machinery(filename: str) -> bool:
-    return filename.startswith((*_MACHINERY, "<frozen"))
+    return filename.startswith((*_MACHINERY, "<frozen", contextlib.__file__))
 
 
 def _text(error: BaseException, frames: list[traceback.FrameSummary]) -> str:

@@ -106,6 +106,8 @@ def check(args: argparse.Namespace) -> None:
         composed = {" ".join(chosen): compose_with(search, chosen) for chosen in _combinations(choices)}
     for override in settings:
         _check_setting(override, composed, options, args.multirun)
+    for override in (o for o in settings if o.key_or_group == "out" and str(o.value()).startswith("~")):
+        raise ConfigError(f"{override.input_line}: ~ stands for nothing here; write out=$HOME/... or the whole path")
     if args.multirun:  # Hydra writes there before the first job can say that it cannot
         for override in (o for o in settings if o.key_or_group == "out" and not o.is_sweep_override()):
             if not writable(Path(str(override.value()))):

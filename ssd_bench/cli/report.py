@@ -13,7 +13,7 @@ from ssd_bench.cli.arguments import Parser
 from ssd_bench.core.errors import ConfigError, check_choice, check_installed
 from ssd_bench.report.derive import derived, reevaluate
 from ssd_bench.report.rows import REFERENCES, to_frame
-from ssd_bench.report.summary import ORIGINAL, Summary, summarise
+from ssd_bench.report.summary import FLOOR, ORIGINAL, Summary, summarise
 from ssd_bench.report.table import latex, markdown, show
 from ssd_bench.run.plan import CONF_DIR
 from ssd_bench.run.plugins import config_folders
@@ -52,16 +52,16 @@ def _report(arguments: list[str] | None) -> None:
     rows = read_rows(args.folder)
     if not rows:
         raise ConfigError(f"{args.folder} holds no finished run (no metrics.json); run ssd-bench first")
-    if args.metrics:
+    if args.metrics is not None:
         rows = reevaluate(rows, args.folder, _metrics(args.metrics.split(","), args.config_dir))
     wanted = _wanted(args.only, rows)
     values = derived(rows, args.folder)
     summaries = [each for each in summarise(rows, values) if _is_of(each.task, wanted)]
+    if not summaries:
+        raise ConfigError(f"no row under {args.folder} is of all that --only asks for")
     if methods := wanted.get("method"):
-        if args.pictures or args.format == "html":
-            raise ConfigError("--only=method is for tables and csv: pictures draw all, and a page filters by itself")
         for each in summaries:
-            each.hidden = frozenset(line.method for line in each.methods + each.controls) - methods
+            each.hidden = frozenset(line.method for line in each.lines) - {*methods, ORIGINAL, FLOOR, *REFERENCES}
         rows = [row for row in rows if row["method"] in {*methods, ORIGINAL, *REFERENCES}]
     if args.pictures:
         told = sys.stdout if args.output or not args.format else sys.stderr  # stdout is the table's
@@ -99,6 +99,8 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     for asked, option in ((args.format == "html", "--format=html"), (args.pictures, "--pictures")):
         if asked:
             check_installed("matplotlib", "report", option)
+    if any(asked.startswith("method=") for asked in args.only) and (args.pictures or args.format == "html"):
+        raise ConfigError("--only=method is for tables and csv: pictures draw all, and a page filters by itself")
     if args.format == "table" and args.output:
         raise ConfigError(f"--format=table is for the terminal; allowed with --output: {', '.join(FORMATS[1:])}")
     if not args.folder.is_dir():

@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -253,7 +254,10 @@ def _after_sweep(seconds: float) -> None:
     for rows in rows_around([] if command.json else command.finished):
         show(summarise(rows, derived_metrics(rows)))
     out = command.finished[0].parents[3]
-    log.info("attacks, distances to the retrained model, other formats and pictures: ssd-bench-report %s", out)
+    log.info(
+        "attacks, distances to the retrained model, other formats and pictures: ssd-bench-report %s",
+        shlex.quote(str(out)),
+    )
     share = f"; {100 * pass_clock.seconds / seconds:.1f} % of that inside forward and backward passes"
     log.info("%d runs in %s%s", len(command.finished), console.clock(seconds), share if pass_clock.seconds else "")
     if command.failures:

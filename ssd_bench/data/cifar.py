@@ -165,7 +165,7 @@ def _from_parquet(archive: str, folder: Path) -> tuple[Part, Part, str]:
     def decode() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         log.info("decoding the images of %s (once; kept in the cache)", folder)
         parts = {part: _decode(archive, paths) for part, paths in files.items()}
-        tensors = {f"{part}.{key}": t for part, v in parts.items() for key, t in vars(v).items()}
+        tensors = {f"{name}.{key}": getattr(part, key) for name, part in parts.items() for key in ("pixels", "fine")}
         return tensors, {"fingerprint": fingerprint(parts["train"], parts["test"])}
 
     decoded = Store(user_cache_path("ssd-bench"), optional=True).get_or_make(

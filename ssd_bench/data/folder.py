@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -101,14 +100,12 @@ def _load(
     known = kept(key, partial(_decode, root, pictures, files))
     unreadable = known.about["unreadable"]
     parts = zip(parts_of(known), (files[part][0] for part in ("train", "test")), strict=True)
-    named = [replace(part, files=_readable(names, unreadable)) for part, names in parts]
-    return _dataset(classes, *named, known.about), unreadable
-
-
-def _readable(names: list[str], unreadable: list[str]) -> tuple[str, ...]:
-    """The names of the images that were decoded, in their order."""
-    bad = {line[: found.start()] for line in unreadable for found in re.finditer(r" \(", line)}  # NAME (why)
-    return tuple(name for name in names if printable(name) not in bad)
+    bad = set(known.about.get("left_out", ()))  # of a cache from before there was this, nobody knows which they are
+    named = len(bad) == len(unreadable)
+    train, test = (
+        replace(part, files=tuple(name for name in names if name not in bad) if named else ()) for part, names in parts
+    )
+    return _dataset(classes, train, test, known.about), unreadable
 
 
 Files = dict[str, tuple[list[str], Tensor]]  # per part: paths relative to the root, and the class of each
@@ -179,7 +176,7 @@ def _hash_files(root: Path, files: Files) -> dict[str, str]:
 def _decode(root: Path, pictures: Pictures, files: Files) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Pixels and classes of what can be read, in the order of `files`, and the names of what cannot."""
     log.info("decoding the images of %s (once; kept in the cache)", root)
-    parts, unreadable = {}, []
+    parts, unreadable, left_out = {}, [], []
     with console.counting("decoding the images", sum(len(names) for names, _ in files.values())) as more:
         for part, (names, fine) in files.items():
             pile, good = Pile((pictures.channels, pictures.side, pictures.side)), []
@@ -188,12 +185,14 @@ def _decode(root: Path, pictures: Pictures, files: Files) -> tuple[dict[str, Ten
                 if readable := [result for result in block if isinstance(result, np.ndarray)]:
                     pile.add(np.stack(readable))
                 more(len(block))
-                unreadable += _unreadable(names[len(good) - len(block) :], block)
+                of_block = names[len(good) - len(block) :]
+                unreadable += _unreadable(of_block, block)
+                left_out += [name for name, result in zip(of_block, block, strict=False) if isinstance(result, str)]
             parts[part] = Part(pile.tensor(), fine[torch.tensor(good, dtype=torch.bool)])
     if not len(parts["train"].fine):
         raise ConfigError(f"data.root={root}: no training image can be read: {some(unreadable)}")
     tensors, about = about_parts(**parts)
-    return tensors, about | {"unreadable": unreadable}
+    return tensors, about | {"unreadable": unreadable, "left_out": left_out}
 
 
 def _blocks(root: Path, blocks: Iterable[list[Result]]) -> Iterable[list[Result]]:

@@ -108,7 +108,12 @@ def held_out(dataset: Dataset, share: float, seed: int | None) -> Dataset:
     """The same data set with `share` of each class's training images as its test set; the test images stay unseen."""
     part = dataset.train
     counts = torch.bincount(part.fine, minlength=len(dataset.fine_names))
-    is_test = drawn_from_each(part.fine, (counts * share).round(), generator(seed or 0, "holdout"))
+    wanted = (counts * share).round().minimum(counts - 1).clamp(min=0)  # an image of each class stays
+    if not wanted.any():
+        raise ConfigError(
+            f"data.holdout={share} of {int(counts.max())} images a class or fewer is none; take a larger share"
+        )
+    is_test = drawn_from_each(part.fine, wanted, generator(seed or 0, "holdout"))
     train, test = rows(part, ~is_test), rows(part, is_test)
     return replace(dataset, train=train, test=test, fingerprint=fingerprint(train, test))
 

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Split
 from ssd_bench.methods.by_epoch import ByEpoch, triangle
+from ssd_bench.methods.masks import smallest
 from ssd_bench.methods.training import FurtherTraining
 from ssd_bench.train.passes import eval_mode, pass_clock, statistics_for
 from ssd_bench.train.recipe import Recipe
@@ -59,10 +60,14 @@ class MSG(FurtherTraining):
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         drawn = torch.randperm(len(data.retain), generator=context.generator("retained"))[: len(data.forget)]
         scores = self.scores(model, data, data.retain[drawn])
-        chosen = {name: smallest(score, self.rate) for name, score in scores.items()}
+        chosen = {name: self.mask(score) for name, score in scores.items()}
         self.draw_anew(model, chosen, context.generator("weights"))
         context.details["drawn_anew"] = sum(int(mask.sum()) for mask in chosen.values())
         return self.finetune(model, chosen, data, context)
+
+    def mask(self, score: Tensor) -> Tensor:
+        """Of a layer's scores: the round(rate n) of smallest magnitude, the earlier ones of equal."""
+        return smallest({"": score}, round(self.rate * score.numel()))[""]
 
     def scores(self, model: nn.Module, data: Split, retained: Tensor) -> dict[str, Tensor]:
         """Gradient on these rows of D_r minus gradient on D_f, of each convolution by its name."""
@@ -104,14 +109,6 @@ def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
     """Those whose weights are not frozen, by name."""
     found = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
     return {name: m for name, m in found.items() if m.weight.requires_grad}
-
-
-def smallest(score: Tensor, rate: float) -> Tensor:
-    """The round(rate n) entries of smallest magnitude, the earlier ones of equal: a mask of the same shape."""
-    order = score.abs().flatten().argsort(stable=True)
-    mask = torch.zeros(score.numel(), dtype=torch.bool, device=score.device)
-    mask[order[: round(rate * score.numel())]] = True
-    return mask.view(score.shape)
 
 
 @contextmanager

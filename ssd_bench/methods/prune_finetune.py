@@ -27,8 +27,8 @@ class PruneFinetune(FurtherTraining):
     so that a gap holds what the zeros cost, too.
 
     A model needs a convolution whose windows overlap. One whose windows do not is a linear layer of patches: pruned
-    beside others, but a ViT, which has no other, would lose most of what it sees and keep nearly all of its weights. To
-    prune other layers there would be another method under the same name, so the row says why there is none.
+    beside others, but a ViT, which has no other, would lose most of what it sees and keep nearly all of its weights, so
+    the method is not for it.
     """
 
     rate: float = 0.95
@@ -68,5 +68,6 @@ class PruneFinetune(FurtherTraining):
 
 def prunable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The trainable weights of all convolutions, by name, in the model's order."""
-    of_convolutions = {id(module.weight) for module in model.modules() if isinstance(module, CONVOLUTIONS)}
+    convolutions = (module for module in model.modules() if isinstance(module, CONVOLUTIONS))
+    of_convolutions = {id(module._parameters.get("weight")) for module in convolutions}  # a parametrised one is no own
     return {name: p for name, p in model.named_parameters() if id(p) in of_convolutions and p.requires_grad}

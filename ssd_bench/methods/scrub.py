@@ -33,7 +33,8 @@ class Scrub(FurtherTraining):
     all epochs it takes the one whose error on D_f is nearest to the last student's on images of the same classes that
     the original was not trained on, the earliest of equals. These are what D leaves out of the training images: a part
     of them for a pool's models, none in other runs. Of a sub-class they are images of its whole class. The released
-    code cannot take the original: it never saves it. Every checkpoint holds all students so far.
+    code cannot take the original: it never saves it. Its settings: 5 epochs, max_epochs 3, gamma 1, alpha 0.5,
+    decay_at [3, 5, 9], batches of 16 and 32. Every checkpoint holds all students so far.
     """
 
     epochs: int = 3

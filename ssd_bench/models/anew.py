@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ def anew(model: nn.Module) -> nn.Module:
 
 def _plain(values: Tensor) -> bool:
     """Whether a layer may begin with these: one number in all places, as biases and norms do."""
-    return bool((values == values.flatten()[0]).all()) and (values.numel() > 1 or values.item() in (0, 1))
+    return not values.numel() or bool((values == values.flatten()[0]).all())
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -52,25 +53,38 @@ def copied(model: nn.Module) -> nn.Module:
 def head_of(model: nn.Module, inputs: Tensor) -> str:
     """Name of the last layer: the one with a weight whose output is the logits, or else the last with as many outputs.
 
-    inputs: a few samples, for a forward pass of a copy. "" where there is none, and of a compiled script, whose layers
-    cannot be watched or changed.
+    inputs: a few samples, for a forward pass. Where that shows no such layer (it is compiled, or averages afterwards),
+    the last one whose weight has a row for each class. "" where there is none, and of a compiled script, whose layers
+    cannot be changed.
     """
     if isinstance(model, torch.jit.ScriptModule):
         return ""
-    watched, called = copied(model).eval(), []
-    for name, layer in watched.named_modules():
-        if _has_weight(layer):
-            layer.register_forward_hook(lambda _, __, said, name=name: called.append((name, said)))
-    with torch.no_grad():
-        logits = watched(inputs)
+    layers = {name: weight for name, layer in model.named_modules() if (weight := _own_weight(layer)) is not None}
+    called: list[tuple[str, Any]] = []
+    hooks = [
+        model.get_submodule(name).register_forward_hook(lambda _, __, said, name=name: called.append((name, said)))
+        for name in layers
+    ]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            logits = model.eval()(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, training in modes:
+            module.training = training
     wide = [(name, said) for name, said in called if isinstance(said, Tensor) and said.shape == logits.shape]
     last = [name for name, said in wide if torch.equal(said, logits)] or [name for name, _ in wide]
+    last = last or [name for name, weight in layers.items() if weight.shape[:1] == logits.shape[1:]]
     return last[-1] if last else ""
 
 
-def _has_weight(layer: nn.Module) -> bool:
-    """Whether a weight is its own, however it is parametrised. Reading one that is may change it."""
-    parametrised = getattr(layer, "parametrizations", None)
-    return isinstance(layer.__dict__.get("weight", layer._parameters.get("weight")), Tensor) or (
-        isinstance(parametrised, nn.ModuleDict) and "weight" in parametrised
-    )
+def _own_weight(layer: nn.Module) -> Tensor | None:
+    """Its weight, or what that is made of. Reading a parametrised one itself may change it."""
+    if isinstance(layer, torch.jit.ScriptModule):
+        return None
+    if "weight" in getattr(layer, "parametrizations", {}):
+        return next(layer.parametrizations["weight"].parameters(recurse=False), None)
+    weight = layer.__dict__.get("weight", layer._parameters.get("weight"))
+    return weight if isinstance(weight, Tensor) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import resolve_name
@@ -36,11 +37,11 @@ def draw(summaries: list[Summary], folder: Path, into: Path) -> list[Path]:
     folder: the one that the rows were read from. The files of a task begin alike; the first of its words are the task.
     """
     into.mkdir(parents=True, exist_ok=True)
-    paths = []
+    paths, stems = [], _stems([summary.title for summary in summaries])
     with matplotlib.rc_context(STYLE):
         for summary in summaries:
             for name, figure in pictures(summary, Path(folder)):
-                paths.append(save(figure, summary.title, into / f"{_safe(summary.title)}-{_safe(name)}.png"))
+                paths.append(save(figure, summary.title, into / f"{stems[summary.title]}-{_safe(name)}.png"))
         for title, figure in over_discovery(summaries):
             paths.append(save(figure, title, into / f"{_safe(title)}-discovery.png"))
     return paths
@@ -53,8 +54,16 @@ def save(figure: Figure, title: str, path: Path) -> Path:
     return path
 
 
+def _stems(titles: list[str]) -> dict[str, str]:
+    """What the files of each task begin with; where two titles would begin alike, with a digest of theirs."""
+    often = Counter(map(_safe, titles))
+    return {
+        title: f"{_safe(title)}-{digest(title)[:8]}" if often[_safe(title)] > 1 else _safe(title) for title in titles
+    }
+
+
 def _safe(name: str) -> str:
-    """Names come from data and settings: nothing of them may reach another folder, nor two of them one file."""
+    """Names come from data and settings: nothing of them may reach another folder."""
     safe = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")
     return safe if len(safe) <= LONGEST else f"{safe[:LONGEST]}-{digest(name)[:8]}"
 

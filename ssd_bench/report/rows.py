@@ -44,8 +44,16 @@ def across_seeds(rows: list[Row]) -> list[list[Row]]:
         key = {name: value for name, value in task.items() if name not in (*OF_SEEDS, *drawn)}
         key["arithmetic"] = [row["env"]["device"].split(":")[0].split()[0], row["config"].get("precision")]
         key["network"] = {name: v for name, v in (row["config"].get("model") or {}).items() if name != "checkpoint"}
+        key["images"] = _as_seen(row["config"])
         groups.setdefault(json.dumps(key, sort_keys=True), []).append(row)
     return list(groups.values())
+
+
+def _as_seen(config: dict[str, Any]) -> dict[str, Any]:
+    """What decides on how images look to a model, beside the data set: they are other originals."""
+    scenario = config.get("scenario") or {}
+    triggers = {name: value for name, value in scenario.items() if name.startswith("trigger_")}
+    return {"norm": (config.get("data") or {}).get("norm"), **triggers}
 
 
 def rows_beside(path: Path) -> list[Row]:

@@ -89,7 +89,7 @@ def _sheet(summary: Summary, title: str, names: list[str]) -> Sheet:
             floor = bool(sheet.lines) and sheet.lines[-1][0] == FLOOR
             sheet.rule = len(sheet.lines) - floor
         if line.values:
-            cells = [_cell(summary, line, name, ranks[name].get(line.label), states) for name in names]
+            cells = [_cell(summary, line, name, ranks[name].get(line.label), states) for name in names] or [Cell("")]
             if line.label != FLOOR or any(line.values.get(name) for name in names):
                 sheet.lines.append((line.label, cells))
         else:

@@ -228,9 +228,10 @@ def summarise(rows: list[Row], derived: dict[str, Values]) -> list[Summary]:
         namesakes.setdefault(summary.title, []).append(summary)
     for alike in (group for group in namesakes.values() if len(group) > 1):
         settings = [_recipe(summary.rows[0]["config"]) for summary in alike]
-        differ = [key for key in settings[0] if len({json.dumps(each.get(key)) for each in settings}) > 1]
+        keys = dict.fromkeys(key for each in settings for key in each)
+        differ = [key for key in keys if len({json.dumps(each.get(key)) for each in settings}) > 1]
         for summary, each in zip(alike, settings, strict=True):
-            summary.apart = "".join(f", {key}={each.get(key)}" for key in differ) or f", {summary.task['original']}"
+            summary.apart = "".join(f", {key}={each.get(key)}" for key in differ) or f", {_apart(summary.task, alike)}"
     placebos = {_request(summary): summary for summary in summaries if summary.task["placebo"]}
     for summary in (summary for summary in summaries if not summary.task["placebo"]):
         summary.placebo = placebos.get(_request(summary))
@@ -238,6 +239,12 @@ def summarise(rows: list[Row], derived: dict[str, Values]) -> list[Summary]:
     for summary in (summary for summary in summaries if summary.task.get("requests")):
         summary.joint = at_once.get(_targets(summary, ">"))
     return summaries
+
+
+def _apart(task: dict[str, Any], alike: list[Summary]) -> str:
+    """What else differs between tasks of one title: their originals, or the images that they forget."""
+    key = "original" if len({each.task["original"] for each in alike}) > 1 else "forget_sha256"
+    return str(task[key])[:12]
 
 
 def _request(summary: Summary) -> tuple[Any, ...]:
@@ -256,7 +263,7 @@ def _targets(summary: Summary, between: str) -> tuple[Any, ...]:
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run that make another original of it, or measure it otherwise."""
-    groups = ("train", "model", "data", "evaluate")
+    groups = ("train", "model", "data", "scenario", "evaluate")
     flat = {f"{group}.{key}": value for group in groups for key, value in (config.get(group) or {}).items()}
     return {key: value for key, value in flat.items() if key not in ("data.root", "data.download")}
 

@@ -35,6 +35,7 @@ def show(summaries: list[Summary], whole: bool = False) -> None:
 def print_sheet(sheet: Sheet) -> None:
     """Print one table with its notes to stdout."""
     out = console.stdout()
+    out.print(Text(sheet.title, style="bold"), soft_wrap=True)  # as Text, brackets in a class's name are no markup
     for part in in_parts(sheet, out.width):
         out.print(_for_terminal(part))
     for note in sheet.notes:
@@ -55,7 +56,6 @@ def in_parts(sheet: Sheet, width: int) -> list[Sheet]:
     return [
         replace(
             sheet,
-            title=sheet.title if part is parts[0] else "",
             headings=[sheet.headings[i] for i in part],
             lines=[(label, [cells[i] for i in part]) for label, cells in sheet.lines],
         )
@@ -73,8 +73,7 @@ def _widths(sheet: Sheet) -> list[int]:
 
 
 def _for_terminal(sheet: Sheet) -> Table:
-    title = Text(sheet.title, style="bold") if sheet.title else None  # as Text, brackets are not rich's markup
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
     table.add_column(sheet.first, no_wrap=True)
     for heading, needed in zip(sheet.headings, _widths(sheet), strict=True):
         table.add_column(Text(heading), justify="right", min_width=needed - BETWEEN)

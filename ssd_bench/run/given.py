@@ -52,7 +52,8 @@ def given(model: nn.Module, retain: Data | None, forget: Data, test: Data | None
     """All of it checked. Raises ValueError, in one line, for the first thing that is wrong."""
     device = device_of(model)
     parts = {"retain": retain, "forget": forget, "test": test}
-    read = {name: _read(name, data, device) for name, data in parts.items() if data is not None}
+    with torch.no_grad():  # a data set may ask a network of its own
+        read = {name: _read(name, data, device) for name, data in parts.items() if data is not None}
     if "forget" not in read:
         raise ValueError("forget must be given: the samples that are to be forgotten")
     n_classes = check_model(model, read["forget"][0], device)
@@ -123,7 +124,7 @@ def _tensor(name: str, part: Any) -> Tensor:
         if part.layout != torch.strided or part.is_nested:
             raise ValueError(f"{name}: sparse and nested tensors are not read; hand in dense ones")
         return part
-    array = np.asarray(part)
+    array = np.asanyarray(part)  # a file that is mapped stays so
     if not array.flags.writeable and not isinstance(array, np.memmap):
         array = array.copy()  # PyTorch warns of an array that is read only
     try:
@@ -162,9 +163,10 @@ def _read_all(name: str, data: Dataset | DataLoader) -> tuple[Tensor, Tensor]:
 
 def _batches(name: str, loader: DataLoader) -> Iterator[Any]:
     """What it gives. Raises ValueError for what it cannot read or put together."""
-    batches = iter(loader)
+    batches = None
     while True:
         try:
+            batches = iter(loader) if batches is None else batches
             batch = next(batches)
         except StopIteration:
             return
@@ -221,7 +223,7 @@ def check_model(model: nn.Module, inputs: Tensor, device: torch.device, who: str
             f"{who} returns {said.dtype} of shape {tuple(said.shape)} for {len(few)} samples; it must return logits, "
             "samples x classes (at least 2)"
         )
-    if (said >= 0).all() and torch.allclose(said.sum(1).float(), torch.ones(len(said), device=device), atol=1e-3):
+    if (said >= 0).all() and ((said.float().sum(1) - 1).abs() < 1e-3).all():
         log.warning("the %s seems to return probabilities, as each row sums to 1; what is read here is logits", who)
     return said.shape[1]
 
@@ -252,17 +254,18 @@ def _check_apart(retain: Tensor, forget: Tensor) -> None:
 def _holds(parts: list[Tensor], others: Tensor) -> bool:
     """Whether a few of `others` are all among the samples of these parts, which are not equal to each other."""
 
-    def copies(few: Tensor) -> int:
+    flat = [samples.flatten(1) for samples in parts]
+
+    def copies(looked_for: Tensor) -> int:
         """How often the rarest of a few of these is among the samples."""
-        places = torch.linspace(0, len(few) - 1, min(LOOKED_FOR, len(few))).long().tolist()
-        return min(sum(_count(samples, few[i]) for samples in parts) for i in places)
+        places = torch.linspace(0, len(looked_for) - 1, min(LOOKED_FOR, len(looked_for))).long().tolist()
+        return min(sum(_count(samples, looked_for[i]) for samples in flat) for i in places)
 
     return others[0].numel() >= FEW_NUMBERS and copies(others) > 0 and all(copies(samples) == 1 for samples in parts)
 
 
-def _count(samples: Tensor, wanted: Tensor) -> int:
-    """How many samples are equal to this one. A few of their numbers say of most that they are not."""
-    flat = samples.flatten(1)
+def _count(flat: Tensor, wanted: Tensor) -> int:
+    """How many samples (n x numbers) are equal to this one. A few of their numbers say of most that they are not."""
     places = torch.linspace(0, flat.shape[1] - 1, min(LOOKED_AT, flat.shape[1])).long().unique()
     wanted = wanted.flatten()
     near = (flat[:, places] == wanted[places]).all(1).nonzero().flatten()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -77,7 +78,8 @@ def find_class(
     target = aliases.get(str(target), str(target))
     if target not in names and target.isdecimal() and int(target) < len(names):
         return int(target)
-    check_choice(setting, target, (*names, *aliases) if target not in names else names)
+    others = (alias for alias in aliases if normalize("NFC", alias) not in names)
+    check_choice(setting, target, (*names, *others) if target not in names else names)
     return names.index(target)
 
 

@@ -43,6 +43,8 @@ class Sequence:
         check_range("n_forget", self.n_forget, 1)
         asked = self.requests
         if isinstance(asked, List) and not isinstance(asked, str):
+            if None in asked:
+                raise ValueError("requests holds null; name a target for each request")
             object.__setattr__(self, "requests", tuple(Classes(target=each).target for each in asked))
         elif asked is not None and (isinstance(asked, bool) or not str(asked).isdecimal()):
             raise ValueError(f"requests={asked} is neither a list of targets nor a number of random batches")

@@ -30,6 +30,7 @@ from ssd_bench.scenarios.classes import find_class
 from ssd_bench.scenarios.confusion import USUAL, Confusion
 from ssd_bench.scenarios.corrective import Corrective
 from ssd_bench.scenarios.hard import Hard
+from ssd_bench.scenarios.listed import Listed
 from ssd_bench.scenarios.sequence import Sequence
 from ssd_bench.scenarios.sub_class import SubClass
 from ssd_bench.store.address import address, digest
@@ -45,6 +46,7 @@ POLL_S = 0.5
 INSTEAD = {  # scenarios whose requests no seed changes, and what to tune in their place
     Sequence: "scenario=sub_class, full_class or random, whose settings a sequence takes",
     Hard: "scenario=random, whose settings hard images take",
+    Listed: "scenario=random, whose settings listed images take",
 }
 TERMS = ("forget_train_acc", "retain_train_acc", "unseen_acc", "population_auc")
 CORRECTED = ("forget_train_acc", "retain_train_acc", "corrected_acc", "kept_acc")  # attacks say nothing there

@@ -297,6 +297,10 @@ WRONG = {  # arguments -> what the line says
     "hydra/launcher=jobli": "hydra/launcher",
     "method._target_=nowhere.Mine": "nowhere",
     "model=vit_base model.architecture=foo": "foo",
+    "scenario=sequence scenario.of=full_class scenario.requests=[null,3]": "requests holds null",
+    "scenario=listed": "scenario=listed needs scenario.file=FILE",
+    "data.holdout=0.0001": "data.holdout=0.0001",
+    "out='~/runs'": "~ stands for nothing here",
     "out=": "out must name a folder",
 }
 

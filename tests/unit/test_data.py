@@ -231,6 +231,11 @@ def test_subsets_are_balanced_seeded_and_in_stored_order(tmp_path):
         chosen(train_per_class=4)
 
 
+def test_holdout_leaves_an_image_of_each_class():
+    tuning = Digits(holdout=0.999).load()
+    assert torch.bincount(tuning.train.fine).tolist() == [1] * 10
+
+
 def test_holdout_takes_its_test_set_from_the_training_images():
     whole, tuning = Digits().load(), Digits(holdout=0.2).load()
     everything = {p.numpy().tobytes() for p in whole.train.pixels}

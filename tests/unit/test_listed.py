@@ -73,6 +73,7 @@ def test_a_file_that_became_a_test_image_is_told(listing, tmp_path):
         ("", "lists no image"),
         ("# none", "lists no image"),
         ("3\n500", "500 is no training image; allowed: 0 to 499"),
+        ("9" * 5000, "9 is no training image"),
         ("-1", "-1 is no training image; allowed: 0 to 499"),
         ("3\n4\n3", "lists 3 twice"),
         ("\n".join(map(str, range(500))), "lists all training images"),
@@ -92,7 +93,25 @@ def test_names_that_are_nearly_right(listing, tmp_path):
         Listed(listing("train/cat/3.png\n3"))(data, {}, 0)
 
 
-@pytest.mark.parametrize(("file", "message"), [(None, "needs scenario.file=FILE"), ("nowhere", "cannot be read")])
+def test_lists_as_other_systems_write_them(listing, tmp_path):
+    root = classes(tmp_path / "set", names=("C#", "Müller"))
+    data = folder(root).load()
+    file = listing("\ufefftrain/C#/3.png\r\ntrain/Mu\u0308ller/1.png # her\r\n")
+    assert Listed(file)(data, {}, 0).forget.tolist() == [3, 6]
+
+
+def test_a_name_that_begins_like_an_unreadable_ones_keeps_its_image(listing, tmp_path):
+    root = classes(tmp_path / "set")
+    (root / "train/cat/0.png (copy).png").write_text("no image")
+    data = folder(root, skip_unreadable=True).load()
+    assert data.train.files[:2] == ("train/cat/0.png", "train/cat/1.png")
+    assert Listed(listing("train/cat/3.png"))(data, {}, 0).forget.tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [("/dev/zero", "it is no file"), (None, "needs scenario.file=FILE"), ("nowhere", "cannot be read")],
+)
 def test_without_a_list(file, message):
     with pytest.raises(ConfigError, match=message):
         Listed(file)(dataset(), {}, 0)

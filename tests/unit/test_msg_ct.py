@@ -11,7 +11,7 @@ from ssd_bench.core.task import Images, Split
 from ssd_bench.methods.by_epoch import cosine, triangle
 from ssd_bench.methods.ct import CT, transpose_kernels
 from ssd_bench.methods.finetune import Finetune
-from ssd_bench.methods.msg import MSG, slowed, smallest
+from ssd_bench.methods.msg import MSG, slowed
 
 OFFICIAL = {"lr": 0.01, "batch_size": 6, "score": "sums", "score_mode": "train", "scaled": "gradient"}
 
@@ -31,7 +31,7 @@ def test_released_scores_and_masks(golden, released):
     scores = MSG(**OFFICIAL).scores(model, golden.data, released["msg/retain_subset"])
     for name, expected in golden.under("msg/gradient", released).items():
         torch.testing.assert_close(scores[name], expected, rtol=1e-3, atol=1e-6)
-        mask = smallest(scores[name], 0.3)
+        mask = MSG(rate=0.3).mask(scores[name])
         assert torch.equal(mask, released[f"msg/reinitialised/{name}"].bool())
         assert mask.sum() == golden.expected["msg"]["reinitialised"][name]
     same(model, golden.under("msg/before_reinit", released))
@@ -67,7 +67,7 @@ GRADIENT = [0.5, -0.1, 0.3, 0.05, -0.9, 0.2, 0.0, 0.7, -0.4, 0.6]
 
 @pytest.mark.parametrize(("rate", "entries"), [(0.3, [1, 3, 6]), (0.0, []), (1.0, list(range(10)))])
 def test_what_is_smallest_by_hand(rate, entries):
-    assert smallest(torch.tensor(GRADIENT), rate).nonzero().flatten().tolist() == entries
+    assert MSG(rate=rate).mask(torch.tensor(GRADIENT)).nonzero().flatten().tolist() == entries
 
 
 @pytest.mark.parametrize(("decay", "expected"), [(0.0, -0.01 * 0.1 * 0.5), (0.2, -0.01 * 0.1 * (0.5 + 0.2 * 3))])
@@ -91,7 +91,7 @@ def test_only_what_is_smallest_is_drawn_anew_and_its_spread_is_kaimings():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(64, 64, 3))
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    mask = smallest(torch.randn(model[0].weight.shape), 0.5)
+    mask = MSG(rate=0.5).mask(torch.randn(model[0].weight.shape))
     MSG().draw_anew(model, {"0": mask}, torch.Generator().manual_seed(0))
     after = model.state_dict()
     assert torch.equal(after["0.weight"] != before["0.weight"], mask)

@@ -15,12 +15,14 @@ import torch
 from conftest import SHORT
 from hypothesis import given
 from hypothesis import strategies as st
+from made_rows import NAMES
 from made_rows import row as made_row
 from rich.console import Console
 
 from ssd_bench.cli import report
 from ssd_bench.metrics.against import accuracy_gap, average_gap, tow, weights_against
 from ssd_bench.report.derive import derived, derived_metrics
+from ssd_bench.report.pictures import _stems
 from ssd_bench.report.sheet import Cell, Sheet, sheets
 from ssd_bench.report.summary import FLOOR, summarise
 from ssd_bench.report.table import _for_terminal, in_parts
@@ -66,7 +68,12 @@ def test_average_gap_by_hand():
 
 
 def test_only_some_methods_are_shown_and_ranked_among_all(tmp_path, say):
-    for made in (*(made_row("retrain", s, 50 + s) for s in (0, 1)), *(made_row(m, 0, 60) for m in ("ssd", "delete"))):
+    gone = made_row("jit", 0, 60, status="diverged", reason="nan", metrics=dict.fromkeys(NAMES))
+    for made in (
+        *(made_row("retrain", s, 50 + s) for s in (0, 1)),
+        *(made_row(m, 0, 60) for m in ("ssd", "delete")),
+        gone,
+    ):
         path = tmp_path / "runs" / made["method"] / str(made["task"]["seed"]) / "metrics.json"
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(made))
@@ -79,11 +86,12 @@ def test_only_some_methods_are_shown_and_ranked_among_all(tmp_path, say):
     assert both[0]["floor.average_gap"] == both[1]["floor.average_gap"]
     code, out, _ = say(tmp_path, "--format", "markdown", "--only", "method=ssd")
     all_lines = say(tmp_path, "--format", "markdown")[1].splitlines()
-    assert "- Not shown, but ranked and compared with the others: delete." in out
+    assert "- Not shown, but ranked and compared with the others: delete, jit." in out
     assert [line for line in out.splitlines() if line.startswith("| ssd")] == [
         line for line in all_lines if line.startswith("| ssd")
     ]
-    assert not [line for line in out.splitlines() if line.startswith("| delete")]
+    assert not [line for line in out.splitlines() if line.startswith(("| delete", "| jit"))]
+    assert say(tmp_path, "--only", "method=jit")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -99,6 +107,32 @@ def test_rows_that_are_not_there(swept, say, asked, line):
     code, out, err = say(swept, "--only", *asked)
     assert (code, out) == (2, "")
     assert line in err
+
+
+def test_what_is_asked_for_and_meets_nowhere_is_said(tmp_path, say):
+    for data, method in (("one", "ssd"), ("two", "jit")):
+        path = tmp_path / data / method / "0" / "metrics.json"
+        path.parent.mkdir(parents=True)
+        made = made_row(method, 0, 60)
+        path.write_text(json.dumps(made | {"task": made["task"] | {"data": data, "model": f"of {data}"}}))
+    code, out, err = say(tmp_path, "--only", "data=one", "--only", "model=of two")
+    assert (code, out) == (2, "")
+    assert "is of all that --only asks for" in err
+
+
+@pytest.mark.parametrize("differs", [{"data": {"norm": "own"}}, {"scenario": {"trigger_size": 5}}])
+def test_images_that_look_otherwise_are_another_table(differs):
+    rows = [made_row("ssd", 0, 60), made_row("retrain", 0, 50)]
+    rows += [made_row(name, 0, level, config=differs) for name, level in (("ssd", 30), ("retrain", 20))]
+    summaries = summarise(rows, derived_metrics(rows))
+    assert [(s.outdated, s.line("ssd").mean("average_gap")) for s in summaries] == [(0, 10), (0, 10)]
+    assert len({s.title for s in summaries}) == 2
+
+
+def test_pictures_of_tasks_that_begin_alike_are_two_files():
+    stems = _stems(["forget 猫", "forget 犬", "forget C#", "forget C++", "forget cat"])
+    assert len(set(stems.values())) == 5
+    assert stems["forget cat"] == "forget-cat"
 
 
 @pytest.mark.parametrize(("name", "begins"), [("a.csv", "data,"), ("a.md", "**"), ("a.tex", "% "), ("a.txt", "**")])
