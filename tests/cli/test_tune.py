@@ -241,7 +241,7 @@ WRONG = {
     "budget=3": "budget=3 is no setting",
     "scenario=sequence": "tune scenario=sub_class, full_class or random",
     "scenario=hard": "tune scenario=random",
-    "scenario=listed scenario.file=x": "tune scenario=random",
+    "scenario=listed": "tune scenario=random",
     "methd=ssd": "did you mean 'method'",
     "experiment=cifar20_full_class": "experiment=cifar20_full_class cannot be tuned with",
     "fidelity=official": "fidelity=official cannot be tuned with",
