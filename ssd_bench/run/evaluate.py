@@ -277,8 +277,7 @@ def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed])
     values = {str(key): _one_number(value) for key, value in values.items() if str(key) not in kept}
     for key, value in values.items():
         if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
-            kind = type(value).__name__
-            raise ConfigError(f"metric {name} returned {key}={value} ({kind}); allowed: a finite number, or None")
+            raise ConfigError(f"metric {name} returned {key}={value}; allowed: a finite number, or None")
     return {key: value if value is None else float(value) for key, value in values.items()}, kept
 
 
