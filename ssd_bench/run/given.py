@@ -254,6 +254,8 @@ def _check_apart(retain: Tensor, forget: Tensor) -> None:
 def _holds(parts: list[Tensor], others: Tensor) -> bool:
     """Whether a few of `others` are all among the samples of these parts, which are not equal to each other."""
 
+    if others[0].numel() < FEW_NUMBERS:
+        return False
     flat = [samples.flatten(1) for samples in parts]
 
     def copies(looked_for: Tensor) -> int:
@@ -261,7 +263,7 @@ def _holds(parts: list[Tensor], others: Tensor) -> bool:
         places = torch.linspace(0, len(looked_for) - 1, min(LOOKED_FOR, len(looked_for))).long().tolist()
         return min(sum(_count(samples, looked_for[i]) for samples in flat) for i in places)
 
-    return others[0].numel() >= FEW_NUMBERS and copies(others) > 0 and all(copies(samples) == 1 for samples in parts)
+    return copies(others) > 0 and all(copies(samples) == 1 for samples in parts)
 
 
 def _count(flat: Tensor, wanted: Tensor) -> int:
