@@ -148,7 +148,8 @@ def evaluate(
 
 BUFFERS = "unlearned_buffers"  # kept beside "unlearned": what a state dict leaves out
 _ALONE = RLock()  # what a call sets for its time (seeds, kernels, warnings) is the process's
-os.register_at_fork(after_in_child=lambda: globals().update(_ALONE=RLock()))  # who held it is not in the child
+if hasattr(os, "register_at_fork"):  # not on Windows, which forks nothing
+    os.register_at_fork(after_in_child=lambda: globals().update(_ALONE=RLock()))  # who held it is not in the child
 
 
 @contextmanager

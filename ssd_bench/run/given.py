@@ -113,9 +113,14 @@ def _read(name: str, data: Data, device: torch.device) -> tuple[Tensor, Tensor]:
             raise ValueError(f"{name}: its {what} lie on {t.device}; allowed: cpu, or the model's device, {device}")
     if len(labels) == 0:
         raise ValueError(f"{name} is empty; at least one sample is needed")
-    if inputs.is_floating_point() and not all(chunk.isfinite().all() for chunk in inputs.detach().split(READ)):
+    if inputs.is_floating_point() and not _all_finite(inputs.detach()):
         log.warning("%s: inputs hold numbers that are not finite", name)
     return inputs.detach(), labels.detach().cpu().long()
+
+
+def _all_finite(inputs: Tensor) -> bool:
+    """In parts, for a file that is mapped, and with one answer from the device."""
+    return bool(torch.stack([chunk.isfinite().all() for chunk in inputs.split(READ)]).all())
 
 
 def _tensor(name: str, part: Any) -> Tensor:

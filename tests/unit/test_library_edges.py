@@ -16,6 +16,7 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomSampler
 
 import ssd_bench
+from ssd_bench import api
 
 CLASSES = 3
 LABELS = torch.arange(40) % CLASSES
@@ -137,6 +138,19 @@ def test_calls_from_threads_are_as_alone():
     assert all(equal(made[0], other) for other in made[1:])
     assert torch.are_deterministic_algorithms_enabled() == kernels
     assert warnings.showwarning is shown
+
+
+def test_a_call_that_waits_for_another_says_so(monkeypatch, caplog):
+    monkeypatch.setattr(api, "WAIT_S", 0.01)
+    made = []
+    with api._ALONE:
+        waiting = threading.Thread(target=lambda: made.append(ssd_bench.unlearn(net(), **ASKED, method="original")))
+        waiting.start()
+        waiting.join(timeout=1)
+        assert not made
+    waiting.join(timeout=120)
+    assert len(made) == 1
+    assert "waiting for another call of ssd_bench" in caplog.text
 
 
 class Counter(nn.Module):

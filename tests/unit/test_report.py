@@ -129,6 +129,14 @@ def test_images_that_look_otherwise_are_another_table(differs):
     assert len({s.title for s in summaries}) == 2
 
 
+def test_other_images_under_one_title_are_told_by_their_hash():
+    rows = [made_row("ssd", 0, 60)]
+    rows.append(made_row("ssd", 0, 50, task={"forget_sha256": "another"}))
+    one, other = (summary.title for summary in summarise(rows, {}))
+    assert one.endswith(", f")
+    assert other.endswith(", another")
+
+
 def test_pictures_of_tasks_that_begin_alike_are_two_files():
     stems = _stems(["forget 猫", "forget 犬", "forget C#", "forget C++", "forget cat"])
     assert len(set(stems.values())) == 5
