@@ -37,14 +37,14 @@ def print_sheet(sheet: Sheet) -> None:
     out = console.stdout()
     out.print(Text(sheet.title, style="bold"), soft_wrap=True)  # as Text, brackets in a class's name are no markup
     for part in in_parts(sheet, out.width):
-        out.print(_for_terminal(part))
+        out.print(_for_terminal(part, out.width))
     for note in sheet.notes:
         out.print(Text(f"  {note}", style="dim"))
 
 
 def in_parts(sheet: Sheet, width: int) -> list[Sheet]:
     """The same table as parts of at most this many characters a line, each with the lines' labels: no number is cut."""
-    room = width - max(map(cell_len, [sheet.first, *(label for label, _ in sheet.lines)])) - 2 * BETWEEN
+    room = width - _labels(sheet)
     parts: list[list[int]] = [[]]
     left = room
     for i, needed in enumerate(_widths(sheet)):
@@ -63,6 +63,11 @@ def in_parts(sheet: Sheet, width: int) -> list[Sheet]:
     ]
 
 
+def _labels(sheet: Sheet) -> int:
+    """What the column of labels takes, and the frame."""
+    return max(map(cell_len, [sheet.first, *(label for label, _ in sheet.lines)])) + 2 * BETWEEN
+
+
 def _widths(sheet: Sheet) -> list[int]:
     """What each column takes at least: its widest number, or the longest word of its heading."""
     columns = zip(*(cells for _, cells in sheet.lines), strict=True) if sheet.lines else ([] for _ in sheet.headings)
@@ -72,11 +77,16 @@ def _widths(sheet: Sheet) -> list[int]:
     ]
 
 
-def _for_terminal(sheet: Sheet) -> Table:
+def _for_terminal(sheet: Sheet, width: int) -> Table:
+    """Every column as wide as its numbers; what is left of this width keeps headings on one line, from the left."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column(sheet.first, no_wrap=True)
-    for heading, needed in zip(sheet.headings, _widths(sheet), strict=True):
-        table.add_column(Text(heading), justify="right", min_width=needed - BETWEEN)
+    widths = _widths(sheet)
+    spare = max(0, width - _labels(sheet) - sum(widths))
+    for heading, needed in zip(sheet.headings, widths, strict=True):
+        wider = min(spare, max(0, cell_len(heading) + BETWEEN - needed))
+        spare -= wider
+        table.add_column(Text(heading), justify="right", width=needed + wider - BETWEEN)
     for i, (label, cells) in enumerate(sheet.lines):
         if i == sheet.rule:
             table.add_section()

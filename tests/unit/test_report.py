@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SHORT
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from made_rows import NAMES
 from made_rows import row as made_row
@@ -157,6 +157,7 @@ def test_pictures_are_not_named_in_the_csv(swept, say, tmp_path):
     assert str(tmp_path) not in out
 
 
+@example(244, ["gap"] * 5 + ["AUC of the loss"] * 5 + ["gap"] * 5)  # a heading that must be broken beside wider numbers
 @given(st.integers(20, 260), st.lists(st.sampled_from(["gap", "AUC of the loss", "retain D'_r %"]), min_size=1))
 def test_no_width_of_a_terminal_cuts_a_number(width, headings):
     cells = [[f"{i}{j}.25 ± 0.18" for j in range(len(headings))] for i in (1, 2)]
@@ -166,7 +167,7 @@ def test_no_width_of_a_terminal_cuts_a_number(width, headings):
     out = io.StringIO()
     console = Console(file=out, width=max(width, 40))
     for part in in_parts(Sheet("title", headings, lines), console.width):
-        console.print(_for_terminal(part))
+        console.print(_for_terminal(part, console.width))
     for text in (text for of_line in cells for text in of_line):
         assert text in out.getvalue()
     assert max(map(len, out.getvalue().splitlines())) <= console.width
