@@ -249,13 +249,13 @@ def _apart(task: dict[str, Any], alike: list[Summary]) -> str:
 
 def _request(summary: Summary) -> tuple[Any, ...]:
     """What a request and its placebo have in common."""
-    names = ("data", "model", "recipe", "scenario", "target", "fidelity", "evaluation")
+    names = ("data", "data_sha256", "model", "recipe", "scenario", "target", "fidelity", "evaluation")
     return *(summary.task.get(name) for name in names), summary.task["target"] or summary.task["n_forget"]
 
 
 def _targets(summary: Summary, between: str) -> tuple[Any, ...]:
     """What a sequence and the one request for all of it have in common. between: the names of the targets."""
-    names, task = ("data", "model", "recipe", "fidelity", "evaluation", "n_forget"), summary.task
+    names, task = ("data", "data_sha256", "model", "recipe", "fidelity", "evaluation", "n_forget"), summary.task
     asked = summary.rows[0]["config"].get("scenario", {})
     kind = asked.get("of") if task.get("requests") else task["scenario"]
     return *(task.get(name) for name in names), kind, frozenset((task["target"] or "").split(between))
