@@ -29,7 +29,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set on the CPU: two parts, the names of their classes, and the statistics to normalise with."""
+    """A data set on the CPU: its parts, the names of their classes, and the statistics to normalise with."""
 
     name: str
     train: Part
@@ -42,6 +42,12 @@ class Dataset:
     mean: tuple[float, ...]  # per channel, of pixels / 255
     std: tuple[float, ...]
     fingerprint: str  # sha256 over pixels, labels and their order
+    validation: Part | None = None  # what data.validation took out of the training images: no model is trained on it
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All images: for training, for tests and, where there are some, for validation."""
+        return self.train, self.test, *([] if self.validation is None else [self.validation])
 
     def labelled(self, part: Part, level: str) -> Tensor:
         """The classes of a part's images at one level ("fine" or "coarse")."""

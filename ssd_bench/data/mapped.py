@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,17 @@ def rows(part: Part, keep: Tensor) -> Part:
     for chunk in keep.split(CHUNK):
         pile.add(part.pixels[chunk].numpy())
     return Part(pile.tensor(), part.fine[keep], part.files_of(keep))
+
+
+def joined(parts: Sequence[Part]) -> Tensor:
+    """The pixels of these parts, one after the other; mapped where they are many, as of `rows`."""
+    if sum(part.pixels.numel() for part in parts) < MANY_BYTES:
+        return torch.cat([part.pixels for part in parts])
+    pile = Pile(tuple(parts[0].pixels.shape[1:]))
+    for part in parts:
+        for chunk in part.pixels.split(CHUNK):
+            pile.add(chunk.numpy())
+    return pile.tensor()
 
 
 def kept(key: Any, make: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]) -> Artefact:

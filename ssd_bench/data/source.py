@@ -12,20 +12,27 @@ import torch
 from torch import Tensor
 
 from ssd_bench.core.dataset import Dataset, Part, fingerprint
-from ssd_bench.core.errors import ConfigError, check_choice
+from ssd_bench.core.errors import ConfigError, check_choice, check_range
 from ssd_bench.core.seeds import generator
 from ssd_bench.data.mapped import rows
 from ssd_bench.train.augment import Augment
+from ssd_bench.train.recipe import later
 
 
 @dataclass(frozen=True)
 class DataSettings(ABC):
-    """What every source can be asked for; the sources add their own."""
+    """What every source can be asked for; the sources add their own.
+
+    Both `holdout` and `validation` take that share of each class out of the training images, drawn by `subset_seed`
+    (null: 0): the first before subsets are taken, in place of the test images, the second of what is then left, as
+    images that no model is trained on.
+    """
 
     train_per_class: int | None = None
     test_per_class: int | None = None
     subset_seed: int | None = 0
     holdout: float | None = None
+    validation: float = later(0.0)
     norm: str = "auto"
     targets: dict[str, list[str]] = field(default_factory=dict)  # per scenario, the paper's first
     augment: Augment = field(default_factory=Augment)
@@ -39,19 +46,25 @@ class DataSettings(ABC):
                 raise ValueError(f"{name} must be null or at least 1, got {value}")
         if self.holdout is not None and not 0 < self.holdout < 1:
             raise ValueError(f"holdout must be null or between 0 and 1, got {self.holdout}")
+        check_range("validation", self.validation, 0, below=1)
 
     def load(self) -> Dataset:
         """The data set, subsets taken. Raises ConfigError where there is no sound data."""
-        whole = self.load_all()
+        kept = whole = self.load_all()
         if self.holdout is not None:
-            whole = held_out(whole, self.holdout, self.subset_seed)
+            train, test = taken_out(kept, "holdout", self.holdout, self.subset_seed)
+            kept = replace(kept, train=train, test=test)
         parts = {
-            name: subset(getattr(whole, name), per_class, self.subset_seed, whole, name)
+            name: subset(getattr(kept, name), per_class, self.subset_seed, kept, name)
             for name, per_class in (("train", self.train_per_class), ("test", self.test_per_class))
         }
-        if parts["train"] is whole.train and parts["test"] is whole.test:
+        kept = replace(kept, **parts)
+        if self.validation:
+            train, validation = taken_out(kept, "validation", self.validation, self.subset_seed)
+            kept = replace(kept, train=train, validation=validation)
+        if kept.train is whole.train and kept.test is whole.test:
             return whole
-        return replace(whole, **parts, fingerprint=fingerprint(*parts.values()))
+        return replace(kept, fingerprint=fingerprint(*kept.parts))
 
     @abstractmethod
     def load_all(self) -> Dataset:
@@ -81,7 +94,7 @@ def vouched(dataset: Dataset, source: Any) -> Dataset:
     """The same with a fingerprint of what it holds, unless its source is the package's: others may say anything."""
     if type(source).__module__.partition(".")[0] == __name__.partition(".")[0]:
         return dataset
-    return replace(dataset, fingerprint=fingerprint(dataset.train, dataset.test))
+    return replace(dataset, fingerprint=fingerprint(*dataset.parts))
 
 
 def subset(part: Part, per_class: int | None, seed: int | None, dataset: Dataset, name: str) -> Part:
@@ -104,18 +117,28 @@ def subset(part: Part, per_class: int | None, seed: int | None, dataset: Dataset
     return rows(part, keep.sort().values)
 
 
-def held_out(dataset: Dataset, share: float, seed: int | None) -> Dataset:
-    """The same data set with `share` of each class's training images as its test set; the test images stay unseen."""
+def taken_out(dataset: Dataset, setting: str, share: float, seed: int | None) -> tuple[Part, Part]:
+    """The training images without `share` of each finest class, and these.
+
+    setting: "holdout", which leaves an image of each class, or "validation". Raises ConfigError for a share that takes
+    no image, and for one that would take all of a class.
+    """
     part = dataset.train
     counts = torch.bincount(part.fine, minlength=len(dataset.fine_names))
-    wanted = (counts * share).round().minimum(counts - 1).clamp(min=0)  # an image of each class stays
+    wanted = (counts * share).round()
+    if setting == "holdout":
+        wanted = wanted.minimum(counts - 1).clamp(min=0)
     if not wanted.any():
         raise ConfigError(
-            f"data.holdout={share} of {int(counts.max())} images a class or fewer is none; take a larger share"
+            f"data.{setting}={share} of {int(counts.max())} images a class or fewer is none; take a larger share"
         )
-    is_test = drawn_from_each(part.fine, wanted, generator(seed or 0, "holdout"))
-    train, test = rows(part, ~is_test), rows(part, is_test)
-    return replace(dataset, train=train, test=test, fingerprint=fingerprint(train, test))
+    if whole := (wanted >= counts.clamp(min=1)).nonzero().flatten().tolist():
+        raise ConfigError(
+            f"data.{setting}={share} leaves no training image of {dataset.fine_names[whole[0]]}, which has "
+            f"{int(counts[whole[0]])}; take a smaller share"
+        )
+    taken = drawn_from_each(part.fine, wanted, generator(seed or 0, setting))
+    return rows(part, ~taken), rows(part, taken)
 
 
 def drawn_from_each(fine: Tensor, wanted: Tensor, draws: torch.Generator) -> Tensor:

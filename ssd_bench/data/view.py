@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ssd_bench.core.console import size
-from ssd_bench.core.dataset import Dataset
+from ssd_bench.core.dataset import Dataset, Part
 from ssd_bench.core.images import HostPixels
 from ssd_bench.core.task import Images, Request
+from ssd_bench.data.mapped import joined
 from ssd_bench.train import devices
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,30 @@ def placed(pixels: Tensor, device: torch.device) -> Tensor | HostPixels:
         return pixels.to(device)
     log.info("the images (%s) stay in host memory: %s has too little room for them", size(n_bytes), device)
     return HostPixels(pixels, device)
+
+
+def with_validation(dataset: Dataset, request: Request) -> tuple[Dataset, Request]:
+    """Both with the images for validation after the training images: rows of no D, D_r or D_f.
+
+    Each has the label and the group that most training images of its finest class have (of true labels, where the
+    scenario changed some).
+    """
+    if dataset.validation is None:
+        return dataset, request
+    fine = torch.cat([dataset.train.fine, dataset.validation.fine])
+
+    def continued(labels: Tensor, by: Tensor) -> Tensor:
+        """The labels (n, int64) with those of the images for validation after them."""
+        n, most = len(labels), 1 + int(by.max())
+        often = torch.bincount(fine[:n] * most + by, minlength=most * len(dataset.fine_names))
+        return torch.cat([labels, often.view(-1, most).argmax(1)[fine[n:]]])
+
+    steps: list[Request] = []
+    for step in (*request.earlier, request):
+        labels = continued(step.train_labels, step.true_labels.get("train", step.train_labels))
+        group = continued(step.group, step.group)
+        steps.append(replace(step, train_labels=labels, group=group, earlier=tuple(steps)))
+    return replace(dataset, train=Part(joined([dataset.train, dataset.validation]), fine)), steps[-1]
 
 
 def view(dataset: Dataset, task: Request, norm: str, model: Any, device: torch.device) -> dict[str, Images]:

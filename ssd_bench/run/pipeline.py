@@ -16,7 +16,7 @@ from ssd_bench.core.about import describe, describe_sets
 from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.core.task import of_data
 from ssd_bench.data.source import vouched
-from ssd_bench.data.view import view
+from ssd_bench.data.view import view, with_validation
 from ssd_bench.methods.original import Original
 from ssd_bench.models.checkpoint import fit_checkpoint
 from ssd_bench.models.fresh import fresh
@@ -54,6 +54,7 @@ def prepare(plan: Plan, parallel: bool = False, to_count: bool = False) -> Bench
     request = plan.scenario(dataset, plan.data.targets, plan.seed_forget)
     if request.dataset is not None:
         dataset = vouched(request.dataset, plan.scenario)
+    dataset, request = with_validation(dataset, request)
     at = torch.device("cpu") if to_count else device
     images = view(dataset, request, plan.data.norm, plan.model, at)
 

@@ -270,6 +270,10 @@ def prepare(plan: Plan, asked: PoolSettings, to_count: bool = False) -> Pool:
     to_count: only to say what is missing; nothing is put on the device.
     """
     dataset = vouched(plan.data.load(), plan.data)
+    if dataset.validation is not None:
+        raise ConfigError(
+            "data.validation: models of a pool leave images out anyway (pool.core, pool.single); leave it out"
+        )
     design = divide(dataset.train.fine, asked, _sub_classes(plan, dataset, asked), asked.seed)
     if asked.same_steps:
         plan = replace(plan, train=_same_steps(plan.train, design))

@@ -72,6 +72,8 @@ def read_pool(folder: str | None, dataset: Dataset) -> tuple[list[dict[str, str]
     """The lines of a pool's samples.csv and the names of its columns. Raises ConfigError unless it is of this data."""
     if folder is None:
         raise ConfigError(f"scenario=hard needs scenario.pool=FOLDER, the results of a pool of models; {MAKE}")
+    if dataset.validation is not None:
+        raise ConfigError("scenario=hard goes by a pool of models, which takes no data.validation; leave it out")
     about, samples = Path(folder) / "pool.json", Path(folder) / "samples.csv"
     try:
         pool: Mapping[str, Any] = json.loads(about.read_text())

@@ -35,7 +35,8 @@ class Listed:
     def __call__(self, dataset: Dataset, targets: dict[str, list[str]], seed: int) -> Request:
         """Raises ConfigError for a file that cannot be read, or that lists what is no training image or all of them."""
         places = {normalize("NFC", name): row for row, name in enumerate(dataset.train.files)}
-        unseen = {normalize("NFC", name) for name in dataset.test.files}
+        apart = (("test", dataset.test), ("validation", dataset.validation))
+        unseen = {normalize("NFC", name): what for what, part in apart if part for name in part.files}
         rows = [self._row(normalize("NFC", name), places, unseen, len(dataset.train.fine)) for name in self._names()]
         if twice := [row for row, n in Counter(rows).items() if n > 1]:
             image = list(places)[twice[0]] if places else twice[0]
@@ -60,11 +61,13 @@ class Listed:
             raise ConfigError(f"scenario.file={self.file} lists no image")
         return names
 
-    def _row(self, name: str, places: dict[str, int], unseen: set[str], n: int) -> int:
+    def _row(self, name: str, places: dict[str, int], unseen: dict[str, str], n: int) -> int:
         if name in places:
             return places[name]
         if name in unseen:
-            raise ConfigError(f"scenario.file={self.file}: {name} is a test image; no model was trained on it")
+            raise ConfigError(
+                f"scenario.file={self.file}: {name} is a {unseen[name]} image; no model was trained on it"
+            )
         if name.isdecimal() and len(name) < 19 and int(name) < n:
             return int(name)
         near = difflib.get_close_matches(name, places, n=1)

@@ -300,6 +300,13 @@ WRONG = {  # arguments -> what the line says
     "scenario=sequence scenario.of=full_class scenario.requests=[null,3]": "requests holds null",
     "scenario=listed": "scenario=listed needs scenario.file=FILE",
     "data.holdout=0.0001": "data.holdout=0.0001",
+    "data.validation=-0.1": "validation must be at least 0 and below 1, got -0.1",
+    "data.validation=1": "validation must be at least 0 and below 1, got 1.0",
+    "data.validation=ten": "data.validation=ten",
+    "data.validation=0.0001": "data.validation=0.0001",
+    "data.validation=0.999": "leaves no training image of 0",
+    "data.validation=0.99 data.train_per_class=50 data.holdout=0.2": "leaves no training image of 0, which has 50",
+    "data.validation=0.9 data.train_per_class=10 scenario=sub_class": "at least 2 are needed",
     "out='~/runs'": "~ stands for nothing here",
     "out=": "out must name a folder",
 }

@@ -75,6 +75,14 @@ def trainings(monkeypatch):
     return seen
 
 
+def test_a_pool_leaves_images_out_by_itself(capfd, tmp_path):
+    code, line = ends(capfd, "data.validation=0.1", f"out={tmp_path}")
+    assert (code, line.partition(":")[2].strip()) == (
+        2, "data.validation: models of a pool leave images out anyway (pool.core, pool.single); leave it out",
+    )  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_kept_is_what_the_logits_say(eight):
     out, folder, said = eight
     table, logits, of_models = (

@@ -16,7 +16,7 @@ from ssd_bench.core.errors import ConfigError
 from ssd_bench.data import cifar
 from ssd_bench.data.cifar import COARSE_OF, Cifar
 from ssd_bench.data.digits import Digits
-from ssd_bench.data.view import view
+from ssd_bench.data.view import view, with_validation
 from ssd_bench.models.resnet import ResNet18
 from ssd_bench.models.vit import ViT
 from ssd_bench.scenarios.full_class import FullClass
@@ -243,6 +243,19 @@ def test_holdout_takes_its_test_set_from_the_training_images():
     assert {p.numpy().tobytes() for p in tuning.test.pixels} <= everything
     shares = torch.bincount(tuning.test.fine) / torch.bincount(whole.train.fine)
     assert (shares - 0.2).abs().max() < 0.01
+
+
+def test_validation_takes_images_of_each_finest_class_of_cifar(tmp_path):
+    hundred(tmp_path)
+    for name, level in (("cifar20", "coarse"), ("cifar100", "fine")):
+        data = Cifar(name=name, root=str(tmp_path), validation=0.4).load()
+        assert [len(part.fine) for part in data.parts] == [200, 100, 100]
+        assert torch.bincount(data.validation.fine).tolist() == [1] * 100  # of three
+        whole, request = with_validation(data, FullClass(target="3")(data, {}, 0))
+        images = view(whole, request, "auto", ResNet18(), torch.device("cpu"))["train"]
+        assert len(images) == 300
+        assert torch.equal(images.raw(torch.arange(200, 300)), data.validation.pixels)
+        assert torch.equal(images.labels[200:], data.labelled(data.validation, level))
 
 
 def test_digits():
