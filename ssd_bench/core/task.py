@@ -53,6 +53,11 @@ class Request:
         return self.retain if self.clean is None else self.clean
 
     @property
+    def gone(self) -> Tensor:
+        """The rows that earlier requests forgot."""
+        return torch.cat([torch.empty(0, dtype=torch.int64), *(each.forget for each in self.earlier)])
+
+    @property
     def forget_sha256(self) -> str:
         """Of the indices of D_f into the training images, ascending, as little-endian int64."""
         return hash_rows(self.forget.sort().values)
@@ -75,12 +80,17 @@ class Request:
             forget_label=self.forget_label,
             n_classes=len(self.classes),
             forget_labels=self.forget_labels,
+            gone=self.gone,
         )
 
 
 @dataclass(frozen=True)
 class Split:
-    """The training side of a task, as a method sees it. All index tensors lie on the CPU, images on the device."""
+    """The training side of a task, as a method sees it. All index tensors lie on the CPU, images on the device.
+
+    Images that are in none of `rows`, `forget` and `gone` are those that the original was not trained on: what
+    data.validation took out of D, and in a pool what its other models have.
+    """
 
     images: Images  # all training images
     rows: Tensor  # D, ascending
@@ -91,6 +101,7 @@ class Split:
     forget_label: int | None  # the model's label of what is forgotten; None in the random scenario, and of several
     n_classes: int
     forget_labels: tuple[int, ...] = ()  # of all classes that are forgotten; () in the random scenario
+    gone: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # what earlier requests forgot
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "forget_labels", _all_labels(self))

@@ -31,10 +31,11 @@ class Scrub(FurtherTraining):
     these epochs the learning rate is a tenth. The published settings are for CIFAR-10 and Lacuna alone.
     rewind: SCRUB+R, against an attack that tells D_f by errors that are too high. Of the original and the students of
     all epochs it takes the one whose error on D_f is nearest to the last student's on images of the same classes that
-    the original was not trained on, the earliest of equals. These are what D leaves out of the training images: a part
-    of them for a pool's models, none in other runs. Of a sub-class they are images of its whole class. The released
-    code cannot take the original: it never saves it. Its settings: 5 epochs, max_epochs 3, gamma 1, alpha 0.5,
-    decay_at [3, 5, 9], batches of 16 and 32. Every checkpoint holds all students so far.
+    the original was not trained on, the earliest of equals. These are what `data.validation` (0.1, say) takes out of D,
+    and for a pool's models what they leave out anyway; a run that has none is skipped. They weigh class by class as in
+    D_f; of a sub-class they are images of its whole class. The released code cannot take the original: it never saves
+    it. Its settings: 5 epochs, max_epochs 3, gamma 1, alpha 0.5, decay_at [3, 5, 9], batches of 16 and 32. Every
+    checkpoint holds all students so far.
     """
 
     epochs: int = 3
@@ -64,10 +65,10 @@ class Scrub(FurtherTraining):
     def skip(self, request: Request) -> str | None:
         if self.rewind and request.clean is not None:
             return "scrub with rewind=true compares errors, and the labels of D_f are wrong"
-        if self.rewind and not len(unseen(request, request.train, request.train_labels)):
+        if self.rewind and not len(unseen(request, torch.cat([request.train, request.gone]), request.train_labels)):
             return (
-                "scrub with rewind=true needs images of the forgotten classes that the original was not trained on; "
-                "the models of a pool have them (ssd-bench-pool)"
+                "scrub with rewind=true needs images of the forgotten classes that the original was not trained on: "
+                "data.validation=0.1 takes them out of D, and the models of a pool have them"
             )
         return super().skip(request)
 
@@ -79,7 +80,7 @@ class Scrub(FurtherTraining):
         ascended = min(self.max_epochs, self.epochs) * len(data.forget)
         forward = 0
         if self.rewind:
-            others = unseen(data, data.rows, data.images.labels.cpu())
+            others = unseen(data, torch.cat([data.rows, data.gone]), data.images.labels.cpu())
             forward = (self.epochs + 1) * len(data.forget) + len(others)
         backward = ascended + self.epochs * len(data.retain)
         return Cost(forward, backward, shared=teaching.cost(KIND, taught(data)))
@@ -161,7 +162,7 @@ class Students:
     def rewind(self, data: Split) -> int:
         """Give the model the weights of the student that is taken, and say after which epoch (0: the original)."""
         labels = data.images.labels.cpu()
-        others = unseen(data, data.rows, labels)
+        others = unseen(data, torch.cat([data.rows, data.gone]), labels)
         wanted = error(self.model, data.images, others, share_of(labels[data.forget], labels[others]))
         epochs = 1 + max(int(name.split(".", 1)[0]) for name in self.state if name[0].isdecimal())
         away = [abs(self._error_after(epoch, data) - wanted) for epoch in range(epochs)]
@@ -180,7 +181,7 @@ class Students:
 
 
 def unseen(asked: Request | Split, train: Tensor, labels: Tensor) -> Tensor:
-    """The training images of the classes of D_f that belong neither to D (`train`) nor to D_f: rows, ascending."""
+    """Images of the classes of D_f that are neither among those trained on (`train`) nor in D_f: rows, ascending."""
     outside = torch.ones(len(labels), dtype=torch.bool)
     outside[train] = outside[asked.forget] = False
     return (outside & torch.isin(labels, labels[asked.forget])).nonzero().flatten()

@@ -106,6 +106,16 @@ def test_a_study_repeats_itself_wherever_it_was_interrupted(whole, tmp_path, mon
     assert told(study(tmp_path)) == told(whole[1])
 
 
+def test_a_method_that_needs_images_for_validation_is_tuned_with_some(tmp_path):
+    given = [*(o for o in SHORT if o != "method=ssd"), "method=scrub", "method.rewind=true", "budget.trials=1"]
+    tune.main([*given, "data.validation=0.2", f"out={tmp_path}"])
+    [found] = yaml.safe_load((tmp_path / "tuning/conf/tuned/scrub.yaml").read_text())
+    assert (found["when"]["data.validation"], found["when"]["method.rewind"]) == (0.2, True)
+    rows = read_rows(tmp_path / "tuning/runs")
+    assert {row["status"] for row in rows} == {"done"}
+    assert {row["task"]["n_train"] for row in rows} == {160}  # a fifth of 20 of each class less
+
+
 def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_runs_take(tried, monkeypatch):
     folder = study(tried, "method.importance=per_sample", "method.order=mixed")
     trials = (folder / "trials.csv").read_text().splitlines()
