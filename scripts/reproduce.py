@@ -5,14 +5,16 @@
     ./scripts/reproduce ssd scrub      # the leaderboard's rows of these methods on digits; 1: a gap is not reproduced
     ./scripts/reproduce --entries      # the same, of all methods whose rows lie in results/entries
 
-Floating-point sums depend on the processor, on PyTorch and on the number of threads (fixed here): on another machine
-the numbers need not agree, and what differs between the machines is printed. The leaderboard's rows come from many
+Floating-point sums depend on PyTorch, on the number of threads (fixed here) and on the code that libraries choose for a
+processor. All x86-64 processors with AVX2 are made to use the same (`ALIKE`); elsewhere, or with another PyTorch, the
+numbers need not agree, and what differs between the machines is printed. The leaderboard's rows come from many
 machines; there the mean gap counts (`apart`).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -21,7 +23,9 @@ from math import sqrt
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import pandas as pd
+import torch
 
 from ssd_bench.core.errors import ConfigError, check_choice
 from ssd_bench.report.statistics import t_interval
@@ -39,11 +43,21 @@ NOT_NUMBERS = re.compile(  # what may differ from run to run, and addresses, whi
     r"|path|recipe|original|reference|evaluation"
 )
 MACHINE = ["device", "threads", "torch"]
+NUMPYS = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])  # what it finds beyond its baseline
+ALIKE = {  # with it, sums come out the same on every x86-64 processor with AVX2
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "COMPATIBLE",
+    "OPENBLAS_CORETYPE": "Haswell",
+    "NPY_DISABLE_CPU_FEATURES": " ".join(name for name in NUMPYS if re.match("AVX512|X86_V4", name)),
+}
 
 
 def sweep(out: Path, overrides: tuple[str, ...] = SWEEP) -> None:
     """Run the sweep, and write its rows and tables beside it."""
-    subprocess.run([sys.executable, "-m", "ssd_bench.cli", *overrides, f"out={out / 'runs'}"], check=True)
+    environment = {**os.environ, **(ALIKE if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else {})}
+    command = [sys.executable, "-m", "ssd_bench.cli", *overrides, f"out={out / 'runs'}"]
+    subprocess.run(command, check=True, env=environment)
     report = [sys.executable, "-c", "from ssd_bench.cli.report import main; main()", str(out / "runs")]
     for form, name in (("csv", "rows.csv"), ("markdown", "tables.md")):
         subprocess.run([*report, "--format", form, "-o", str(out / name)], check=True)

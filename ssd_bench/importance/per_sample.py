@@ -63,9 +63,9 @@ class PerSample:
         if not self._trainable:
             return
         labels = labels[:, None] if labels.ndim == 1 else labels
-        scale = torch.ones(labels.shape, device=labels.device)
-        if weights is not None:
-            scale = weights.view_as(labels) if self.size == "abs" else weights.view_as(labels).sqrt()
+        scale = torch.ones(labels.shape, device=labels.device) if weights is None else weights.view_as(labels)
+        if weights is not None and self.size == "square":
+            scale = scale.rsqrt().reciprocal()  # sqrt() depends on the processor
         if min(2, len(labels)) > self._checked:
             self._check(inputs)
         self._general |= self._add_fast(inputs, labels, scale, self.total)

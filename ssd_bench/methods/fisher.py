@@ -67,7 +67,7 @@ class Fisher(Method):
                     continue
                 mean, variance = self.distribution(name, p, information[name], data, context.head)
                 noise = torch.randn(p.shape, generator=draws).to(p.device)
-                p.copy_(mean + variance.sqrt() * noise)
+                p.copy_(mean + variance.rsqrt().reciprocal() * noise)  # sqrt() depends on the processor
         context.details["n_samples"] = len(rows)
         return model
 

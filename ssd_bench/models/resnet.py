@@ -19,7 +19,7 @@ def normalised(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     watched = norm.training or _has_any_global_hook() or torch.compiler.is_compiling()
     if watched or not (_plain(conv, nn.Conv2d) and _plain(norm, nn.BatchNorm2d)):
         return norm(conv(x))
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * scale
     return conv2d(x, conv.weight * scale[:, None, None, None], shift, conv.stride, conv.padding)
 

@@ -116,7 +116,9 @@ class Recipe:
         """Of all parameters, those of one dimension without weight decay where `decay_all` is false."""
         kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer]
         more = {"momentum": self.momentum, "nesterov": self.nesterov} if self.optimizer == "sgd" else {}
-        fused = next(model.parameters()).is_cuda or None  # one kernel a step; on a CPU a step is 1 % of a batch already
+        # On a GPU one kernel a step. On a CPU a step is 1 % of a batch already, but there the root in Adam's is exact,
+        # and otherwise MKL's approximation, which depends on the processor.
+        fused = next(model.parameters()).is_cuda or self.optimizer != "sgd" or None
         parts = [{"params": list(model.parameters())}]
         if not self.decay_all:
             flat = [p for p in model.parameters() if p.ndim < 2]
