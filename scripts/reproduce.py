@@ -43,13 +43,18 @@ NOT_NUMBERS = re.compile(  # what may differ from run to run, and addresses, whi
     r"|path|recipe|original|reference|evaluation"
 )
 MACHINE = ["device", "threads", "torch"]
-NUMPYS = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])  # what it finds beyond its baseline
+NUMPYS = np.show_config(mode="dicts")["SIMD Extensions"]  # what NumPy has code for, on this processor or not
 ALIKE = {  # with it, sums come out the same on every x86-64 processor with AVX2
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "COMPATIBLE",
     "OPENBLAS_CORETYPE": "Haswell",
-    "NPY_DISABLE_CPU_FEATURES": " ".join(name for name in NUMPYS if re.match("AVX512|X86_V4", name)),
+    "NPY_DISABLE_CPU_FEATURES": " ".join(
+        name
+        for key in ("found", "not found")  # what the caller disabled already is not found
+        for name in NUMPYS.get(key, [])
+        if re.match("AVX512|X86_V4", name)
+    ),
 }
 
 
@@ -60,7 +65,7 @@ def sweep(out: Path, overrides: tuple[str, ...] = SWEEP) -> None:
     subprocess.run(command, check=True, env=environment)
     report = [sys.executable, "-c", "from ssd_bench.cli.report import main; main()", str(out / "runs")]
     for form, name in (("csv", "rows.csv"), ("markdown", "tables.md")):
-        subprocess.run([*report, "--format", form, "-o", str(out / name)], check=True)
+        subprocess.run([*report, "--format", form, "-o", str(out / name)], check=True, env=environment)
 
 
 def read(path: Path) -> pd.DataFrame:

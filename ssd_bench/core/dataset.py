@@ -1,4 +1,4 @@
-"""A data set as it lies on the CPU: two parts, the names of their classes, a fingerprint."""
+"""A data set as it lies on the CPU: its parts, the names of their classes, a fingerprint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Part:
-    """The training or the test images of a data set, on the CPU."""
+    """The images of a data set for training, for tests or for validation, on the CPU."""
 
     pixels: Tensor  # N x channels x side x side, uint8
     fine: Tensor  # N, int64: the finest class

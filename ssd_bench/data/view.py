@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ssd_bench.core.console import size
 from ssd_bench.core.dataset import Dataset, Part
+from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.images import HostPixels
 from ssd_bench.core.task import Images, Request
 from ssd_bench.data.mapped import joined
@@ -42,6 +43,8 @@ def with_validation(dataset: Dataset, request: Request) -> tuple[Dataset, Reques
     """
     if dataset.validation is None:
         return dataset, request
+    if dataset.train.pixels.shape[1:] != dataset.validation.pixels.shape[1:]:
+        raise ConfigError("data.validation: this scenario gives the training images another size; leave it out")
     fine = torch.cat([dataset.train.fine, dataset.validation.fine])
 
     def continued(labels: Tensor, by: Tensor) -> Tensor:
@@ -55,7 +58,8 @@ def with_validation(dataset: Dataset, request: Request) -> tuple[Dataset, Reques
         labels = continued(step.train_labels, step.true_labels.get("train", step.train_labels))
         group = continued(step.group, step.group)
         steps.append(replace(step, train_labels=labels, group=group, earlier=tuple(steps)))
-    return replace(dataset, train=Part(joined([dataset.train, dataset.validation]), fine)), steps[-1]
+    train = Part(joined([dataset.train, dataset.validation]), fine)
+    return replace(dataset, train=train, validation=None), steps[-1]
 
 
 def view(dataset: Dataset, task: Request, norm: str, model: Any, device: torch.device) -> dict[str, Images]:

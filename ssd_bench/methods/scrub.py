@@ -67,8 +67,8 @@ class Scrub(FurtherTraining):
             return "scrub with rewind=true compares errors, and the labels of D_f are wrong"
         if self.rewind and not len(unseen(request, torch.cat([request.train, request.gone]), request.train_labels)):
             return (
-                "scrub with rewind=true needs images of the forgotten classes that the original was not trained on: "
-                "data.validation=0.1 takes them out of D, and the models of a pool have them"
+                "scrub with rewind=true needs images of the forgotten classes that the original was not trained on: on "
+                "the command line data.validation=0.1 takes them out of D, and the models of a pool have them"
             )
         return super().skip(request)
 

@@ -88,11 +88,8 @@ class Unsir(Method):
                 with pass_clock():
                     penalty = self.noise_penalty * noise.square().flatten(1).sum(1).mean()
                     loss = penalty - cross_entropy(model(noise), label)
-                    if frozen:
-                        noise.grad = torch.autograd.grad(loss, noise)[0]
-                    else:
-                        optimizer.zero_grad()
-                        loss.backward()
+                    optimizer.zero_grad()
+                    loss.backward(inputs=[noise] if frozen else None)
                 optimizer.step()
         return noise.detach()
 

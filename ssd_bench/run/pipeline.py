@@ -53,7 +53,7 @@ def prepare(plan: Plan, parallel: bool = False, to_count: bool = False) -> Bench
     dataset = vouched(plan.data.load(), plan.data)
     request = plan.scenario(dataset, plan.data.targets, plan.seed_forget)
     if request.dataset is not None:
-        dataset = vouched(request.dataset, plan.scenario)
+        dataset = vouched(replace(request.dataset, validation=dataset.validation), plan.scenario)
     dataset, request = with_validation(dataset, request)
     at = torch.device("cpu") if to_count else device
     images = view(dataset, request, plan.data.norm, plan.model, at)

@@ -116,14 +116,19 @@ class Recipe:
         """Of all parameters, those of one dimension without weight decay where `decay_all` is false."""
         kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.optimizer]
         more = {"momentum": self.momentum, "nesterov": self.nesterov} if self.optimizer == "sgd" else {}
-        # On a GPU one kernel a step. On a CPU a step is 1 % of a batch already, but there the root in Adam's is exact,
-        # and otherwise MKL's approximation, which depends on the processor.
-        fused = next(model.parameters()).is_cuda or self.optimizer != "sgd" or None
+        # Fused: on a GPU one kernel a step. On a CPU a step is 1 % of a batch already, but there the root in Adam's is
+        # exact, else MKL's approximation, which depends on the processor. It reads memory as it lies, without gaps.
+        exact = self.optimizer != "sgd" and all(_without_gaps(p) for p in model.parameters())
+        fused = next(model.parameters()).is_cuda or exact or None
         parts = [{"params": list(model.parameters())}]
         if not self.decay_all:
             flat = [p for p in model.parameters() if p.ndim < 2]
             parts = [{"params": [p for p in model.parameters() if p.ndim > 1]}, {"params": flat, "weight_decay": 0.0}]
         return kind(parts, lr=self.lr, weight_decay=self.weight_decay, fused=fused, **more)
+
+
+def _without_gaps(p: nn.Parameter) -> bool:
+    return p.is_contiguous() or (p.ndim == 4 and p.is_contiguous(memory_format=torch.channels_last))
 
 
 @dataclass(frozen=True)

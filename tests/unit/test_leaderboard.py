@@ -1,7 +1,9 @@
 """The leaderboard: what stands in results/, who shares a rank, what is refused, and what counts as reproduced."""
 
 import csv
+import os
 import runpy
+import subprocess
 import sys
 
 import pandas as pd
@@ -14,7 +16,8 @@ from ssd_bench.run.plan import PACKAGE
 ROOT = PACKAGE.parent
 RESULTS = ROOT / "results"
 BOARD = runpy.run_path(str(ROOT / "scripts/leaderboard.py"), run_name="leaderboard")
-apart = runpy.run_path(str(ROOT / "scripts/reproduce.py"), run_name="reproduce")["apart"]
+REPRODUCE = runpy.run_path(str(ROOT / "scripts/reproduce.py"), run_name="reproduce")
+apart = REPRODUCE["apart"]
 STUDY = "ssd-digits-resnet18_slim-full_class, 20 trials"
 
 
@@ -182,3 +185,25 @@ def gaps(values, method="ssd"):
 def test_a_gap_is_reproduced_within_a_floor_of_where_the_kept_ones_put_it(kept, made, wrong, capsys):
     assert apart(gaps(kept), gaps(made)) == wrong
     assert ("not reproduced" in capsys.readouterr().out) == bool(wrong)
+
+
+def test_a_sweep_and_what_is_worked_out_from_it_run_in_one_environment(monkeypatch, tmp_path):
+    ran = []
+    monkeypatch.setattr("subprocess.run", lambda command, check, env: ran.append(env))
+    for capability, alike in (("AVX512", True), ("AVX2", True), ("DEFAULT", False)):
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda said=capability: said)
+        ran.clear()
+        REPRODUCE["sweep"](tmp_path)
+        assert len(ran) == 3  # the sweep, rows and tables
+        assert all(env == ran[0] for env in ran)
+        assert (REPRODUCE["ALIKE"].items() <= ran[0].items()) == alike
+
+
+def test_numpys_code_for_newer_processors_is_left_out_though_it_was_already(monkeypatch):
+    code = "import runpy; print(runpy.run_path({!r}, run_name='r')['ALIKE']['NPY_DISABLE_CPU_FEATURES'])"
+    command = [sys.executable, "-c", code.format(str(ROOT / "scripts/reproduce.py"))]
+    first, again = (
+        subprocess.run(command, env=os.environ | more, capture_output=True, text=True, check=True).stdout
+        for more in ({}, {"NPY_DISABLE_CPU_FEATURES": REPRODUCE["ALIKE"]["NPY_DISABLE_CPU_FEATURES"]})
+    )
+    assert sorted(first.split()) == sorted(again.split())

@@ -183,6 +183,21 @@ def test_noise_raises_the_loss_of_its_class(images, context, original):
     assert loss(many) > loss(few) + 1
 
 
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_noise_follows_its_gradient_whatever_the_order_of_memory(images, context, mode):
+    colours = replace(images, pixels=images.pixels.expand(-1, 3, -1, -1).contiguous())
+    model = network(0)
+    model[0] = nn.Conv2d(3, 4, 3)
+    model = model.to(memory_format=torch.channels_last).train(mode == "train")
+    alike = copy.deepcopy(model)
+    learner = Unsir(noise_steps=1, noise_penalty=0.0, noise_mode=mode)
+    after = learner.learn_noise(model, split(colours, "full_class"), context)
+    before = torch.randn(after.shape, generator=context.generator("noise")).requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(alike(before), torch.full((32,), 2)), before)
+    along = (after - before) * gradient
+    assert (along[gradient.abs() > 1e-5] > 0).all()
+
+
 def test_impair_gets_the_noise_and_repair_the_retained_images_alone(images, context, original, monkeypatch):
     import ssd_bench.methods.unsir as module
 

@@ -81,6 +81,20 @@ def test_decay_can_spare_norms_and_biases(net):
     assert changed == {name for name, p in before.items() if p.ndim > 1}
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_a_step_is_the_same_however_a_parameter_lies_in_memory(optimizer):
+    value, gradient = torch.arange(24.0).view(2, 3, 2, 2), torch.linspace(-1, 1, 24).view(2, 3, 2, 2)
+    wider = torch.zeros(2, 3, 2, 5)[..., :2].copy_(value)  # with gaps
+    stepped = []
+    for lying in (value.clone(), value.to(memory_format=torch.channels_last), wider):
+        holder = nn.ParameterList([nn.Parameter(lying)])
+        holder[0].grad = torch.empty_like(lying).copy_(gradient) if lying is not wider else gradient
+        Recipe(optimizer=optimizer, lr=0.1).make_optimizer(holder).step()
+        stepped.append(holder[0].detach())
+    for each in stepped[1:]:
+        torch.testing.assert_close(each, stepped[0], check_stride=False)
+
+
 def test_nesterov_needs_a_momentum():
     with pytest.raises(ValueError, match="nesterov=true needs"):
         Recipe(nesterov=True, momentum=0.0)
