@@ -238,7 +238,8 @@ def _count(bench: Any) -> None:
 
     command.grid = command.grid or Grid()
     path = command.grid.add(bench)
-    print(f"{path}: {'finished already' if command.grid.runs[path] else 'would be run'}", flush=True)
+    otherwise = f"would be skipped, {bench.skipped}" if bench.skipped else "would be run"
+    print(f"{path}: {'finished already' if command.grid.runs[path] else otherwise}", flush=True)
 
 
 def _after_sweep(seconds: float) -> None:

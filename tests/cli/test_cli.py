@@ -181,6 +181,12 @@ def test_dry_run_leaves_nothing(command, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_run_says_what_would_be_skipped(command, tmp_path):
+    ended = command(*SHORT, f"out={tmp_path / 'runs'}", "dry_run=true", "method=unsir", "scenario=random")
+    assert ended.code == 0
+    assert "would be skipped, unsir" in ended.out
+
+
 def test_a_dry_sweep_counts_what_is_shared_once_and_leaves_nothing(command, tmp_path, monkeypatch):
     monkeypatch.setattr("ssd_bench.run.estimate.MEASURED_S", 0.05)
     sweep = ("-m", *SHORT, f"out={tmp_path / 'runs'}", "method=ssd,finetune", "method.lr=1")  # what exists is checked
