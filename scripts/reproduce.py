@@ -43,7 +43,7 @@ NOT_NUMBERS = re.compile(  # what may differ from run to run, and addresses, whi
     r"|path|recipe|original|reference|evaluation"
 )
 MACHINE = ["device", "threads", "torch"]
-NUMPYS = np.show_config(mode="dicts")["SIMD Extensions"]  # what NumPy has code for, on this processor or not
+NUMPYS = np.show_config(mode="dicts").get("SIMD Extensions", {})  # what NumPy has code for, on this processor or not
 ALIKE = {  # with it, sums come out the same on every x86-64 processor with AVX2
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",

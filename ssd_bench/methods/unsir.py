@@ -81,7 +81,7 @@ class Unsir(Method):
         noise = torch.randn(self.noise_batch, *like.shape[1:], generator=context.generator("noise"))
         noise = noise.to(like).requires_grad_()
         label = torch.full((self.noise_batch,), data.forget_label, device=context.device)
-        optimizer = torch.optim.Adam([noise], lr=self.noise_lr, fused=True)
+        optimizer = torch.optim.Adam([noise], lr=self.noise_lr, fused=noise.is_cpu or None)
         frozen = self.noise_mode == "eval"
         with eval_mode(model) if frozen else nullcontext(model.train()):
             for _ in range(self.noise_steps):

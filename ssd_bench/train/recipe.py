@@ -118,8 +118,9 @@ class Recipe:
         more = {"momentum": self.momentum, "nesterov": self.nesterov} if self.optimizer == "sgd" else {}
         # Fused: on a GPU one kernel a step. On a CPU a step is 1 % of a batch already, but there the root in Adam's is
         # exact, else MKL's approximation, which depends on the processor. It reads memory as it lies, without gaps.
-        exact = self.optimizer != "sgd" and all(_without_gaps(p) for p in model.parameters())
-        fused = next(model.parameters()).is_cuda or exact or None
+        first = next(model.parameters())
+        exact = self.optimizer != "sgd" and first.is_cpu and all(_without_gaps(p) for p in model.parameters())
+        fused = first.is_cuda or exact or None
         parts = [{"params": list(model.parameters())}]
         if not self.decay_all:
             flat = [p for p in model.parameters() if p.ndim < 2]

@@ -170,6 +170,14 @@ def test_many_images_are_mapped_and_the_same_as_few(tmp_path, monkeypatch):
     assert ["tmp" in str(mapped(pixels)) for pixels in (few, many)] == [False, True]
 
 
+def test_a_scenario_that_resizes_its_training_images_is_refused():
+    data = Numbered(validation=0.1).load()
+    request = FullClass(target="fish")(data, {}, 0)
+    larger = Part(data.train.pixels.expand(-1, -1, 2, 2), data.train.fine)
+    with pytest.raises(ConfigError, match="gives the training images another size"):
+        with_validation(replace(data, train=larger), request)
+
+
 def test_hard_images_go_by_a_pool_which_takes_none(tmp_path):
     with pytest.raises(ConfigError, match="takes no data"):
         Hard(pool=str(tmp_path))(Numbered(validation=0.1).load(), {}, 0)
