@@ -14,11 +14,12 @@ import hashlib
 import io
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import combinations, groupby
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -59,6 +60,7 @@ tuned.
 """
 
 Rows = list[dict[str, str]]
+T = TypeVar("T")
 
 
 @dataclass
@@ -81,6 +83,11 @@ class Entry:
     @property
     def task(self) -> tuple[str, ...]:
         return (self.benchmark, *(_short(self.rows[0][name]) for name in TASK))
+
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """Its task without the target."""
+        return *self.task[:4], self.task[5]
 
     @property
     def budget(self) -> str:
@@ -144,6 +151,44 @@ class Entry:
             "sha256": self.sha256,
             "commit": " ".join(sorted({row["git"] for row in self.rows})),
         }
+
+
+@dataclass
+class Together:
+    """A method over all targets of a benchmark's scenario: of each training seed that every target has, their mean."""
+
+    of: list[Entry]  # one a target
+    line: Line = field(init=False)
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        values = [each.line.values for each in self.of]
+        runs: dict[int, dict[str, float | None]] = {}
+        for name in (GAP, ACCURACY_GAP, RESIDUAL):
+            seeds = set.intersection(*(set(each.get(name, {})) for each in values))
+            for seed in sorted(seeds):
+                runs.setdefault(seed, {})[name] = mean(each[name][seed] for each in values)
+        method = self.of[0].line.method
+        self.line = Line(method, method, runs=[Run(seed, numbers) for seed, numbers in runs.items()])
+
+    @property
+    def control(self) -> bool:
+        return self.of[0].control
+
+    @property
+    def budget(self) -> str:
+        return self.of[0].budget
+
+    @property
+    def n_seeds(self) -> int:
+        return len(self.line.over_seeds(GAP))
+
+    @property
+    def diverged(self) -> int:
+        return sum(each.diverged for each in self.of)
+
+
+R = TypeVar("R", Entry, Together)
 
 
 def _short(text: str) -> str:
@@ -218,10 +263,10 @@ def read(folder: Path, benchmark: str, source: str) -> list[Entry]:
     return found
 
 
-def _grouped(rows: Rows, key: Any) -> list[Rows]:
-    groups: dict[Any, Rows] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
+def _grouped(items: list[T], key: Callable[[T], Any]) -> list[list[T]]:
+    groups: dict[Any, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
     return list(groups.values())
 
 
@@ -281,7 +326,22 @@ def entries(folder: Path) -> list[Entry]:
     return [entry for _, group in groupby(placed, lambda e: e.ranking) for entry in ranked(list(group))]
 
 
-def ranked(competing: list[Entry]) -> list[Entry]:
+def together(of_benchmark: list[Entry]) -> dict[str, list[Together]]:
+    """By title, of each scenario with several targets the methods that stand under all of them, ranked as a task is."""
+    found = {}
+    for of_setting in _grouped(of_benchmark, lambda entry: entry.setting):
+        targets = list(dict.fromkeys(entry.task[4] for entry in of_setting))
+        of_methods = _grouped(of_setting, lambda entry: (entry.control, entry.budget, entry.line.method))
+        complete = [Together(of) for of in of_methods if len(of) == len(targets)]
+        if len(targets) > 1:
+            rankings = _grouped(complete, lambda each: (each.control, each.budget))
+            found[_title(of_setting[0], " and ".join(targets) + " together")] = [
+                each for ranking in rankings for each in ranked(ranking)
+            ]
+    return found
+
+
+def ranked(competing: list[R]) -> list[R]:
     """The lines of one ranking by their gap, each with its rank; those that are not ranked come last.
 
     A new rank begins at the first method that the seeds show to be farther than the nearest of the rank before it:
@@ -291,7 +351,7 @@ def ranked(competing: list[Entry]) -> list[Entry]:
     ordered = sorted(competing, key=lambda e: (e.line.mean(GAP) if e.n_seeds else float("inf"), e.line.method))
     left = [entry for entry in ordered if not entry.control and entry.n_seeds >= LEAST_SEEDS and not entry.diverged]
     first, rest = 1, [entry for entry in ordered if entry not in left]
-    done: list[Entry] = []
+    done: list[R] = []
     while left:
         nearest = left[0].line.values[GAP]
         p_values = {}
@@ -325,13 +385,12 @@ def page(found: list[Entry], told: dict[str, Any]) -> str:
         of_benchmark = [entry for entry in found if entry.benchmark == benchmark]
         parts.append(f"## {benchmark}\n\n{about['about'].strip()}\n")
         for task in dict.fromkeys(entry.task for entry in of_benchmark):
-            _, data, model, scenario, target, fidelity = task
-            title = f"{data}, {model}, {scenario}" + (f": forget {target}" if target else "")
-            parts.append(f"### {title}" + ("" if fidelity == "corrected" else f", fidelity {fidelity}") + "\n")
             of_task = [entry for entry in of_benchmark if entry.task == task]
-            for heading in dict.fromkeys(_heading(entry) for entry in of_task):
-                lines = [entry for entry in of_task if _heading(entry) == heading]
-                parts.append(f"{heading}\n\n{_markdown(lines)}\n")
+            parts.append(f"### {_title(of_task[0], task[4])}\n")
+            parts += [f"{_heading(lines[0])}\n\n{_markdown(lines)}\n" for lines in _grouped(of_task, _heading)]
+        for title, of_all in together(of_benchmark).items():
+            parts.append(f"### {title}\n")
+            parts += [f"{_heading(lines[0])}\n\n{_markdown_together(lines)}\n" for lines in _grouped(of_all, _heading)]
         parts.append("Rows, and what made them:\n")
         for source, command in about["rows"].items():
             of_source = [entry for entry in of_benchmark if entry.source == source]
@@ -341,7 +400,13 @@ def page(found: list[Entry], told: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _heading(entry: Entry) -> str:
+def _title(entry: Entry, target: str) -> str:
+    _, data, model, scenario, fidelity = entry.setting
+    title = f"{data}, {model}, {scenario}" + (f": forget {target}" if target else "")
+    return title + ("" if fidelity == "corrected" else f", fidelity {fidelity}")
+
+
+def _heading(entry: Entry | Together) -> str:
     if entry.control:
         return "References and controls, not ranked:"
     return f"Tuned, {entry.budget} each:" if entry.budget else "Not tuned:"
@@ -353,20 +418,19 @@ def _markdown(lines: list[Entry]) -> str:
     head += [*(["residual"] if with_residual else []), "cost %", "seeds", "rows"]
     cells = [head, ["---:", "---", *["---:"] * (len(head) - 3), "---"]]
     for entry in lines:
-        name, line, floors = entry.line.method, entry.line, _number(entry.floors)
+        line, floors = entry.line, _number(entry.floors)
         cost = _number(entry.cost, 1) + " ‖" * (entry.beside_others and entry.cost is not None)
-        sharing = sum(other.rank == entry.rank for other in lines)
         cells.append(
             [
-                "-" if entry.rank is None else _span(entry.rank, sharing),
-                f"[{name}](../docs/methods/{name}.md)" + f" ({entry.budget})" * bool(entry.control and entry.budget),
+                _rank(entry, lines),
+                _linked(entry),
                 _spread(line, GAP),
                 f"**{floors}**" if floors and entry.floors <= 1 else floors,
                 *(_spread(line, each) for each in (ACCURACY_GAP, "retain_acc", "forget_acc", "mia")),
                 _number(line.mean("mia_auc")),
                 *([_spread(line, RESIDUAL)] if with_residual else []),
                 cost,
-                f"{entry.n_seeds}" + (f", {entry.diverged} diverged" if entry.diverged else ""),
+                _seeds(entry),
                 f"[{Path(entry.source).stem}]({entry.source})",
             ]
         )
@@ -374,7 +438,48 @@ def _markdown(lines: list[Entry]) -> str:
     if first.control and first.floor is not None:
         apart = ["-", "*two retrained models*", _number(first.floor), "1.00", _number(first.floors_of[ACCURACY_GAP])]
         cells.append([*apart, *[""] * (len(head) - len(apart))])
+    return _joined(cells)
+
+
+def _markdown_together(lines: list[Together]) -> str:
+    targets = [entry.task[4] for entry in lines[0].of]
+    cells = [
+        ["rank", "method", "gap", "floors", "accuracies alone", "residual", *(f"gap, {t}" for t in targets), "seeds"]
+    ]
+    cells.append(["---:", "---", *["---:"] * (len(cells[0]) - 2)])
+    for each in lines:
+        floors = [entry.floor for entry in each.of]
+        apart = None if None in floors or not each.n_seeds else each.line.mean(GAP) / mean(floors)
+        cells.append(
+            [
+                _rank(each, lines),
+                _linked(each),
+                _spread(each.line, GAP),
+                f"**{_number(apart)}**" if apart is not None and apart <= 1 else _number(apart),
+                _spread(each.line, ACCURACY_GAP),
+                _spread(each.line, RESIDUAL),
+                *(_number(entry.line.mean(GAP)) for entry in each.of),
+                _seeds(each),
+            ]
+        )
+    return _joined(cells)
+
+
+def _joined(cells: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def _rank(entry: R, lines: list[R]) -> str:
+    return "-" if entry.rank is None else _span(entry.rank, sum(other.rank == entry.rank for other in lines))
+
+
+def _linked(entry: Entry | Together) -> str:
+    name = entry.line.method
+    return f"[{name}](../docs/methods/{name}.md)" + f" ({entry.budget})" * bool(entry.control and entry.budget)
+
+
+def _seeds(entry: Entry | Together) -> str:
+    return f"{entry.n_seeds}" + (f", {entry.diverged} diverged" if entry.diverged else "")
 
 
 def _span(rank: int, sharing: int) -> str:

@@ -152,6 +152,22 @@ def test_bfloat16_is_used_inside_passes_and_recorded(command, tmp_path):
     assert again["metrics"] == precise["metrics"]
 
 
+@pytest.mark.parametrize(("kernels", "device", "warns"), [(False, "cpu", 1), (True, "cpu", 0), (False, "mps", 0)])
+def test_bfloat16_that_would_take_days_is_said_once(kernels, device, warns, monkeypatch, caplog):
+    devices._warn_of_bfloat16.cache_clear()
+    monkeypatch.setattr(devices, "bfloat16_kernels", lambda: kernels)
+    for precision in ("float32", "bfloat16", "bfloat16"):
+        devices.check_precision(precision, torch.device(device))
+    assert caplog.text.count("precision=float32") == warns
+
+
+def test_whether_bfloat16_has_kernels_is_what_the_processor_says(monkeypatch):
+    if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
+        assert devices.bfloat16_kernels() == torch.cpu._is_avx512_supported()
+    monkeypatch.setattr(torch.ops, "mkldnn", object())  # a PyTorch that cannot tell
+    assert devices.bfloat16_kernels()
+
+
 def test_tf32_is_refused_where_it_means_nothing(command, tmp_path):
     ended = command(*SHORT, f"out={tmp_path}", "precision=tf32", "device=cpu")
     assert ended.code == 2

@@ -101,6 +101,24 @@ def test_tuned_and_untuned_are_ranked_apart_and_controls_not_at_all(board):
     assert sorted(map(page.index, titles)) == list(map(page.index, titles))
 
 
+def test_over_several_targets_the_mean_of_each_seed_counts(board):
+    def both(method, one, other):
+        return [*runs(method, one), *runs(method, other, target="9")]
+
+    rows = [*REFERENCES, *(each | {"target": "9"} for each in REFERENCES), *runs("delete", [0, 0, 0])]
+    rows += [*both("ssd", [1, 5, 3], [5, 1, 3.2]), *both("scrub", [8, 5, 5.5], [4, 8, 6.2])]
+    _, page = board([*rows, *both("salun", [1, 9], [1, 1, 1])])
+    alone, together = page.split("forget 8 and 9 together")
+    assert alone.count("| 1–2 | [ssd]") == 1  # target 9; on target 8 delete is with them
+    assert [line.split(" | ")[:3] for line in together.splitlines() if "docs/methods" in line] == [
+        ["| 1", "[ssd](../docs/methods/ssd.md)", "3.03 ± 0.06"],  # 3, 3, 3.1 against 6, 6.5, 5.85
+        ["| 2", "[scrub](../docs/methods/scrub.md)", "6.12 ± 0.34"],
+        ["| -", "[salun](../docs/methods/salun.md)", "3.00 ± 2.83"],  # two seeds have both targets
+        ["| -", "[retrain](../docs/methods/retrain.md)", "0.00 ± 0.00"],
+    ]
+    assert "| 3.00 | 3.07 | 3 |" in together  # ssd's gap on each target, and seeds
+
+
 def test_few_seeds_and_divergence_are_listed_and_not_ranked(board):
     diverged = row("delete", 2, "", status="diverged")
     lines, page = board(
