@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from ssd_bench.core.errors import ConfigError
-from ssd_bench.run.plan import PACKAGE
+from ssd_bench.run.cases import cases
+from ssd_bench.run.plan import CONF_DIR, PACKAGE
 
 ROOT = PACKAGE.parent
 RESULTS = ROOT / "results"
@@ -26,6 +27,16 @@ def test_what_stands_in_results_is_what_the_rows_give():
     made = BOARD["made"](RESULTS)
     kept = {name: (RESULTS / name).read_text() for name in made}
     assert kept == made, "python scripts/leaderboard.py writes them again"
+
+
+@pytest.mark.skipif(not (RESULTS / "study/settings").exists(), reason="the sdist has no rows of long runs")
+def test_settings_taken_over_with_fewer_conditions_are_what_the_study_found():
+    for path in (RESULTS / "study/settings/tuned").glob("*.yaml"):
+        found = {case["study"]["name"]: case for case in cases([CONF_DIR], path.stem) if "study" in case}
+        for case in cases([RESULTS / "study/settings"], path.stem):
+            study = found[case["study"]["name"]]
+            assert {**case, "when": None} == {**study, "when": None}, path
+            assert case["when"].items() < study["when"].items(), path
 
 
 def row(method, seed, gap, **more):
