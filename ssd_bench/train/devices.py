@@ -96,7 +96,7 @@ def bfloat16_kernels() -> bool:
 @cache
 def _warn_of_bfloat16() -> None:
     log.warning(
-        "precision=bfloat16: this CPU has no kernels for it (x86-64: no AVX512), so convolutions take some 25 "
+        "precision=bfloat16: this CPU has no kernels for it (x86-64: no AVX512), so convolutions take over ten "
         "times as long as in float32; precision=float32 makes a table of its own"
     )
 
