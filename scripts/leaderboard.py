@@ -56,7 +56,7 @@ methods, which the seeds do not tell from the first of them; one that varies mor
 with the same gap. Few seeds tell little apart, and wide ranks say so. *AUC*: of the attack; at 0.5 the MIA says
 nothing, and *accuracies alone* is the column to read. *cost*: percent of the time of retraining in the same rows;
 ‖ while other jobs ran. A tuned method competes with those that had as many trials, and never with one that was not
-tuned.
+tuned. *Together*: the methods that were run on several targets, by the mean of each seed over them.
 """
 
 Rows = list[dict[str, str]]
@@ -85,9 +85,14 @@ class Entry:
         return (self.benchmark, *(_short(self.rows[0][name]) for name in TASK))
 
     @property
+    def target(self) -> str:
+        """What its rows forget, as the task names it; empty for random images."""
+        return self.task[1 + TASK.index("target")]
+
+    @property
     def setting(self) -> tuple[str, ...]:
         """Its task without the target."""
-        return *self.task[:4], self.task[5]
+        return (self.benchmark, *(_short(self.rows[0][name]) for name in TASK if name != "target"))
 
     @property
     def budget(self) -> str:
@@ -330,7 +335,7 @@ def together(of_benchmark: list[Entry]) -> dict[str, list[Together]]:
     """By title, of each scenario with several targets the methods that stand under all of them, ranked as a task is."""
     found = {}
     for of_setting in _grouped(of_benchmark, lambda entry: entry.setting):
-        targets = list(dict.fromkeys(entry.task[4] for entry in of_setting))
+        targets = list(dict.fromkeys(entry.target for entry in of_setting))
         of_methods = _grouped(of_setting, lambda entry: (entry.control, entry.budget, entry.line.method))
         complete = [Together(of) for of in of_methods if len(of) == len(targets)]
         if len(targets) > 1:
@@ -386,7 +391,7 @@ def page(found: list[Entry], told: dict[str, Any]) -> str:
         parts.append(f"## {benchmark}\n\n{about['about'].strip()}\n")
         for task in dict.fromkeys(entry.task for entry in of_benchmark):
             of_task = [entry for entry in of_benchmark if entry.task == task]
-            parts.append(f"### {_title(of_task[0], task[4])}\n")
+            parts.append(f"### {_title(of_task[0], of_task[0].target)}\n")
             parts += [f"{_heading(lines[0])}\n\n{_markdown(lines)}\n" for lines in _grouped(of_task, _heading)]
         for title, of_all in together(of_benchmark).items():
             parts.append(f"### {title}\n")
@@ -442,7 +447,7 @@ def _markdown(lines: list[Entry]) -> str:
 
 
 def _markdown_together(lines: list[Together]) -> str:
-    targets = [entry.task[4] for entry in lines[0].of]
+    targets = [entry.target for entry in lines[0].of]
     cells = [
         ["rank", "method", "gap", "floors", "accuracies alone", "residual", *(f"gap, {t}" for t in targets), "seeds"]
     ]

@@ -88,7 +88,7 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 def bfloat16_kernels() -> bool:
     """Whether oneDNN has convolutions in bfloat16 for this CPU (on x86-64: one with AVX512); True where PyTorch cannot
-    tell. Without them PyTorch multiplies number by number."""
+    tell. Without them it takes its own slow ones."""
     ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return ask is None or ask()
 
