@@ -79,25 +79,33 @@ _default_threads = torch.get_num_threads()  # torch's own choice: the physical c
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raises ConfigError for TF32 without CUDA; warns, once, of bfloat16 on a CPU that has no kernels for it."""
+    """Raises ConfigError for TF32 without CUDA; warns, once, of bfloat16 on a CPU that is faster in float32."""
     if precision == "tf32" and device.type != "cuda":
         raise ConfigError(f"precision=tf32 needs a CUDA device, not {device.type}; allowed there: float32, bfloat16")
-    if precision == "bfloat16" and device.type == "cpu" and not bfloat16_kernels():
-        _warn_of_bfloat16()
+    if precision == "bfloat16" and device.type == "cpu" and (longer := bfloat16_takes()):
+        _warn_of_bfloat16(longer)
 
 
-def bfloat16_kernels() -> bool:
-    """Whether oneDNN has convolutions in bfloat16 for this CPU (on x86-64: one with AVX512); True where PyTorch cannot
-    tell. Without them it takes its own slow ones."""
+def bfloat16_takes() -> str:
+    """How many times as long as float32 bfloat16 takes on this CPU, in words: nothing where it has units for it, or
+    where PyTorch cannot tell.
+
+    oneDNN's convolutions compute it with float32's units where x86-64 has AVX512 without BF16; without AVX512 it has
+    none, and PyTorch takes its own, which are slow.
+    """
     ask = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return ask is None or ask()
+    if ask is not None and not ask():
+        return "over ten times"
+    wide, units = (getattr(torch.cpu, f"_is_{name}_supported", bool)() for name in ("avx512", "avx512_bf16"))
+    return "about twice" if wide and not units else ""
 
 
 @cache
-def _warn_of_bfloat16() -> None:
+def _warn_of_bfloat16(longer: str) -> None:
     log.warning(
-        "precision=bfloat16: this CPU has no kernels for it (x86-64: no AVX512), so convolutions take over ten "
-        "times as long as in float32; precision=float32 makes a table of its own"
+        "precision=bfloat16: this CPU has no units for it, so that convolutions take %s as long as in float32; "
+        "precision=float32 makes a table of its own",
+        longer,
     )
 
 

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -152,20 +153,32 @@ def test_bfloat16_is_used_inside_passes_and_recorded(command, tmp_path):
     assert again["metrics"] == precise["metrics"]
 
 
-@pytest.mark.parametrize(("kernels", "device", "warns"), [(False, "cpu", 1), (True, "cpu", 0), (False, "mps", 0)])
-def test_bfloat16_that_would_take_days_is_said_once(kernels, device, warns, monkeypatch, caplog):
+@pytest.mark.parametrize(
+    ("kernels", "wide", "units", "device", "says"),
+    [
+        (False, False, False, "cpu", "take over ten times as long"),
+        (True, True, False, "cpu", "take about twice as long"),
+        (True, True, True, "cpu", None),
+        (True, False, False, "cpu", None),  # another kind of processor, which oneDNN knows
+        (False, False, False, "mps", None),
+    ],
+)
+def test_bfloat16_that_would_take_longer_than_float32_is_said_once(
+    kernels, wide, units, device, says, monkeypatch, caplog
+):
     devices._warn_of_bfloat16.cache_clear()
-    monkeypatch.setattr(devices, "bfloat16_kernels", lambda: kernels)
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(_is_mkldnn_bf16_supported=lambda: kernels))
+    monkeypatch.setattr(torch.cpu, "_is_avx512_supported", lambda: wide)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: units)
     for precision in ("float32", "bfloat16", "bfloat16"):
         devices.check_precision(precision, torch.device(device))
-    assert caplog.text.count("precision=float32") == warns
+    assert [record.message.count(says or "long") for record in caplog.records] == ([1] if says else [])
 
 
-def test_whether_bfloat16_has_kernels_is_what_the_processor_says(monkeypatch):
-    if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
-        assert devices.bfloat16_kernels() == torch.cpu._is_avx512_supported()
-    monkeypatch.setattr(torch.ops, "mkldnn", object())  # a PyTorch that cannot tell
-    assert devices.bfloat16_kernels()
+def test_a_pytorch_that_cannot_tell_warns_of_nothing(monkeypatch):
+    monkeypatch.setattr(torch.ops, "mkldnn", object())
+    monkeypatch.setattr(torch, "cpu", object())
+    assert devices.bfloat16_takes() == ""
 
 
 def test_tf32_is_refused_where_it_means_nothing(command, tmp_path):
