@@ -28,6 +28,7 @@ from ssd_bench.store.files import writable
 
 HYDRA_KEYS = ("hydra", "experiment")
 NOT_CHOSEN = {"hydra", "tuned", "search", "kinds"}  # groups and keys that are no choice of a run
+READ_BESIDE = ("tuned", "search")  # groups of which --config-dir adds to what the package says
 LAUNCHERS = {"joblib": "parallel", "submitit_local": "cluster", "submitit_slurm": "cluster", "ray": "ray"}  # and extras
 LAUNCHER = re.compile(r"hydra[/.]launcher(\.|$)")  # begins what says how jobs are launched
 WORKERS = "hydra.launcher.n_jobs", "hydra.launcher.array_parallelism", "hydra.sweeper.max_batch_size"
@@ -82,6 +83,8 @@ def check(args: argparse.Namespace) -> None:
     """
     if args.config_dir and not Path(args.config_dir).is_dir():
         raise ConfigError(f"--config-dir={args.config_dir} is not a folder; give one that holds method/, data/, ...")
+    if args.config_dir:
+        _check_hidden(Path(args.config_dir))
     overrides = [_parse(text) for text in args.overrides]
     search = [f"hydra.searchpath=[file://{Path(args.config_dir).absolute()}]"] if args.config_dir else []
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -173,6 +176,20 @@ def _beside(config_dir: str | None) -> dict[str, list[str]]:
     for path in sorted(Path(config_dir).glob("*/*.yaml")) if config_dir else ():
         options.setdefault(path.parent.name, []).append(path.stem)
     return options
+
+
+def _check_hidden(own: Path) -> None:
+    """Raise ConfigError for a file in --config-dir that Hydra would not read, for another of its name comes first."""
+    for path in sorted(own.glob("*/*.yaml")):
+        name = path.relative_to(own)
+        if path.parent.name in READ_BESIDE:
+            continue
+        for folder in (CONF_DIR, *config_folders().values()):
+            if (folder / name).exists() and (folder / name).read_bytes() != path.read_bytes():
+                raise ConfigError(
+                    f"{path} would not be read: {folder / name} has its name and comes first; give it another name, "
+                    f"such as {name.with_stem(f'my_{name.stem}')}"
+                )
 
 
 def _check_launcher(name: Any, installed: list[str]) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import ssd_bench
 from ssd_bench.cli.run import main
+from ssd_bench.run.plan import CONF_DIR
 
 SECTIONS = {
     "schema", "layout", "status", "reason", "task", "method", "settings", "config", "metrics", "original_metrics",
@@ -453,6 +454,19 @@ def test_milestones_and_epochs_follow_data_and_model():
     assert composed("data=cifar20", "model=vit_base").train.optimizer == "adamw"
     assert composed("data=cifar20", "model=vit_base").method.alpha == 5
     assert composed("data=cifar20", "model=vit_base", "scenario=sub_class").method.alpha == 25
+
+
+def test_a_file_of_one_s_own_that_hydra_would_not_read_is_refused(command, tmp_path):
+    shutil.copytree(CONF_DIR, tmp_path / "conf")
+    (tmp_path / "conf/tuned/ssd.yaml").write_text("[]\n")  # adds to the package's cases: never hidden
+    arguments = ("--config-dir", str(tmp_path / "conf"), *SHORT, f"out={tmp_path / 'runs'}")
+    assert command(*arguments, "dry_run=true").code == 0  # the others say what the package's say
+    mine = tmp_path / "conf/method/ssd.yaml"
+    mine.write_text(mine.read_text().replace("lam: 1.0", "lam: 0.5"))
+    ended = command(*arguments, "dry_run=true")
+    assert ended.code == 2
+    assert f"{mine} would not be read" in ended.err.splitlines()[-1]
+    assert "method/my_ssd.yaml" in ended.err.splitlines()[-1]
 
 
 def test_a_dry_run_names_the_methods_whose_cost_it_does_not_know(command, tmp_path, monkeypatch):
