@@ -83,7 +83,7 @@ def to_json(value: Any) -> str:
 
 def writable(folder: Path) -> bool:
     """Whether files can be made in `folder`, or in the folder that would have to hold it. Leaves nothing behind."""
-    while not folder.exists() and folder != folder.parent:
+    while not (folder.exists() or folder.is_symlink()) and folder != folder.parent:  # a link may lead nowhere
         folder = folder.parent
     try:
         with tempfile.TemporaryFile(dir=folder):

@@ -172,7 +172,8 @@ def test_out_of_room_it_says_so_and_goes_on_when_there_is_room(tmp_path, trials,
 
 def test_an_output_folder_that_cannot_be_one(command, tmp_path):
     (tmp_path / "file").write_text("mine")
-    for out in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nothing"):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", "/proc/nothing", tmp_path / "link"):
         ended = command(*SHORT, f"out={out}")
         assert ended.code == 2
         assert ended.err.splitlines()[-1].startswith("ssd-bench: out=")
