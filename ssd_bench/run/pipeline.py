@@ -160,7 +160,10 @@ def carry_out(bench: Bench, original: nn.Module, row: dict[str, Any]) -> dict[st
     trained = _weights(bench, original)
     origin = str(trained.path) if trained else plan.model.checkpoint
     start = time.monotonic()
-    values, seen = evaluate(bench, original, first.identity.original, original)
+    try:
+        values, seen = evaluate(bench, original, first.identity.original, original)
+    except Diverged as e:
+        raise Diverged(f"the original itself: {e}") from e
     of_original = time.monotonic() - start
     row["original_metrics"] = shown(values)
     model, stale, steps = bench.compiled(original), {}, []

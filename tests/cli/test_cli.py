@@ -16,6 +16,8 @@ from safetensors.torch import load_file
 
 import ssd_bench
 from ssd_bench.cli.run import main
+from ssd_bench.models.fresh import fresh
+from ssd_bench.models.resnet import ResNet18
 from ssd_bench.run.plan import CONF_DIR
 
 SECTIONS = {
@@ -67,8 +69,6 @@ def test_a_run_leaves_a_row_and_prints_a_table(command, runs):
 
 
 def test_the_row_tells_how_to_get_the_unlearned_model_back(command, runs):
-    from ssd_bench.models.resnet import ResNet18
-
     row = command(*SHORT, f"out={runs}").row
     model = ResNet18(width=4).build(10, 1, 8)
     model.load_state_dict(load_file(row["artefacts"]["unlearned"]))
@@ -163,10 +163,18 @@ def test_a_diverged_run_leaves_a_row_and_ends_with_3(command, tmp_path):
     assert command("-m", *arguments).code == 1
 
 
-def test_a_checkpoint_is_unlearned_instead_of_training(command, tmp_path):
-    from ssd_bench.models.fresh import fresh
-    from ssd_bench.models.resnet import ResNet18
+def test_an_original_that_diverged_is_not_put_down_to_the_method(command, tmp_path):
+    model = fresh(ResNet18(width=4), 3, 10, 1, 8)
+    model.fc.weight.data.fill_(torch.inf)
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    for method in ("original", "ssd"):
+        given = f"model.checkpoint={tmp_path / 'model.pth'}", f"method={method}"
+        ended = command(*SHORT, *given, f"out={tmp_path / 'runs'}")
+        assert (ended.code, ended.row["status"]) == (3, "diverged")
+        assert ended.row["reason"].startswith("the original itself: ")
 
+
+def test_a_checkpoint_is_unlearned_instead_of_training(command, tmp_path):
     path = tmp_path / "model.pth"
     torch.save(fresh(ResNet18(width=4), 3, 10, 1, 8).state_dict(), path)
     row = command(*SHORT, f"out={tmp_path / 'runs'}", f"model.checkpoint={path}").row
