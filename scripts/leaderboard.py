@@ -30,7 +30,7 @@ from ssd_bench.metrics.residual import RESIDUAL
 from ssd_bench.report.rows import REFERENCES
 from ssd_bench.report.statistics import difference_p, holm
 from ssd_bench.report.summary import ORIGINAL, Line, Run
-from ssd_bench.report.verdict import GAP
+from ssd_bench.report.verdict import GAP, NEAR_CHANCE
 from ssd_bench.run.cases import cases
 from ssd_bench.run.plan import CONF_DIR
 
@@ -41,6 +41,7 @@ TASK = ("data", "model", "scenario", "target", "fidelity")
 SAME = ("recipe", "evaluation", "n_train", "n_forget", "precision")  # of all rows of a task, where they say it
 ACCURACIES = ("retain_acc", "forget_acc", "test_acc", "retain_train_acc", "forget_train_acc")
 ACCURACY_GAP = "accuracy_gap"
+TITLES = {GAP: "gap", ACCURACY_GAP: "accuracies alone"}
 NUMBERS = (GAP, *ACCURACIES, "mia", "mia_auc", RESIDUAL, "cost_s")
 NEEDED = (*TASK, "recipe", "seed", "method", "status", "git", GAP, "mia", "cost_s")  # columns of rows
 INTRODUCTION = """# Leaderboard
@@ -49,14 +50,16 @@ Made by `python scripts/leaderboard.py` from the rows that [leaderboard.yaml](le
 settings, commits and checksums are in [leaderboard.csv](leaderboard.csv). How to enter a method of your own:
 [docs/leaderboard.md](../docs/leaderboard.md).
 
-*gap*: distance to the retrained model in points, mean ± standard deviation over the training seeds; the order follows
-it. *floors*: the gap in units of what retrained models of two training seeds differ by; in bold up to 1, for such a
-gap may be chance. *accuracies alone*: the gap without MIA, which is a quarter of it. *rank*: 1–3 is shared by three
-methods, which the seeds do not tell from the first of them; one that varies more may share a better rank than another
-with the same gap. Few seeds tell little apart, and wide ranks say so. *AUC*: of the attack; at 0.5 the MIA says
-nothing, and *accuracies alone* is the column to read. *cost*: percent of the time of retraining in the same rows;
-‖ while other jobs ran. A tuned method competes with those that had as many trials, and never with one that was not
-tuned. *Together*: the methods that were run on several targets, by the mean of each seed over them.
+*gap*: distance to the retrained model in points, mean ± standard deviation over the training seeds. *accuracies
+alone*: the same without MIA, which is a quarter of it. The first number of a line is the one that methods are ordered
+by: the gap where the attack tells members of the original apart, accuracies alone where its AUC is within 0.05 of
+chance (0.5), for there MIA says nothing. *floors*: that number in units of what retrained models of two training seeds
+differ by; in bold up to 1, for then it may be chance. *rank*: 1–3 is shared by three methods, which the seeds do not
+tell from the first of them. It says *not told apart*, never *as good*: one that varies much shares a better rank than
+its mean deserves, and with three seeds even one that wrecks networks may. *AUC*: of the attack on what the method left.
+*cost*: mean time in percent of the mean time of retraining in the same rows; ‖ while other jobs ran. A tuned method
+competes with those that had as many trials, and never with one that was not tuned. *Together*: the methods that were
+run on several targets, by the mean of each seed over them.
 """
 
 Rows = list[dict[str, str]]
@@ -74,6 +77,7 @@ class Entry:
     control: bool
     retrained: Line
     floors_of: dict[str, float | None]  # of each gap: what retrained models of two seeds differ by
+    ruler: str  # which of the gaps methods are ordered by on this task
     line: Line = field(init=False)
     rank: int | None = None
 
@@ -105,7 +109,7 @@ class Entry:
 
     @property
     def n_seeds(self) -> int:
-        return len(self.line.over_seeds(GAP))
+        return len(self.line.over_seeds(self.ruler))
 
     @property
     def diverged(self) -> int:
@@ -113,11 +117,11 @@ class Entry:
 
     @property
     def floor(self) -> float | None:
-        return self.floors_of[GAP]
+        return self.floors_of[self.ruler]
 
     @property
     def floors(self) -> float | None:
-        return self.line.mean(GAP) / self.floor if self.floor and self.n_seeds else None
+        return self.line.mean(self.ruler) / self.floor if self.floor and self.n_seeds else None
 
     @property
     def cost(self) -> float | None:
@@ -140,12 +144,13 @@ class Entry:
             "control": "yes" if self.control else "",
             "seeds": self.n_seeds,
             "diverged": self.diverged,
+            "ordered_by": "gap" if self.ruler == GAP else ACCURACY_GAP,
             "gap": line.mean(GAP),
             "gap_std": line.std(GAP),
-            "floor": self.floor,
-            "floors": self.floors,
             ACCURACY_GAP: line.mean(ACCURACY_GAP),
             f"{ACCURACY_GAP}_std": line.std(ACCURACY_GAP),
+            "floor": self.floor,
+            "floors": self.floors,
             **{name: line.mean(name) for name in (*ACCURACIES, "mia", "mia_auc", RESIDUAL)},
             "cost_pct": self.cost,
             "beside_others": "yes" if self.beside_others else "",
@@ -185,8 +190,12 @@ class Together:
         return self.of[0].budget
 
     @property
+    def ruler(self) -> str:
+        return GAP if all(each.ruler == GAP for each in self.of) else ACCURACY_GAP
+
+    @property
     def n_seeds(self) -> int:
-        return len(self.line.over_seeds(GAP))
+        return len(self.line.over_seeds(self.ruler))
 
     @property
     def diverged(self) -> int:
@@ -259,12 +268,14 @@ def read(folder: Path, benchmark: str, source: str) -> list[Entry]:
             if len(values) > 1:
                 raise ConfigError(f"{source}: {name} {' and '.join(values)} in one task; a file of its own for each")
         retrained = [row for row in of_task if row["method"] == reference]
+        ruler = _ruler([row for row in of_task if row["method"] == ORIGINAL])
         for of_method in _grouped(of_task, lambda row: (row["method"], _study(row)[1])):
             _refuse(source, of_method, known)
             name = of_method[0]["method"]
             control = name in (ORIGINAL, *REFERENCES) or bool(getattr(known[name], "control", False))
             sha256 = hashlib.sha256(data).hexdigest()
-            found.append(Entry(benchmark, source, sha256, of_method, control, _line(retrained), _floors(retrained)))
+            about = control, _line(retrained), _floors(retrained), ruler
+            found.append(Entry(benchmark, source, sha256, of_method, *about))
     return found
 
 
@@ -293,6 +304,13 @@ def _refuse(source: str, rows: Rows, known: dict[str, type]) -> None:
         raise ConfigError(f"{about}: conf/tuned/{name}.yaml has no study {study}; ssd-bench-tune writes the case")
 
 
+def _ruler(originals: Rows) -> str:
+    """Accuracies alone where the attack hardly tells members of the original from others; the gap where it does, or
+    where nobody knows."""
+    auc = _line(originals).mean("mia_auc") if originals else None
+    return ACCURACY_GAP if auc is not None and abs(auc - 0.5) <= NEAR_CHANCE else GAP
+
+
 def _floors(retrained: Rows) -> dict[str, float | None]:
     """The mean of each gap between the retrained models of two training seeds; None with one seed."""
     numbers = [
@@ -315,6 +333,7 @@ def entries(folder: Path) -> list[Entry]:
     for benchmark, about in sources(folder).items():
         for entry in (entry for source in about["rows"] for entry in read(folder, benchmark, source)):
             first = firsts.setdefault(entry.task, entry)
+            entry.ruler = first.ruler
             for name in SAME:
                 ours, theirs = first.rows[0].get(name), entry.rows[0].get(name)
                 if ours and theirs and ours != theirs:
@@ -347,21 +366,22 @@ def together(of_benchmark: list[Entry]) -> dict[str, list[Together]]:
 
 
 def ranked(competing: list[R]) -> list[R]:
-    """The lines of one ranking by their gap, each with its rank; those that are not ranked come last.
+    """The lines of one ranking in their order, each with its rank; those that are not ranked come last.
 
     A new rank begins at the first method that the seeds show to be farther than the nearest of the rank before it:
     paired t-test over the training seeds that both have, 95 %, corrected by Holm's rule over all that are compared with
     that nearest one. Not ranked: controls, and what finished with fewer than `LEAST_SEEDS` seeds or diverged.
     """
-    ordered = sorted(competing, key=lambda e: (e.line.mean(GAP) if e.n_seeds else float("inf"), e.line.method))
+    ruler = competing[0].ruler
+    ordered = sorted(competing, key=lambda e: (e.line.mean(ruler) if e.n_seeds else float("inf"), e.line.method))
     left = [entry for entry in ordered if not entry.control and entry.n_seeds >= LEAST_SEEDS and not entry.diverged]
     first, rest = 1, [entry for entry in ordered if entry not in left]
     done: list[R] = []
     while left:
-        nearest = left[0].line.values[GAP]
+        nearest = left[0].line.values[ruler]
         p_values = {}
         for place, entry in enumerate(left[1:], 1):
-            gaps = entry.line.values[GAP]
+            gaps = entry.line.values[ruler]
             farther = [gaps[seed] - nearest[seed] for seed in nearest if seed in gaps]
             p = difference_p(farther)
             p_values |= {place: p} if p is not None and mean(farther) > 0 else {}
@@ -419,7 +439,9 @@ def _heading(entry: Entry | Together) -> str:
 
 def _markdown(lines: list[Entry]) -> str:
     with_residual = any(entry.line.mean(RESIDUAL) is not None for entry in lines)
-    head = ["rank", "method", "gap", "floors", "accuracies alone", "retain D'_r %", "forget D'_f %", "MIA %", "AUC"]
+    rulers = _rulers(lines[0])
+    head = ["rank", "method", TITLES[rulers[0]], "floors", TITLES[rulers[1]]]
+    head += ["retain D'_r %", "forget D'_f %", "MIA %", "AUC"]
     head += [*(["residual"] if with_residual else []), "cost %", "seeds", "rows"]
     cells = [head, ["---:", "---", *["---:"] * (len(head) - 3), "---"]]
     for entry in lines:
@@ -429,9 +451,9 @@ def _markdown(lines: list[Entry]) -> str:
             [
                 _rank(entry, lines),
                 _linked(entry),
-                _spread(line, GAP),
+                _spread(line, rulers[0]),
                 f"**{floors}**" if floors and entry.floors <= 1 else floors,
-                *(_spread(line, each) for each in (ACCURACY_GAP, "retain_acc", "forget_acc", "mia")),
+                *(_spread(line, each) for each in (rulers[1], "retain_acc", "forget_acc", "mia")),
                 _number(line.mean("mia_auc")),
                 *([_spread(line, RESIDUAL)] if with_residual else []),
                 cost,
@@ -441,33 +463,38 @@ def _markdown(lines: list[Entry]) -> str:
         )
     first = lines[0]
     if first.control and first.floor is not None:
-        apart = ["-", "*two retrained models*", _number(first.floor), "1.00", _number(first.floors_of[ACCURACY_GAP])]
+        apart = ["-", "*two retrained models*", _number(first.floor), "1.00", _number(first.floors_of[rulers[1]])]
         cells.append([*apart, *[""] * (len(head) - len(apart))])
     return _joined(cells)
 
 
 def _markdown_together(lines: list[Together]) -> str:
     targets = [entry.target for entry in lines[0].of]
-    cells = [
-        ["rank", "method", "gap", "floors", "accuracies alone", "residual", *(f"gap, {t}" for t in targets), "seeds"]
-    ]
-    cells.append(["---:", "---", *["---:"] * (len(cells[0]) - 2)])
+    first, second = _rulers(lines[0])
+    head = ["rank", "method", TITLES[first], "floors", TITLES[second], "residual"]
+    head += [*(f"{TITLES[first]}, {target}" for target in targets), "seeds"]
+    cells = [head, ["---:", "---", *["---:"] * (len(head) - 2)]]
     for each in lines:
-        floors = [entry.floor for entry in each.of]
-        apart = None if None in floors or not each.n_seeds else each.line.mean(GAP) / mean(floors)
+        floors = [entry.floors_of[first] for entry in each.of]
+        apart = None if None in floors or not each.n_seeds else each.line.mean(first) / mean(floors)
         cells.append(
             [
                 _rank(each, lines),
                 _linked(each),
-                _spread(each.line, GAP),
+                _spread(each.line, first),
                 f"**{_number(apart)}**" if apart is not None and apart <= 1 else _number(apart),
-                _spread(each.line, ACCURACY_GAP),
+                _spread(each.line, second),
                 _spread(each.line, RESIDUAL),
-                *(_number(entry.line.mean(GAP)) for entry in each.of),
+                *(_number(entry.line.mean(first)) for entry in each.of),
                 _seeds(each),
             ]
         )
     return _joined(cells)
+
+
+def _rulers(entry: Entry | Together) -> tuple[str, str]:
+    """The gap that methods are ordered by, and the other one."""
+    return (GAP, ACCURACY_GAP) if entry.ruler == GAP else (ACCURACY_GAP, GAP)
 
 
 def _joined(cells: list[list[str]]) -> str:

@@ -130,6 +130,31 @@ def test_over_several_targets_the_mean_of_each_seed_counts(board):
     assert "| 3.00 | 3.07 | 3 |" in together  # ssd's gap on each target, and seeds
 
 
+ACCURACIES = ("retain_acc", "forget_acc", "test_acc", "retain_train_acc", "forget_train_acc")
+
+
+@pytest.mark.parametrize(
+    ("auc", "first"), [(0.46, "ssd"), (0.54, "ssd"), (0.56, "scrub"), (0.44, "scrub"), ("", "scrub")]
+)
+def test_where_the_attack_tells_nothing_its_share_of_the_gap_decides_no_order(board, auc, first):
+    def lines(method, gap, accuracies):
+        apart = {f"delta.{name}": accuracies for name in ACCURACIES}
+        return runs(method, [gap, gap, gap], **apart, mia_auc=0.7)  # what a method leaves does not matter
+
+    original = runs("original", [40] * 3, **{f"delta.{name}": 40 for name in ACCURACIES})
+    original = [each | {"mia_auc": auc} for each in original]
+    references = [each | {f"delta.{name}": 0 for name in ACCURACIES} for each in REFERENCES]
+    found, page = board([*references, *original, *lines("ssd", 5, 1), *lines("scrub", 4, 2)])
+    ordered_by = {"ssd": "accuracy_gap", "scrub": "gap"}[first]
+    assert {line["ordered_by"] for line in found.values()} == {ordered_by}
+    assert ranks(found)[first, ""] == "1"
+    ours = {"ssd": ("1.00 ± 0.00", "5.00 ± 0.00"), "scrub": ("4.00 ± 0.00", "2.00 ± 0.00")}[first]
+    assert f"| 1 | [{first}](../docs/methods/{first}.md) | {ours[0]} | " in page
+    assert f" | {ours[1]} | " in page
+    floor = {"ssd": (4 + 4 + 8) / 3 / 3, "scrub": (4 + 4 + 8) / 4 / 3}[first]  # of what the order follows
+    assert found[first, ""]["floor"] == f"{floor:.4f}"
+
+
 def test_few_seeds_and_divergence_are_listed_and_not_ranked(board):
     diverged = row("delete", 2, "", status="diverged")
     lines, page = board(
