@@ -16,6 +16,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations, groupby
 from pathlib import Path
 from statistics import mean
@@ -317,7 +318,8 @@ def _floors(retrained: Rows) -> dict[str, float | None]:
         (row["seed"], {name: float(row[name]) for name in (*ACCURACIES, "mia") if row.get(name)}) for row in retrained
     ]
     scenario, floors = retrained[0]["scenario"], {}
-    for name, gap_of in ((GAP, average_gap), (ACCURACY_GAP, accuracy_gap)):
+    gap = partial(average_gap, corrective=bool(retrained[0].get("n_manipulated")))
+    for name, gap_of in ((GAP, gap), (ACCURACY_GAP, accuracy_gap)):
         apart = [gap_of(one, other, scenario) for (a, one), (b, other) in combinations(numbers, 2) if a != b]
         floors[name] = mean(apart) if apart and None not in apart else None
     return floors

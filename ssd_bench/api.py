@@ -20,19 +20,20 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from torch import Tensor, nn
 
+from ssd_bench.core.about import check_names
 from ssd_bench.core.build import build, class_of
 from ssd_bench.core.errors import Diverged, check_choice
 from ssd_bench.core.seeds import derive_seed, initial_seed, seeded
 from ssd_bench.core.task import Context, Outputs, Probed, ask, looks_inside
 from ssd_bench.metrics.against import kept_against, metrics_against, outputs_against, weights_against
+from ssd_bench.metrics.compute import compute_all
 from ssd_bench.models.anew import anew, copied
 from ssd_bench.run.cache import Cache
 from ssd_bench.run.call import call, seeds_used, warm_up
 from ssd_bench.run.cases import SEPARATOR, setting
-from ssd_bench.run.evaluate import Kept, Values, compute
 from ssd_bench.run.given import Data, Given, check_model, device_of, given
 from ssd_bench.run.identity import arithmetic
-from ssd_bench.run.plan import CONF_DIR, check_names
+from ssd_bench.run.plan import CONF_DIR
 from ssd_bench.run.plugins import config_folders, nodes
 from ssd_bench.run.trained import train_from
 from ssd_bench.store.address import address, classes_of, code_of, values_of
@@ -132,11 +133,11 @@ def evaluate(
         if wanting := [name for name, metric in chosen.items() if "random_logits" in getattr(metric, "needs", ())]:
             random_logits = _random_logits(what, fresh_model, batch_size, wanting[0] if metrics is not None else None)
         seen = _outputs(what, model, batch_size, random_logits)
-        values, kept = _values(chosen, seen, partial(probed, model))
+        values, kept = compute_all(chosen, seen, partial(probed, model))
         if reference is not None:
             theirs = _outputs(what, reference, batch_size, random_logits)
             values |= outputs_against(seen, theirs)
-            of_reference, kept_of_reference = _values(chosen, theirs, partial(probed, reference))
+            of_reference, kept_of_reference = compute_all(chosen, theirs, partial(probed, reference))
             values |= metrics_against(values, of_reference, what.request.scenario)
             values |= kept_against(kept, kept_of_reference)
             if _shapes(model) == _shapes(reference):
@@ -446,18 +447,6 @@ def _random_logits(what: Given, fresh: Fresh | None, batch_size: int, asked_by: 
             raise
         return None
     return predict(at_random, what.images[part], rows, batch_size)
-
-
-def _values(metrics: Mapping[str, Any], seen: Outputs, probed: Callable[[], Probed]) -> tuple[Values, Kept]:
-    values: Values = {}
-    kept: Kept = {}
-    owner: dict[str, str] = {}
-    for name, metric in metrics.items():
-        found, more = compute(name, metric, seen, probed)
-        check_names(name, found, owner)
-        values |= found
-        kept |= more
-    return values, kept
 
 
 def _shapes(model: nn.Module) -> dict[str, torch.Size]:

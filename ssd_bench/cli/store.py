@@ -45,6 +45,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = 2
     except BrokenPipeError:  # `ssd-bench-store runs | head`
         sys.stderr.close()
+    except OSError as e:
+        print(f"ssd-bench: {e}", file=sys.stderr)
+        code = 2
     sys.exit(code)
 
 

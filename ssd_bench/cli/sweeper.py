@@ -106,7 +106,8 @@ def planned(cfg: DictConfig, label: str) -> tuple[dict[str, Any], Any]:
         plan = planning.plan(cfg, job["names"])
     except ConfigError as e:
         return job | {"error": str(e), "config": {}}, Wanted(None, label, [])
+    job |= {"config": plan.config, "device": plan.settings.device}
     try:
-        return job | {"config": plan.config}, wanted(plan, label)
+        return job, wanted(plan, label)
     except Exception:
-        return job | {"config": plan.config}, Wanted(None, label, [])
+        return job, Wanted(None, label, [])

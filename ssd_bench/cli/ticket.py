@@ -29,7 +29,7 @@ def serve(folder: Path, run: Callable[[Agenda, Unit, str], None]) -> None:
     """
     agenda, pause, waited = Agenda(folder), POLL_S[0], 0.0
     sys.path += [path for path in agenda.content["modules"] if path not in sys.path]
-    named = {job["config"].get("device", "auto") for job in agenda.content["jobs"]}
+    named = {job.get("device", "auto") for job in agenda.content["jobs"]}
     wanted = named.pop() if len(named) == 1 else "auto"
     while not agenda.over:
         with cards.leased(wanted) as device, agenda.claim() as unit:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from ssd_bench.core.errors import ConfigError
 
 RETRAINED = "retrained"
 TABLES = ("main", "second", "none")
@@ -52,3 +54,10 @@ def describe(metrics: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     ours_first = sorted(metrics.values(), key=lambda metric: not type(metric).__module__.startswith("ssd_bench."))
     abouts = (getattr(metric, "about", {}) for metric in ours_first)
     return {name: asdict(about) for each in abouts for name, about in each.items()}
+
+
+def check_names(metric: str, values: Iterable[str], owner: dict[str, str]) -> None:
+    """Note which metric claims which names. Raises ConfigError where another one did."""
+    for name in values:
+        if owner.setdefault(name, metric) != metric:
+            raise ConfigError(f"metric {metric} and metric {owner[name]} both return {name}; rename it in one of them")

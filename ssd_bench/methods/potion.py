@@ -47,7 +47,7 @@ class Potion(Dampening):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("cut", self.cut, 0, below=1)
-        check_range("start_divisor", self.start_divisor, above=0)
+        check_range("start_divisor", self.start_divisor, 1e-6)  # beyond, the first percentile could lie below 0
         check_range("factor", self.factor, above=1)
         check_range("max_tries", self.max_tries, 1)
 

@@ -87,7 +87,7 @@ class Scrub(FurtherTraining):
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         teacher = teaching.Teaching(KIND, taught(data), model, data, context)
-        first = FirstAscent(len(data.forget))
+        first = FirstAscent(len(data.forget) if self.max_epochs else 0)
         after = Students(first, model) if self.rewind else first
 
         def maximise(student: nn.Module, inputs: Tensor, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,7 +128,10 @@ def divergence(logits: Tensor, teachers: Tensor, temperature: float) -> Tensor:
 
 
 class FirstAscent:
-    """Warns (as `after_epoch` of `fit`) when the student never left its teacher in the first pass over D_f."""
+    """Warns (as `after_epoch` of `fit`) when the student never left its teacher in the first pass over D_f.
+
+    n: how many samples that pass has; 0: there is none.
+    """
 
     def __init__(self, n: int) -> None:
         self.n, self.state = n, {"divergence": torch.tensor(0.0)}
@@ -138,7 +141,7 @@ class FirstAscent:
         self.state["divergence"] = self.state["divergence"].to(divergence.device) + divergence
 
     def __call__(self, epoch: int) -> None:
-        if epoch == 1 and self.state["divergence"].item() / self.n < STILL:
+        if epoch == 1 and self.n and self.state["divergence"].item() / self.n < STILL:
             log.warning(
                 "scrub: the student agrees with its teacher on all of D_f, so ascent has nothing to begin from; "
                 "try method.order=min_first, or a higher method.lr"

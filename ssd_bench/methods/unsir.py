@@ -88,7 +88,8 @@ class Unsir(Method):
                 with pass_clock():
                     penalty = self.noise_penalty * noise.square().flatten(1).sum(1).mean()
                     loss = penalty - cross_entropy(model(noise), label)
-                    optimizer.zero_grad()
+                optimizer.zero_grad()
+                with pass_clock.backward():
                     loss.backward(inputs=[noise] if frozen else None)
                 optimizer.step()
         return noise.detach()

@@ -103,6 +103,8 @@ def why_not(probed: Probed) -> str | None:
     """Why the features of a model cannot be judged; None where they can."""
     if probed.request.forget_label is None:
         return "what is to be forgotten is not one class"
+    if not len(probed.request.retain):
+        return "no images that are to be kept are known"
     if probed.unseen is None:
         return "no test images show what is to be forgotten"
     head = dict(probed.model.named_modules()).get(probed.head)

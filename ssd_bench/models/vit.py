@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 from torch import nn
 
 from ssd_bench.core.errors import ConfigError
@@ -13,7 +14,10 @@ from ssd_bench.models.weights import pretrained
 
 @dataclass(frozen=True)
 class ViT:
-    """Settings of a vision transformer; with `architecture`, timm's model of that name."""
+    """Settings of a vision transformer.
+
+    architecture: timm's name of a model of these sizes, whose pretrained weights and normalisation are taken.
+    """
 
     architecture: str | None = None
     pretrained: bool = False
@@ -61,8 +65,20 @@ class ViT:
             "img_size": side, "patch_size": self.patch or max(1, side // 8), "in_chans": channels,
             "embed_dim": self.dim, "depth": self.depth, "num_heads": self.heads, "num_classes": n_classes,
         }  # fmt: skip
-        if not self.pretrained:
-            from timm.models.vision_transformer import VisionTransformer
+        from timm.models.vision_transformer import VisionTransformer
 
+        if not self.pretrained:
             return VisionTransformer(**shape)
-        return pretrained(self.architecture, num_classes=n_classes, in_chans=channels, img_size=side)
+        model = pretrained(self.architecture, num_classes=n_classes, in_chans=channels, img_size=side)
+        with torch.device("meta"):
+            sizes, others = (_sizes(each) for each in (VisionTransformer(**shape), model))
+        if sizes != others:  # a retrained model would be another one
+            raise ConfigError(
+                f"model.architecture={self.architecture} is no ViT of side {side}, patch {shape['patch_size']}, "
+                f"dim {self.dim} and depth {self.depth}; any model of timm's: model=timm"
+            )
+        return model
+
+
+def _sizes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: t.shape for name, t in model.state_dict().items()}

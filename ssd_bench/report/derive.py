@@ -27,6 +27,7 @@ from ssd_bench.metrics.against import (
     outputs_against,
     weights_against,
 )
+from ssd_bench.metrics.compute import compute_all
 from ssd_bench.metrics.perturbed import seen_from_there
 from ssd_bench.metrics.residual import RESIDUAL, readings, residual_shares, telling
 from ssd_bench.report.columns import compared, of_metrics
@@ -117,8 +118,7 @@ def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any]) -> Row:
     for name, metric in built.items():
         if looks_inside(metric):
             raise ConfigError(f"metric {name} needs the model, not its outputs alone; run ssd-bench with it in metric=")
-    values = {name: value for metric in built.values() for name, value in metric(answers).items()}
-    values = {name: value for name, value in values.items() if not isinstance(value, Tensor)}
+    values, _ = compute_all(built, answers, None)
     about = {name: asdict(each) for name, each in of_metrics(row).items()} | describe(built)
     return row | {"metrics": row["metrics"] | values, "about": about}
 

@@ -30,6 +30,7 @@ from ssd_bench.run.plan import Plan
 from ssd_bench.run.schedule import Schedule, Unit
 from ssd_bench.store.files import write_atomically
 from ssd_bench.store.locks import take
+from ssd_bench.store.rows import finished
 
 PASSES_OF_TRAINING = 3.0  # forward and backward pass of an image, in forward passes
 WORTH_IT = 1.05  # twice as many workers help if they are faster by this factor
@@ -48,7 +49,7 @@ def wanted(plan: Plan, label: str) -> Wanted:
     """What this run needs and does not find. Raises ConfigError where the plan cannot be carried out."""
     bench = pipeline.prepare(plan, parallel=True, to_count=True)
     row = row_path(Path(plan.settings.out), plan, bench.identity)
-    settled = (row.exists() and not plan.settings.force) or bench.skipped
+    settled = (finished(row) and not plan.settings.force) or bench.skipped
     return Wanted(row, label, [] if settled else [work for work in work_of(bench) if work.missing])
 
 
@@ -115,7 +116,7 @@ class Agenda:
 
     @classmethod
     def write(cls, folder: Path, jobs: list[dict[str, Any]], runs: list[Wanted], modules: list[str]) -> Agenda:
-        """A new one. jobs: `config`, `names` and `label` of each run; modules: folders of the user's modules."""
+        """A new one. jobs: `config`, `device`, `names` and `label` of each run; modules: the user's folders of them."""
         planned, paths = schedule(runs, lambda work: in_passes(work.cost))
         for job in jobs:
             if json.loads(json.dumps(job["config"])) != job["config"]:  # keys that are no texts

@@ -30,6 +30,7 @@ from ssd_bench.run.evaluate import (
 from ssd_bench.run.identity import row_path
 from ssd_bench.run.trained import KIND
 from ssd_bench.store.address import address, digest
+from ssd_bench.store.rows import finished
 from ssd_bench.train import devices
 from ssd_bench.train.passes import pass_clock, predict
 
@@ -67,7 +68,7 @@ class Grid:
     def add(self, bench: Bench) -> Path:
         """Count one run; returns where its row lies or would lie."""
         path = row_path(Path(bench.plan.settings.out), bench.plan, bench.identity)
-        self.runs[path] = path.exists() and not bench.plan.settings.force
+        self.runs[path] = finished(path) and not bench.plan.settings.force
         if self.runs[path] or bench.skipped:
             return path
         if not isinstance(bench.plan.method, Original) and _cost(bench) is None:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from numbers import Real
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssd_bench.core.errors import ConfigError, Diverged
-from ssd_bench.core.seeds import derive_seed, generator, seeded
-from ssd_bench.core.task import SETS, Outputs, Probed, hash_rows, looks_inside, outputs, read_by
+from ssd_bench.core.about import check_names
+from ssd_bench.core.errors import Diverged
+from ssd_bench.core.seeds import derive_seed, generator
+from ssd_bench.core.task import SETS, Probed, hash_rows, looks_inside, outputs, read_by
+from ssd_bench.metrics.compute import Values, compute
 from ssd_bench.run.bench import Bench
-from ssd_bench.run.plan import Plan, check_names
+from ssd_bench.run.plan import Plan
 from ssd_bench.store.address import address, digest
 from ssd_bench.store.artefacts import Artefact
 from ssd_bench.store.rows import METRICS
@@ -25,8 +24,6 @@ from ssd_bench.train.features import Recording, recording
 from ssd_bench.train.passes import predict
 
 Model = Callable[[], nn.Module]  # asked for only where an inference pass is needed
-Values = dict[str, float | None]
-Kept = dict[str, Tensor]
 VALUES = "values"  # the kind of artefact that a metric's values are
 LAST_LAYER = "last_layer"  # and what the original's last layer sees
 MOST_BYTES = 2**28  # of that; where the evaluated images have more, a metric asks the model about its own images alone
@@ -257,30 +254,3 @@ def _looked_into(bench: Bench) -> dict[str, Any]:
     request = bench.request
     rows = (request.train, request.retain, request.forget, request.group, *(r for _, r in request.sets.values()))
     return {"request": [hash_rows(r) for r in rows], "original": digest(bench.identity.original)}
-
-
-def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed]) -> tuple[Values, Kept]:
-    """A metric's values, checked: named numbers that are finite, or None; and the tensors among them, which are kept
-    for what compares two models. Raises ConfigError that names the metric.
-
-    probed: what a metric that looks into the model is handed beside the outputs.
-    """
-    try:
-        with seeded(0, "metric"):
-            values = metric(seen, probed()) if looks_inside(metric) else metric(seen)
-    except Exception as e:
-        e.add_note(f"in metric {name}")
-        raise
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"metric {name} returned {type(values).__name__}; allowed: a dict of named numbers")
-    kept = {str(key): value for key, value in values.items() if isinstance(value, Tensor) and value.ndim}
-    values = {str(key): _one_number(value) for key, value in values.items() if str(key) not in kept}
-    for key, value in values.items():
-        if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
-            raise ConfigError(f"metric {name} returned {key}={value}; allowed: a finite number, or None")
-    return {key: value if value is None else float(value) for key, value in values.items()}, kept
-
-
-def _one_number(value: Any) -> Any:
-    """A tensor or an array without a dimension as the number that it holds."""
-    return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value

@@ -159,14 +159,14 @@ def carry_out(bench: Bench, original: nn.Module, row: dict[str, Any]) -> dict[st
     plan, first = bench.plan, bench.steps[0]
     trained = _weights(bench, original)
     origin = str(trained.path) if trained else plan.model.checkpoint
-    start = time.monotonic()
+    model, start = bench.compiled(original), time.monotonic()
     try:
-        values, seen = evaluate(bench, original, first.identity.original, original)
+        values, seen = evaluate(bench, model, first.identity.original, original)
     except Diverged as e:
         raise Diverged(f"the original itself: {e}") from e
     of_original = time.monotonic() - start
     row["original_metrics"] = shown(values)
-    model, stale, steps = bench.compiled(original), {}, []
+    stale, steps = {}, []
     for step in bench.steps:
         made, sections = forget(replace(step, stale=stale), model)
         if isinstance(plan.method, Original):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ssd_bench.core.about import check_names
 from ssd_bench.core.build import build, explain
 from ssd_bench.core.errors import ConfigError, check_choice
 
@@ -136,13 +136,6 @@ class Plan:
         """The same; on this device where it leaves the choice."""
         auto = self.settings.device == "auto"
         return replace(self, settings=replace(self.settings, device=device)) if auto else self
-
-
-def check_names(metric: str, values: Iterable[str], owner: dict[str, str]) -> None:
-    """Note which metric claims which names. Raises ConfigError where another one did."""
-    for name in values:
-        if owner.setdefault(name, metric) != metric:
-            raise ConfigError(f"metric {metric} and metric {owner[name]} both return {name}; rename it in one of them")
 
 
 def plan(cfg: DictConfig, names: dict[str, str]) -> Plan:

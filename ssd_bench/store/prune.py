@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock
 
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.store.artefacts import read_artefact
 from ssd_bench.store.files import PART, Damaged
+from ssd_bench.store.locks import take
 from ssd_bench.store.resume import Checkpoint
 from ssd_bench.store.rows import every_row
 
@@ -65,7 +66,7 @@ def damage(path: Path) -> str | None:
 
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files of killed processes, agendas of sweeps that were cut short, and what was set aside as damaged."""
-    agendas = {p for p in folder.glob("sweeps/*/jobs-*/**/*") if p.is_file()}
+    agendas = {p for p in folder.rglob("sweeps/*/jobs-*/**/*") if p.is_file()}
     return sorted(agendas | {p for p in folder.rglob("*") if p.name.startswith(PART) or p.suffix == ".damaged"})
 
 
@@ -75,17 +76,16 @@ def at_rest(folder: Path) -> Iterator[None]:
     sweep makes what its runs share; one that begins later is not kept from it."""
     with ExitStack() as locks:
         for lock in sorted([*folder.rglob("metrics.lock"), *folder.rglob("pools/*/locks/*.lock")]):
-            locks.enter_context(_taken(lock))
+            locks.callback(_taken(lock).release)
         for lock in sorted([*folder.rglob("artefacts/*/*.lock"), *folder.rglob("sweeps/*/jobs-*/locks/*")]):
-            _taken(lock).lock.release()  # too many to be held at once
+            _taken(lock).release()  # too many to be held at once
         yield
 
 
-def _taken(path: Path) -> AcquireReturnProxy:
-    try:
-        return FileLock(path).acquire(timeout=0)
-    except Timeout as e:
-        raise ConfigError(f"a run is going on in {path.parent}; try again when it is finished") from e
+def _taken(path: Path) -> FileLock:
+    if (lock := take(path)) is None:
+        raise ConfigError(f"a run is going on in {path.parent}; try again when it is finished")
+    return lock
 
 
 def unfinished(folder: Path) -> list[Path]:

@@ -333,18 +333,25 @@ def test_compile_reaches_every_model_that_is_trained_unlearned_or_evaluated(own,
     from ssd_bench.methods.finetune import Finetune
     from ssd_bench.run import evaluate, trained
 
-    compiled, used = set(), {}
+    compiled, used, before = set(), {}, []
     monkeypatch.setattr(nn.Module, "compile", lambda model: compiled.add(id(model)) or kept.append(model))
     kept = []  # so that no identity is used twice
     fit, predict, call = trained.fit, evaluate.predict, Finetune.__call__
     monkeypatch.setattr(trained, "fit", lambda m, *a, **k: used.update(trained=id(m)) or fit(m, *a, **k))
-    monkeypatch.setattr(evaluate, "predict", lambda m, *a: used.update({f"seen{len(used)}": id(m)}) or predict(m, *a))
+
+    def seen(model, *given):
+        before.append(id(model) in compiled)
+        used[f"seen{len(used)}"] = id(model)
+        return predict(model, *given)
+
+    monkeypatch.setattr(evaluate, "predict", seen)
     monkeypatch.setattr(Finetune, "__call__", lambda s, m, *a: used.update(method=id(m)) or call(s, m, *a))
     arguments = *FINETUNE, f"out={tmp_path / 'new'}"
     assert own(*arguments, "compile=true").code == 0
     assert {"trained", "method"} < used.keys()
     assert len(used) >= 5  # and the original, the unlearned and the random model, evaluated
     assert set(used.values()) <= compiled
+    assert all(before)  # not after it was asked: what is kept of it does not say which it was
     compiled.clear(), used.clear()
     assert own(*arguments).code == 0
     assert used

@@ -60,6 +60,7 @@ def test_prune_removes_what_no_row_names_and_nothing_else(stored, command, capfd
     code, out, _ = ask(capfd, stored, "prune")
     assert code == 0
     assert "17 files" in out  # weights, outputs and five metrics' values, and what was left behind
+    assert "jobs-1/agenda.json" in ask(capfd, stored.parent, "prune")[1]
     assert all(path.exists() for path in own)
     ask(capfd, stored, "prune", "--yes")
     assert not any(path.exists() for path in own)

@@ -234,7 +234,7 @@ def test_a_ticket_makes_what_is_shared_and_does_one_run_on_the_card_that_it_leas
 @pytest.mark.parametrize(("devices", "leases"), [(("cuda:1", "cuda:1"), "cuda:1"), (("cuda:1", "auto"), "cuda:0")])
 def test_a_sweep_of_jobs_that_name_their_device_leases_nothing(two_cards, tmp_path, monkeypatch, devices, leases):
     monkeypatch.setattr(cards, "_last", 0)
-    jobs = [{"config": {"device": device}, "names": {}, "label": device} for device in devices]
+    jobs = [{"config": {"a": {1: "one"}}, "device": device, "names": {}, "label": device} for device in devices]
     agenda = Agenda.write(tmp_path, jobs, [Wanted(None, device, []) for device in devices], [])
     ran = []
     ticket.serve(agenda.folder, lambda agenda, unit, device: ran.append(device))

@@ -155,6 +155,12 @@ def test_where_the_attack_tells_nothing_its_share_of_the_gap_decides_no_order(bo
     assert found[first, ""]["floor"] == f"{floor:.4f}"
 
 
+def test_the_floor_of_a_task_that_corrects_has_the_accuracy_on_d_f_in_place_of_the_attack(board):
+    references = [each | {"n_manipulated": 10, "forget_acc": 4 * each["seed"]} for each in REFERENCES]
+    lines, _ = board([*references, *runs("ssd", [1, 1, 1], n_manipulated=10)])
+    assert lines["ssd", ""]["floor"] == f"{(4 + 4 + 8) / 4 * 2 / 3:.4f}"  # D'_r and D'_f differ by 4, 4 and 8
+
+
 def test_few_seeds_and_divergence_are_listed_and_not_ranked(board):
     diverged = row("delete", 2, "", status="diverged")
     lines, page = board(

@@ -163,6 +163,16 @@ def test_weights_that_cannot_be_had_are_a_line_that_says_how_to_go_on(monkeypatc
         ViT(architecture="vit_base_patch16_224.orig_in21k_ft_in1k", pretrained=True, side=224).build(20, 3, 32)
 
 
+def test_an_architecture_of_other_sizes_is_refused_before_anything_is_trained(monkeypatch):
+    small = {"side": 32, "patch": 8, "dim": 24, "depth": 2, "heads": 2}
+    theirs = ViT(**small).build(10, 3, 32)
+    monkeypatch.setattr("ssd_bench.models.vit.pretrained", lambda *_, **__: theirs)
+    settings = {"architecture": "vit_base_patch16_224.orig_in21k_ft_in1k", "pretrained": True}
+    assert ViT(**settings, **small).build(10, 3, 32) is theirs
+    with pytest.raises(ConfigError, match=r"model\.architecture=vit_base.* is no ViT of side 32.*model=timm"):
+        ViT(**settings, **small | {"depth": 3}).build(10, 3, 32)
+
+
 @pytest.mark.parametrize("wrong", [{"dim": 130}, {"depth": 0}, {"pretrained": True}])
 def test_vit_settings_that_make_no_model(wrong):
     with pytest.raises(ValueError, match=r"dim|depth|pretrained"):

@@ -279,11 +279,14 @@ def test_a_new_metric_runs_over_old_runs(swept, say, tmp_path, monkeypatch):
     code = """
 from dataclasses import dataclass
 
+import torch
+
 @dataclass(frozen=True)
 class Surest:
     seed: int = 7
     def __call__(self, seen):
-        return {"surest": seen.probs("forget").max().item() + self.seed}
+        wrong = float("nan") if self.seed else 0
+        return {"surest": seen.probs("forget").max() + wrong, "drawn": float(torch.rand(()))}
 """
     (tmp_path / "mine" / "surest.py").write_text(code)
     monkeypatch.setattr("sys.path", list(sys.path))
@@ -296,7 +299,12 @@ class Surest:
         assert 0 < line.surest <= 1
         for name in ("retain_acc", "mia"):  # from the same outputs, the same values
             assert line[name] == pytest.approx(row["metrics"][name], abs=1e-9)
+    assert frame.drawn.nunique() == 1  # draws are seeded, as in a run
     assert "surest" in say(swept, *asked)[1]  # a column of its own in the table
+    yaml = tmp_path / "mine" / "metric" / "surest.yaml"
+    yaml.write_text("surest: {_target_: surest.Surest, seed: 1}\n")
+    code, _, err = say(swept, *asked)
+    assert (code, err.strip()) == (2, "ssd-bench: metric surest returned surest=nan; allowed: a finite number, or None")
     code, _, err = say(swept, "--metrics", "mai")
     assert code == 2
     assert "did you mean 'mia'" in err

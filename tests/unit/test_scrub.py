@@ -57,10 +57,11 @@ def test_divergence_by_hand(golden):
         assert divergence(student, teacher, float(temperature)).item() == pytest.approx(value, abs=1e-6)
 
 
-def test_without_ascent_and_teacher_it_is_fine_tuning(golden):
+def test_without_ascent_and_teacher_it_is_fine_tuning(golden, caplog):
     scrub = Scrub(epochs=2, max_epochs=0, gamma=1.0, alpha=0.0, lr=0.02, retain_batch_size=8)
     made = scrub(golden.model, golden.data, golden.context())
     same(made, Finetune(epochs=2, batch_size=8)(golden.model, golden.data, golden.context()).state_dict(), atol=0)
+    assert "ascent" not in caplog.text
 
 
 def test_the_teacher_is_asked_once_for_all_requests(golden):

@@ -1,0 +1,59 @@
+"""The values of metrics, checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ssd_bench.core.about import check_names
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.core.seeds import seeded
+from ssd_bench.core.task import Outputs, Probed, looks_inside
+
+Values = dict[str, float | None]
+Kept = dict[str, Tensor]
+
+
+def compute_all(metrics: Mapping[str, Any], seen: Outputs, probed: Callable[[], Probed] | None) -> tuple[Values, Kept]:
+    """What `compute` gives for all of these. Raises ConfigError, also where two return one name."""
+    values: Values = {}
+    kept: Kept = {}
+    owner: dict[str, str] = {}
+    for name, metric in metrics.items():
+        found, more = compute(name, metric, seen, probed)
+        check_names(name, found, owner)
+        values |= found
+        kept |= more
+    return values, kept
+
+
+def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed] | None) -> tuple[Values, Kept]:
+    """A metric's values, checked: named numbers that are finite, or None; and the tensors among them, which are kept
+    for what compares two models. Raises ConfigError that names the metric.
+
+    probed: what a metric that looks into the model is handed beside the outputs; None where there is none of those.
+    """
+    try:
+        with seeded(0, "metric"):
+            values = metric(seen, probed()) if looks_inside(metric) else metric(seen)
+    except Exception as e:
+        e.add_note(f"in metric {name}")
+        raise
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"metric {name} returned {type(values).__name__}; allowed: a dict of named numbers")
+    kept = {str(key): value for key, value in values.items() if isinstance(value, Tensor) and value.ndim}
+    values = {str(key): _one_number(value) for key, value in values.items() if str(key) not in kept}
+    for key, value in values.items():
+        if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
+            raise ConfigError(f"metric {name} returned {key}={value}; allowed: a finite number, or None")
+    return {key: value if value is None else float(value) for key, value in values.items()}, kept
+
+
+def _one_number(value: Any) -> Any:
+    """A tensor or an array without a dimension as the number that it holds."""
+    return value.item() if isinstance(value, Tensor | np.ndarray | np.generic) and value.ndim == 0 else value
