@@ -56,12 +56,9 @@ def composed(name: str, fidelity: str) -> tuple[dict[str, Any], Any]:
 
 
 def comments(name: str) -> dict[str, str]:
-    """What the YAML says beside each setting; of the file that it builds on, too."""
+    """What the YAML says beside each setting."""
     text = (CONF_DIR / "method" / f"{name}.yaml").read_text()
-    found = {}
-    if base := re.search(r"^defaults: \[(\w+), _self_\]", text, re.MULTILINE):
-        found = comments(base[1])
-    return found | {k: c.strip() for k, c in re.findall(r"^(\w+):[^#\n]*#(.*)$", text, re.MULTILINE)}
+    return {k: c.strip() for k, c in re.findall(r"^(\w+):[^#\n]*#(.*)$", text, re.MULTILINE)}
 
 
 def story(cls: type) -> str:

@@ -57,8 +57,8 @@ class Cells:
 
 @dataclass(frozen=True)
 class Originals:
-    """A pool's margins and answers. inside, outside: of that model of each pair that was trained on the sample, and of
-    the other one, pairs x audit samples; the first `singles` of these are the single samples."""
+    """A pool's margins and answers. Models 2i and 2i + 1 are a pair, one of which was trained on each audit sample; the
+    first `singles` of these are the single samples."""
 
     pool: Pool
     margin: np.ndarray  # models x audit samples, float64

@@ -215,7 +215,7 @@ class Training:
         return [order[start:end].to(self.images.indexed_on) for start, end in pairwise([0, *ends])]
 
     def _end_epoch(self) -> None:
-        mean_loss = self.seen[0].item() / sum(len(of.rows) for of in self.passes(self.epoch))
+        mean_loss = self.seen[0].item() / self.images_seen
         if not math.isfinite(mean_loss):
             where = f"in epoch {self.epoch} (step {self.step}, lr {self.rate(self.batches - 1):g})"
             raise Diverged(f"{self.what}: the loss is {mean_loss} {where}")
