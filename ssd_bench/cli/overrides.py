@@ -144,9 +144,9 @@ def says(args: argparse.Namespace, key: str) -> bool:
 
 def take_launcher(args: argparse.Namespace) -> tuple[bool, int | None]:
     """Whether the launcher asked for is a parallel one and with how many workers; its overrides are taken out."""
-    launcher = {o.input_line: o for o in map(_parse, args.overrides) if LAUNCHER.match(o.key_or_group)}
-    args.overrides = [text for text in args.overrides if text not in launcher]
-    said = {o.key_or_group: o.value() for o in launcher.values()}
+    given = list(map(_parse, args.overrides))
+    args.overrides = [o.input_line for o in given if not LAUNCHER.match(o.key_or_group)]
+    said = {o.key_or_group: o.value() for o in given if LAUNCHER.match(o.key_or_group) or o.key_or_group in WORKERS}
     workers = next((said[key] for key in WORKERS if isinstance(said.get(key), int) and said[key] > 0), None)
     return said.get("hydra/launcher", "basic") != "basic", workers
 

@@ -95,8 +95,8 @@ class Features:
 
 
 def told_by_images(request: Request) -> bool:
-    """Whether a class is to be forgotten, and test images show it."""
-    return request.forget_label is not None and request.unseen is not None
+    """Whether a class is to be forgotten, and test images show it and others."""
+    return request.forget_label is not None and request.unseen is not None and "retain" in request.sets
 
 
 def why_not(probed: Probed) -> str | None:
@@ -107,6 +107,8 @@ def why_not(probed: Probed) -> str | None:
         return "no images that are to be kept are known"
     if probed.unseen is None:
         return "no test images show what is to be forgotten"
+    if "retain" not in probed.request.sets:
+        return "no test images show what is to be kept"
     head = dict(probed.model.named_modules()).get(probed.head)
     if not isinstance(head, nn.Linear) or head is probed.model:
         return f"the last layer ({probed.head or 'not found'}) is no Linear inside the model"

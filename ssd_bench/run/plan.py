@@ -68,6 +68,7 @@ class Evaluate:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
+MODEL = ("build", "head", "input_side", "norm", "untrained", "checkpoint")  # what a model's settings have
 NEEDS = ("outputs", "model", "random_logits")  # what a metric may ask for; tables and pools compare models
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -150,6 +151,8 @@ def plan(cfg: DictConfig, names: dict[str, str]) -> Plan:
         if not isinstance(config[group], dict):
             raise ConfigError(f"{group}={config[group]} is no option of the group")
     objects = {group: build(config[group], group) for group in GROUPS}
+    if missing := [name for name in MODEL if name not in dir(objects["model"])]:
+        raise ConfigError(f"model={names['model']}: its class has no {', '.join(missing)} (docs/extending.md)")
     evaluate = build(config["evaluate"], "evaluate", Evaluate)
     for name in evaluate.sets:
         check_choice("evaluate.sets", name, (*SETS, *getattr(objects["scenario"], "sets", ())))

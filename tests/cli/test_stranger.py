@@ -162,6 +162,14 @@ def test_a_model_in_a_package_of_the_working_directory(command, tmp_path, monkey
     assert original() == first
     (tmp_path / "theirs_/parts/block.py").write_text(BLOCK.format(more=", bias=False"))
     assert original() != first
+    (tmp_path / "conf/model/bare.yaml").write_text("_target_: bare.Bare\n")
+    (tmp_path / "bare.py").write_text(
+        "from dataclasses import dataclass\n\n@dataclass(frozen=True)\nclass Bare:\n    head = 'fc'\n"
+    )
+    ended = command(*given, "model=bare")
+    assert ended.code == 2
+    line = "ssd-bench: model=bare: its class has no build, input_side, norm, untrained, checkpoint"
+    assert ended.err.splitlines()[-1].startswith(line)
 
 
 def test_a_checkpoint_of_another_task(command, tmp_path):

@@ -89,6 +89,8 @@ def test_the_launcher_and_its_settings_are_taken_out_of_a_dry_run():
         overrides=["seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=3", "hydra.verbose=1"]
     )
     assert overrides.take_launcher(args) == (True, 3)
+    batches = ["hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=4"]
+    assert overrides.take_launcher(SimpleNamespace(overrides=batches)) == (True, 4)
     assert args.overrides == ["seed=0,1", "hydra.verbose=1"]
     assert overrides.take_launcher(args) == (False, None)
 

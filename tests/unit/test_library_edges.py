@@ -332,8 +332,9 @@ def test_a_convolution_that_is_parametrised_is_left_alone_by_those_who_ask():
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="other systems have other kernels")
 @pytest.mark.parametrize("metric", ["features", "cka", "relearn"])
-def test_without_images_to_keep_features_are_not_judged(metric):
-    given = {"forget": ASKED["forget"], "test": (INPUTS, LABELS), "original": net(), "metrics": [metric]}
+@pytest.mark.parametrize("more", [{"test": (INPUTS, LABELS)}, {**ASKED, "test": ASKED["forget"]}])
+def test_without_images_to_keep_features_are_not_judged(metric, more):
+    given = {"forget": ASKED["forget"], "original": net(), "metrics": [metric]} | more
     scores = ssd_bench.evaluate(net(), **given)
     assert not [name for name, value in scores.items() if value is not None and not name.endswith("acc")]
 
