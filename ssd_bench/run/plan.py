@@ -68,7 +68,7 @@ class Evaluate:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
-MODEL = ("build", "head", "input_side", "norm", "untrained", "checkpoint")  # what a model's settings have
+MODEL = ("build", "input_side", "checkpoint")  # what every run asks a model's settings for
 NEEDS = ("outputs", "model", "random_logits")  # what a metric may ask for; tables and pools compare models
 PRECISIONS = ("float32", "tf32", "bfloat16")
 

@@ -168,7 +168,7 @@ def test_a_model_in_a_package_of_the_working_directory(command, tmp_path, monkey
     )
     ended = command(*given, "model=bare")
     assert ended.code == 2
-    line = "ssd-bench: model=bare: its class has no build, input_side, norm, untrained, checkpoint"
+    line = "ssd-bench: model=bare: its class has no build, input_side, checkpoint"
     assert ended.err.splitlines()[-1].startswith(line)
 
 
