@@ -247,6 +247,21 @@ def test_a_gap_is_reproduced_within_a_floor_of_where_the_kept_ones_put_it(kept, 
     assert ("not reproduced" in capsys.readouterr().out) == bool(wrong)
 
 
+@pytest.mark.parametrize(("loss", "differing"), [("0.5", 0), ("0.6", 2)])
+def test_of_rows_that_are_made_again_what_both_looked_at_is_compared(monkeypatch, capsys, loss, differing):
+    row = {"scenario": "full_class", "method": "ssd", "tuned": "", "average_gap": "1.0", "floor.average_gap": "1.0"}
+    row |= {"device": "cpu", "threads": "1", "torch": "2"}
+    kept = [row | {"seed": f"{seed}", "loss": "0.5", "batch": "64.0", "zrf": ""} for seed in range(3)]
+    made = [row | {"seed": f"{seed}", "loss": loss, "batch": "64", "zrf": "0.7"} for seed in range(2)]
+    again = REPRODUCE["reproduce_entries"]
+    monkeypatch.setitem(again.__globals__, "entered", lambda methods: pd.DataFrame(kept))
+    monkeypatch.setitem(
+        again.__globals__, "sweep", lambda out, overrides: pd.DataFrame(made).to_csv(out / "rows.csv", index=False)
+    )
+    assert again(["ssd"]) == 0  # the gaps are those that were kept
+    assert ("all the same to the last digit" if not differing else f"{differing} differ") in capsys.readouterr().out
+
+
 def test_a_sweep_and_what_is_worked_out_from_it_run_in_one_environment(monkeypatch, tmp_path):
     ran = []
     monkeypatch.setattr("subprocess.run", lambda command, check, env: ran.append(env))
