@@ -180,11 +180,12 @@ def _beside(config_dir: str | None) -> dict[str, list[str]]:
 
 def _check_hidden(own: Path) -> None:
     """Raise ConfigError for a file in --config-dir that Hydra would not read, for another of its name comes first."""
+    before = CONF_DIR, *config_folders().values()
     for path in sorted(own.glob("*/*.yaml")):
         name = path.relative_to(own)
         if path.parent.name in READ_BESIDE:
             continue
-        for folder in (CONF_DIR, *config_folders().values()):
+        for folder in before:
             if (folder / name).exists() and (folder / name).read_bytes() != path.read_bytes():
                 raise ConfigError(
                     f"{path} would not be read: {folder / name} has its name and comes first; give it another name, "

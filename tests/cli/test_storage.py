@@ -82,6 +82,19 @@ def test_prune_waits_for_what_goes_on(stored, capfd, going_on):
     assert "a run is going on" in err
 
 
+@pytest.mark.parametrize("what", ["unlink", "acquire"])
+def test_prune_of_what_is_somebody_else_s_is_one_line(stored, capfd, monkeypatch, what):
+    def denied(*_, **__):
+        raise PermissionError(13, "Permission denied", "theirs")
+
+    (stored / "artefacts/outputs/.part-x").write_text("half")
+    monkeypatch.setattr({"unlink": Path, "acquire": FileLock}[what], what, denied)
+    code, _, err = ask(capfd, stored, "prune", "--yes")
+    assert code == 2
+    assert "Permission denied" in err
+    assert len(err.splitlines()) == 1
+
+
 def test_prune_keeps_what_unfinished_runs_have_made_until_they_are_given_up(stored, capfd):
     row = next(p for p in stored.rglob("metrics.json") if json.loads(p.read_text())["method"] == "finetune")
     own = Path(json.loads(row.read_text())["artefacts"]["unlearned"])

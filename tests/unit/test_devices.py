@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -173,6 +174,14 @@ def test_bfloat16_that_would_take_longer_than_float32_is_said_once(
     for precision in ("float32", "bfloat16", "bfloat16"):
         devices.check_precision(precision, torch.device(device))
     assert [record.message.count(says or "long") for record in caplog.records] == ([1] if says else [])
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux lists what a processor has")
+def test_how_long_bfloat16_takes_is_what_the_processor_says():
+    said = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "")
+    if {"avx2"} <= set(said.split()):  # x86-64
+        wide, units = ({name} <= set(said.split()) for name in ("avx512bw", "avx512_bf16"))
+        assert devices.bfloat16_takes() == ("" if units else "about twice" if wide else "over ten times")
 
 
 def test_a_pytorch_that_cannot_tell_warns_of_nothing(monkeypatch):
