@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssd_bench.core.about import RETRAINED
+from ssd_bench.core.about import RETRAINED, About
 from ssd_bench.metrics.residual import OF, RESIDUAL
 from ssd_bench.report.corrective import corrective_notes, is_corrective
 from ssd_bench.report.statistics import LEAST_FOR_EQUAL
@@ -10,6 +10,15 @@ from ssd_bench.report.summary import FLOOR, ORIGINAL, Summary
 
 FEW, EQUAL, UNDECIDED, BESIDE_OTHERS = "°", "=", "≈", "‖"  # marks behind a number
 SET_NAMES = {"retain": "D'_r", "forget": "D'_f", "test": "D'", "retain_train": "D_r", "forget_train": "D_f"}
+
+
+def in_words(about: About) -> str:
+    """What a reader must know to judge a number of this column."""
+    ideal = {"": "", RETRAINED: "best: that of the retrained model"}.get(about.ideal, f"best: {about.ideal}")
+    valid = f"valid: {about.valid}" if about.valid not in ("", "everywhere") else ""
+    rests = ", ".join(SET_NAMES.get(name, name) for name in about.on)
+    least = f" (at least {about.least} images)" if about.least > 1 else ""
+    return "; ".join(filter(None, [about.unit, ideal, valid, rests and f"rests on {rests}{least}"]))
 
 
 def main_notes(summary: Summary, names: list[str]) -> list[str]:

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from ssd_bench import __version__
 from ssd_bench.report.discovery import over_discovery
 from ssd_bench.report.figures import plots
+from ssd_bench.report.notes import in_words
 from ssd_bench.report.pictures import drawn, over_requests
 from ssd_bench.report.requests import PANELS, curves
-from ssd_bench.report.sheet import Cell, Sheet, sheets
+from ssd_bench.report.sheet import Cell, Sheet, sheets, shown_columns
 from ssd_bench.report.summary import Summary
 from ssd_bench.report.svg import STYLE, inline
 from ssd_bench.report.verdict import verdict
@@ -41,6 +42,7 @@ tbody + tbody {{ border-top: 2px solid #1a1a1a; }} .best1 {{ font-weight: 700; b
 .plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); gap: 1rem; }}
 figure {{ margin: 0 0 1rem; overflow-x: auto; }} figcaption {{ font-size: .95rem; }}
 figure svg {{ display: block; width: 100%; height: auto; }}
+dt {{ font-weight: 600; }}
 footer {{ color: #555; font-size: .85rem; margin-top: 3rem; }}
 </style></head><body>
 """
@@ -54,7 +56,7 @@ def page(summaries: list[Summary]) -> str:
     title = f"{len(summaries)} task{'s' if len(summaries) != 1 else ''}"
     parts = [HEAD.format(title=title), f"<h1>Machine unlearning, {title}</h1>"]
     links = (f'<a href="#task{i}">{escape(name)}</a>' for i, name in enumerate(short_names(summaries)))
-    parts += [f"<nav>{''.join(links)}</nav>", FILTER]
+    parts += [f'<nav>{"".join(links)}<a href="#columns">columns</a></nav>', FILTER]
     with matplotlib.rc_context(STYLE):
         for i, summary in enumerate(summaries):
             parts.append(f'<h2 id="task{i}">{escape(summary.title)}</h2>')
@@ -66,6 +68,7 @@ def page(summaries: list[Summary]) -> str:
             parts.append(f'<div class="plots">{shown}</div>')
             parts += [_table(sheet) for sheet in sheets(summary)]
         parts += [_figure(figure, f"What was discovered: {of}") for of, figure in over_discovery(summaries)]
+    parts.append(_glossary(summaries))
     parts.append(f"<footer>{escape(_made_with(summaries))}</footer>")
     return "\n".join([*parts, f"<script>{files(__package__).joinpath('page.js').read_text()}</script></body></html>\n"])
 
@@ -98,6 +101,14 @@ def _table(sheet: Sheet) -> str:
         f'<h3>{escape(sheet.title)}</h3><div class="wide"><table><thead><tr>{head}</tr></thead>{bodies}</table></div>'
         f'<p class="notes">{notes}</p>'
     )
+
+
+def _glossary(summaries: list[Summary]) -> str:
+    """What each column is, as its metric or method describes it."""
+    columns = {heading: about for summary in reversed(summaries) for heading, about in shown_columns(summary).items()}
+    described = ((heading, in_words(about)) for heading, about in columns.items())
+    terms = "".join(f"<dt>{escape(heading)}</dt><dd>{escape(words)}</dd>" for heading, words in described if words)
+    return f'<h2 id="columns">What the columns are</h2><dl class="notes">{terms}</dl>'
 
 
 def short_names(summaries: list[Summary]) -> list[str]:

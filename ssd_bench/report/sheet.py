@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ssd_bench.core.about import About
 from ssd_bench.report.columns import BOUNDS
 from ssd_bench.report.notes import (
     BESIDE_OTHERS,
@@ -71,6 +72,12 @@ def main_sheet(summary: Summary) -> Sheet:
     marks = meaning_of_marks(summary, names, main.marks, main.ranked)
     main.notes = [*main_notes(summary, names), *marks, *what_is_missing(summary)]
     return main
+
+
+def shown_columns(summary: Summary) -> dict[str, About]:
+    """The columns of its tables, by heading."""
+    names = [name for table in ("main", "second") for name in _shown(summary, table)]
+    return {summary.columns[name].heading or name: summary.columns[name] for name in names}
 
 
 def _shown(summary: Summary, table: str) -> list[str]:

@@ -4,7 +4,7 @@ import re
 import shutil
 from copy import deepcopy
 from dataclasses import replace
-from html import escape
+from html import escape, unescape
 
 import made_rows
 import pytest
@@ -68,6 +68,20 @@ def test_tasks_that_share_a_short_name_are_told_apart(rows):
     assert short_names([summary, other]) == ["digits full_class 8 resnet18_slim", "digits full_class 8 resnet18"]
     again = replace(summary, apart=", other data")
     assert short_names([summary, again]) == [summary.title, again.title]
+
+
+def test_every_column_of_a_table_is_explained_once(rows):
+    """As its metric describes it: unit, best value, where it is valid, what it rests on."""
+    text = page(summaries(rows))
+    described = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
+    heads = re.findall(r"<th>(.*?)</th>", text)
+    assert set(described) == set(heads) - {"method"}
+    assert text.count("<dt>") == len(described)
+    assert unescape(described[escape("forget D'_f %")]) == (
+        "percent; best: that of the retrained model; rests on D'_f (at least 20 images)"
+    )
+    assert "valid: where mia_auc is above 0.5" in described["MIA %"]
+    assert described["time s"] == "seconds; best: 0; valid: between methods on one machine"
 
 
 def test_the_same_rows_are_the_same_page(rows):
