@@ -1,8 +1,12 @@
-"""What the commands beside `ssd-bench` share: settings of their own, and a run's plan composed without starting it."""
+"""What the commands beside `ssd-bench` share: how they end, settings of their own, and a run's plan composed without
+starting it."""
 
 from __future__ import annotations
 
 import argparse
+import logging
+import signal
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +21,31 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssd_bench.cli import overrides
+from ssd_bench.cli.arguments import Parser
 from ssd_bench.cli.run import find_modules
-from ssd_bench.core.errors import ConfigError, check_choice
+from ssd_bench.core.console import log_handler
+from ssd_bench.core.errors import ConfigError, Diverged, check_choice
 from ssd_bench.run import plan as planning
+
+
+def carry_out(parser: Parser, work: Callable[[argparse.Namespace], int | None], argv: list[str] | None) -> None:
+    """Do a command's work on what its parser makes of these arguments (null: the command line), and exit with the code
+    that it returns, 2 (input), 3 (diverged) or 130 (interrupted; the same command goes on) unless that is 0."""
+    logging.basicConfig(level=logging.INFO, handlers=[log_handler()], force=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
+    said = ""
+    try:
+        code = work(parser.parse_intermixed_args(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        code, said = 130, "interrupted; what is finished is kept, and the same command goes on from there"
+    except ConfigError as e:
+        code, said = 2, str(e)
+    except Diverged as e:
+        code, said = 3, f"{e}; lower train.lr"
+    if said:
+        print(f"ssd-bench: {said}", file=sys.stderr)
+    if code:
+        sys.exit(code)
 
 
 def own_settings(args: argparse.Namespace, name: str) -> tuple[list[str], dict[str, dict[str, Any]]]:

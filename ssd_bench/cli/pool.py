@@ -7,7 +7,6 @@ import logging
 import os
 import pickle
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -23,8 +22,8 @@ from ssd_bench.cli import beside, judge, overrides
 from ssd_bench.cli.arguments import Parser
 from ssd_bench.core import console
 from ssd_bench.core.build import build
-from ssd_bench.core.console import clock, log_handler
-from ssd_bench.core.errors import ConfigError, Diverged
+from ssd_bench.core.console import clock
+from ssd_bench.core.errors import ConfigError
 from ssd_bench.run.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -50,20 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="ssd-bench-pool", description=__doc__)
     parser.add_argument("overrides", nargs="*", help="as of ssd-bench; method=a,b; pool.size=32, pool.seed=1, ...")
     parser.add_argument("--config-dir", help="a folder with model/, train/, ... of your own")
-    logging.basicConfig(level=logging.INFO, handlers=[log_handler()], force=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    code, said = 0, ""
-    try:
-        pool(parser.parse_intermixed_args(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:
-        code, said = 130, "interrupted; what is finished is kept, and the same command goes on from there"
-    except ConfigError as e:
-        code, said = 2, str(e)
-    except Diverged as e:
-        code, said = 3, f"{e}; lower train.lr"
-    if code:
-        print(f"ssd-bench: {said}", file=sys.stderr)
-        sys.exit(code)
+    beside.carry_out(parser, pool, argv)
 
 
 def pool(args: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ import argparse
 import logging
 import re
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ssd_bench.cli import beside
 from ssd_bench.cli.arguments import Parser
 from ssd_bench.cli.beside import composed, of_method
 from ssd_bench.core.build import build
-from ssd_bench.core.console import clock, log_handler, quiet
+from ssd_bench.core.console import clock, quiet
 from ssd_bench.core.errors import ConfigError, check_installed
 from ssd_bench.run import plan as planning
 from ssd_bench.run.cases import CHOICES
@@ -40,19 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(prog="ssd-bench-tune", description=__doc__)
     parser.add_argument("overrides", nargs="*", help="as of ssd-bench; method=a,b; budget.trials=30, study.seed=1, ...")
     parser.add_argument("--config-dir", help="a folder with method/, search/, ... of your own")
-    logging.basicConfig(level=logging.INFO, handlers=[log_handler()], force=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
-    try:
-        args = parser.parse_intermixed_args(sys.argv[1:] if argv is None else argv)
-        code = all_of(args)
-    except KeyboardInterrupt:
-        code = 130
-        print("ssd-bench: interrupted; the same command goes on from there", file=sys.stderr)
-    except ConfigError as e:
-        code = 2
-        print(f"ssd-bench: {e}", file=sys.stderr)
-    if code:
-        sys.exit(code)
+    beside.carry_out(parser, all_of, argv)
 
 
 def all_of(args: argparse.Namespace) -> int:
