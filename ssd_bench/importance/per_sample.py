@@ -37,7 +37,7 @@ class PerSample:
     The gradient of a linear, convolution or normalisation layer's weights for one sample is a product of what went in
     and of the gradient of what came out, so that one backward pass for the batch yields those of all samples. Layers
     of other types, layers used twice and shared parameters go the general way, `torch.func`, which is 2 to 3 times as
-    slow. On a CPU they take 2.1 times as long as the batch mean, in bfloat16 2 to 2.7, by the processor (width 16,
+    slow. On a CPU they take 2.1 times as long as the batch mean, in bfloat16 2 to 2.9, by the processor (width 16,
     results/benchmark).
 
     The fast way trusts that a layer's first dimension is the samples and that its parameters are used nowhere else.
