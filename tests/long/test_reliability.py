@@ -93,7 +93,7 @@ def test_killed_at_random_it_goes_on_and_ends_with_the_same_bytes(tmp_path, tria
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_end_it_says_so_and_leaves_nothing_half_written(tmp_path, how):
     log = tmp_path / "log"
-    process = start([*SHORT, "train.epochs=40", f"out={tmp_path / 'runs'}", "method=original"], log)
+    process = start([*SHORT, "train.epochs=4000", f"out={tmp_path / 'runs'}", "method=original"], log)
     for _ in range(300):
         if list(tmp_path.rglob("artefacts/training/*.safetensors")):
             break
