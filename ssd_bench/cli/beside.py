@@ -29,7 +29,7 @@ from ssd_bench.run import plan as planning
 
 
 def carry_out(parser: Parser, work: Callable[[argparse.Namespace], int | None], argv: list[str] | None) -> None:
-    """Do a command's work on what its parser makes of these arguments (null: the command line), and exit with the code
+    """Do a command's work on what its parser makes of these arguments (None: the command line), and exit with the code
     that it returns, 2 (input), 3 (diverged) or 130 (interrupted; the same command goes on) unless that is 0."""
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()], force=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
