@@ -59,7 +59,6 @@ METHODS = ("original", "ssd", "teacher", "unsir", "amnesiac", "finetune")
 LATER = "ssd later"  # another class, of the same original
 TARGETS = {"vehicle2": 19, "veg": 4}
 PER_CLASS, LARGER = 10, 50  # training images of each of 100 classes; test images are a fifth of that, as CIFAR's are
-STUDY_SAMPLES = 100  # of D_r, as experiment=study_* evaluates a tenth of it
 REPEATS = 3
 BASE = ("data=cifar20", "data._target_=__main__.Synthetic", "model=resnet18_slim", "train.epochs=1")
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # in a state dict, but no parameters
@@ -316,22 +315,26 @@ def sizes(images: dict[str, Images]) -> str:
     return f"{len(images['train']):,} training and {len(images['test']):,} test images"
 
 
-def study(table: Table, folder: Path, model: nn.Module, images: dict[str, Images]) -> None:
-    """A table as `experiment=study_*` makes it, two targets and a sample of D_r, against its cells in the usual way."""
-    out = folder / "study"
-    run(out / "trained", "method=original")
+def study(table: Table, folder: Path, per_class: int) -> None:
+    """A table as `experiment=study_*` makes it, two targets and a tenth of D_r, against its cells in the usual way."""
+    images = {part: of_part for part, (_, of_part) in made_up(per_class, torch.device(ARGS.device)).items()}
+    model = made_up(1, torch.device(ARGS.device))["train"][0]
+    samples = len(images["train"]) // 10
+    given = (*sized(per_class), f"evaluate.retain_train_samples={samples}")
+    out = folder / f"study{per_class}"
+    run(out / "trained", "method=original", *sized(per_class))
     shutil.copytree(out / "trained/artefacts/trained", out / "artefacts/trained")
     ours, theirs = [], []
     for name, target in TARGETS.items():
         usual = Usual(model, images, target)
         for method in METHODS:
-            sample = f"evaluate.retain_train_samples={STUDY_SAMPLES}"
-            planned = plan(out, f"method={method}", f"scenario.target={name}", sample)
+            planned = plan(out, f"method={method}", f"scenario.target={name}", *given)
             ours.append(seconds(partial(pipeline.run, planned)))
             theirs.append(seconds(partial(usual.cell, method)))
     table.section("Study", "what", "ours, s", "against, s", "ratio", "goal", "met")
-    what = f"usual way / {len(METHODS)} methods on two targets, {STUDY_SAMPLES} images of D_r"
+    what = f"usual way / {len(METHODS)} methods on two targets, {samples} images of D_r"
     table.compare(what, sum(ours), sum(theirs), sum(theirs) / sum(ours), ">= 3")
+    table.add(f"\n{sizes(images)}.")
 
 
 def sharing(table: Table, folder: Path) -> None:
@@ -511,7 +514,8 @@ def measure(device: torch.device) -> None:
             "streaming": lambda: streaming(table, folder, copy.deepcopy(model), images["train"]),
             "requests": lambda: requests(table, folder, copy.deepcopy(model), images),
             "larger": lambda: larger(table, folder),
-            "study": lambda: study(table, folder, copy.deepcopy(model), images),
+            "study": lambda: study(table, folder, PER_CLASS),
+            "larger_study": lambda: study(table, folder, LARGER),
             "sharing": lambda: sharing(table, folder),
             "tuning": lambda: tuning(table, folder),
             "start_up": lambda: start_up(table, folder),
@@ -534,7 +538,8 @@ if __name__ == "__main__":
         "--precision", default="float32", help="of our runs and the bare loops; the usual way is float32"
     )
     parser.add_argument(
-        "--only", help="some of: loops,streaming,requests,larger,study,sharing,tuning,start_up,memory,growth"
+        "--only",
+        help="some of: loops,streaming,requests,larger,study,larger_study,sharing,tuning,start_up,memory,growth",
     )
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     ARGS = parser.parse_args()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,17 +21,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssd_bench.cli import overrides
 from ssd_bench.cli.arguments import Parser
+from ssd_bench.cli.interrupt import interruptible
 from ssd_bench.cli.run import find_modules
 from ssd_bench.core.console import log_handler
 from ssd_bench.core.errors import ConfigError, Diverged, check_choice
 from ssd_bench.run import plan as planning
 
 
+@interruptible()
 def carry_out(parser: Parser, work: Callable[[argparse.Namespace], int | None], argv: list[str] | None) -> None:
     """Do a command's work on what its parser makes of these arguments (None: the command line), and exit with the code
     that it returns, 2 (input), 3 (diverged) or 130 (interrupted; the same command goes on) unless that is 0."""
     logging.basicConfig(level=logging.INFO, handlers=[log_handler()], force=True)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
     said = ""
     try:
         code = work(parser.parse_intermixed_args(sys.argv[1:] if argv is None else argv))

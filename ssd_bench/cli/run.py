@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import shlex
-import signal
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ssd_bench import __version__
 from ssd_bench.cli import failure, overrides, progress, sweeper
+from ssd_bench.cli.interrupt import interruptible
 from ssd_bench.cli.sweeper import REPORTED
 from ssd_bench.core import console
 from ssd_bench.core.errors import CannotWrite, ConfigError
@@ -60,12 +60,12 @@ class Command:
 command = Command()  # Hydra calls `_job` with the config alone
 
 
+@interruptible()
 def main() -> NoReturn:
     """Entry point; exit code 0 (done, skipped), 1 (in a sweep, or a bug), 2 (input), 3 (diverged) or 130."""
     global command
     command, start = Command(), time.monotonic()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # hand us the exceptions instead of printing them
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
     try:
         _compose_and_run()
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,26 @@ def test_asked_to_end_it_says_so_and_leaves_nothing_half_written(tmp_path, how):
     assert log.read_text().splitlines()[-1].startswith("ssd-bench: interrupted")
     assert not list(tmp_path.rglob(".part-*"))
     assert not list(tmp_path.rglob("metrics.json"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_end_inside_a_callback_whose_exceptions_python_drops_it_ends(tmp_path, monkeypatch, how):
+    class Referent:
+        pass
+
+    def save(*given):  # in the forked process
+        saved(*given)
+        referent = Referent()
+        reference = weakref.ref(referent, lambda _: signal.raise_signal(how))
+        del referent
+        assert reference() is None
+
+    saved, log = resume.Checkpoint.save, tmp_path / "log"
+    monkeypatch.setattr(resume.Checkpoint, "save", save)
+    process = start([*SHORT, "train.epochs=4000", f"out={tmp_path / 'runs'}", "method=original"], log)
+    process.join(60)
+    assert process.exitcode == 130, log.read_text()
+    assert log.read_text().splitlines()[-1].startswith("ssd-bench: interrupted")
 
 
 def test_many_processes_on_one_task_train_once_and_all_end(tmp_path, trials, record_property):
