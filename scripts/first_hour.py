@@ -13,7 +13,8 @@ The folder --out holds summary.md, summary.json, benchmark.md, logs/, and the ro
 Cells run at the defaults, float32 proper (no TF32) and deterministic kernels, as every table so far: precision=tf32,
 precision=bfloat16 and compile=true make other models, with rows of their own.
 
-Exit code: 0 all done; 1 a step failed; 2 wrong input, no such device; 130 a step was stopped, the same command goes on.
+Exit code: 0 all done; 1 a step failed, or --out cannot be written; 2 wrong input, no such device; 130 a step was
+stopped, the same command goes on.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from ssd_bench.run import plan as planning
 from ssd_bench.run.cases import CHOICES
 from ssd_bench.run.plugins import nodes
 from ssd_bench.store.files import writable
+from ssd_bench.store.rows import STUDIES
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ def make_study(args: argparse.Namespace, plan: planning.Plan, settings: dict[str
     return Study(
         name=name,
         method=method,
-        folder=Path(plan.settings.out) / "tuning" / name,
+        folder=Path(plan.settings.out) / STUDIES / name,
         space=read_space(method, type(plan.method), spaces[method], lambda: images_each(plan)),
         plan_of=lambda more: composed(args, more),
         budget=build(settings["budget"], "budget", Budget),

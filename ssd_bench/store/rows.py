@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 SCHEMA = 1
+STUDIES = "tuning"  # the folder beside runs that `ssd-bench-tune` puts its studies and their trials in
 LAYOUT = 2  # of rows: raised when older ones can no longer stand in one table with newer ones
 TRIED_HERE = "this request or seed among them"  # in the budget of `tuned`: what a row reports was tried on
 METRICS = (
@@ -32,8 +33,11 @@ TIMES = (
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Every sound row of this version under `folder`, in the order of their paths; the log names what is left out."""
-    rows = every_row(folder)
+    """Every sound row of this version under `folder`, in the order of their paths; the log names what is left out.
+
+    Trials of studies count only where `folder` is theirs: they report other requests, on held-out training images.
+    """
+    rows = [row for row in every_row(folder) if Path(row["path"]).parts[0] != STUDIES]
     other = [row for row in rows if row.get("layout", 1) != LAYOUT]
     if other:
         others = f"{len(other)} row{'s' * (len(other) > 1)} of another version of ssd-bench"
@@ -42,7 +46,7 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 def every_row(folder: Path) -> list[Row]:
-    """The same whatever the version. `path` is added to each: where it lies below `folder`."""
+    """The same whatever the version, trials included. `path` is added to each: where it lies below `folder`."""
     rows = []
     for path in sorted(Path(folder).rglob("metrics.json")):
         try:

@@ -20,7 +20,7 @@ from ssd_bench.methods.ssd import SSD
 from ssd_bench.run import pipeline
 from ssd_bench.run.cases import holding, tuned_by
 from ssd_bench.run.plan import CONF_DIR
-from ssd_bench.store.rows import read_rows
+from ssd_bench.store.rows import every_row, read_rows
 from tests.conftest import composed
 
 optuna = pytest.importorskip("optuna")
@@ -65,6 +65,13 @@ def tried(whole, tmp_path):
     """An output folder with the runs of that study, as if another had needed them, but without the study."""
     shutil.copytree(whole[0] / "tuning/runs", tmp_path / "tuning/runs")
     return tmp_path
+
+
+def test_a_report_of_runs_shows_no_trial_and_pruning_sees_them_all(tried):
+    trials = read_rows(tried / "tuning/runs")
+    assert trials
+    assert read_rows(tried) == []
+    assert {row["path"] for row in every_row(tried)} == {f"tuning/runs/{row['path']}" for row in trials}
 
 
 def test_a_study_touches_nothing_that_is_reported(whole):
