@@ -41,6 +41,7 @@ LEAST_SEEDS = 3
 TASK = ("data", "model", "scenario", "target", "fidelity")
 SAME = ("recipe", "evaluation", "n_train", "n_forget", "precision")  # of all rows of a task, where they say it
 ACCURACIES = ("retain_acc", "forget_acc", "test_acc", "retain_train_acc", "forget_train_acc")
+SEEDS = ("seed", "seed_unlearn", "seed_forget")
 ACCURACY_GAP = "accuracy_gap"
 TITLES = {GAP: "gap", ACCURACY_GAP: "accuracies alone"}
 NUMBERS = (GAP, *ACCURACIES, "mia", "mia_auc", RESIDUAL, "cost_s")
@@ -217,7 +218,7 @@ def _settings(row: dict[str, str]) -> list[tuple[str, str]]:
 
 def _study(row: dict[str, str]) -> tuple[str, str]:
     """Name and budget of the study that found a row's settings; empty where there was none."""
-    name, _, budget = (row.get("tuned") or "").rpartition(", ")
+    name, _, budget = (row.get("tuned") or "").partition(", ")
     return name, budget
 
 
@@ -298,6 +299,9 @@ def _refuse(source: str, rows: Rows, known: dict[str, type]) -> None:
         raise ConfigError(
             f"{about}: rows of several settings; the leaderboard takes one, chosen without the test images"
         )
+    seeds = [tuple(row.get(name) for name in SEEDS) for row in rows]
+    if twice := sorted({each[0] for each in seeds if seeds.count(each) > 1}):
+        raise ConfigError(f"{about}: several rows for seed {', '.join(twice)}; the runs of one folder, each made once")
     if missing := sorted({row["seed"] for row in rows if row["status"] == "done" and not row[GAP]}):
         raise ConfigError(f"{about}: no gap for seed {', '.join(missing)}; add method=retrain and metric accuracy, mia")
     studies = [case["study"] for case in cases([CONF_DIR], name) if "study" in case]

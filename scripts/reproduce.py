@@ -116,21 +116,29 @@ def apart(kept: pd.DataFrame, made: pd.DataFrame) -> int:
     """Print the mean gap of each method, tuned and not, as kept and as made; returns how many are not reproduced.
 
     Reproduced: no farther than one floor (what retrained models of two seeds differ by) from where the kept gaps put
-    the mean of the new ones (Student's 95 % prediction interval); diverged where the kept runs did.
+    the mean of the new ones (Student's 95 % prediction interval); and of the seeds that both have, the same diverged.
     """
     old, new = (dict(list(frame.groupby(["method", "tuned"]))) for frame in (kept, made))
     count = 0
     for (method, tuned), rows in old.items():
         gaps, again = (_numbers(each, "average_gap") for each in (rows, new.get((method, tuned), rows[:0])))
-        same = not gaps and not again
+        same = _ended(rows, new.get((method, tuned), rows[:0]))
         if gaps and again:
             low, high = t_interval(gaps) or (gaps[0], gaps[0])
-            wide = sqrt(1 + len(gaps) / len(again)) * (high - low) / 2 + mean(_numbers(rows, "floor.average_gap"))
-            same = abs(mean(again) - mean(gaps)) <= wide
+            floors = _numbers(rows, "floor.average_gap") or [0.0]  # of one seed: none
+            wide = sqrt(1 + len(gaps) / len(again)) * (high - low) / 2 + mean(floors)
+            same &= abs(mean(again) - mean(gaps)) <= wide
         was, now = (f"{mean(each):.2f}" if each else "none" for each in (gaps, again))
         print(f"{method}{f' ({tuned})' * bool(tuned)}: gap {was}, now {now}: {'' if same else 'not '}reproduced")
         count += not same
     return count
+
+
+def _ended(kept: pd.DataFrame, made: pd.DataFrame) -> bool:
+    """Whether there are seeds that both have, and each of them ended, or did not, in both."""
+    was, now = ({seed: bool(gap) for seed, gap in zip(f["seed"], f["average_gap"], strict=True)} for f in (kept, made))
+    both = was.keys() & now.keys()
+    return bool(both) and all(was[seed] == now[seed] for seed in both)
 
 
 def _numbers(rows: pd.DataFrame, column: str) -> list[float]:

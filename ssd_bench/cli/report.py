@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -12,12 +13,14 @@ from omegaconf import OmegaConf
 from ssd_bench.cli.arguments import Parser
 from ssd_bench.core.errors import ConfigError, check_choice, check_installed
 from ssd_bench.report.derive import derived, reevaluate
-from ssd_bench.report.rows import REFERENCES, to_frame
+from ssd_bench.report.rows import REFERENCES, current, to_frame
 from ssd_bench.report.summary import FLOOR, ORIGINAL, Summary, summarise
 from ssd_bench.report.table import latex, markdown, show
 from ssd_bench.run.plan import CONF_DIR
 from ssd_bench.run.plugins import config_folders
 from ssd_bench.store.rows import Row, read_rows
+
+log = logging.getLogger(__name__)
 
 FORMATS = ("table", "csv", "markdown", "latex", "html")
 CHOOSABLE = ("data", "method", "model", "scenario", "target")
@@ -69,7 +72,10 @@ def _report(arguments: list[str] | None) -> None:
     if args.format == "table":
         show(summaries, whole=True)
     elif args.format == "csv":
-        rows = [row for row in rows if _is_of(row["task"], wanted)]
+        every = [row for row in rows if _is_of(row["task"], wanted)]
+        rows = current(every)
+        if older := len(every) - len(rows):
+            log.warning("left out: %d older row%s of the same method, settings and seeds", older, "s" * (older > 1))
         _write(to_frame(rows, values).to_csv(index=False), args.output)
     elif args.format:
         _write(WRITERS[args.format](summaries), args.output)

@@ -86,6 +86,8 @@ def tune(args: argparse.Namespace) -> None:
     """Carry out the study that the arguments describe. Raises ConfigError."""
     own, settings = beside.own_settings(args, "tune")
     plan = composed(args, [])
+    if not given(args, "method"):  # the default one: named, so that trials keep what is set of it
+        args.overrides.insert(0, f"method={plan.names['method']}")
     if plan.settings.dry_run:
         print("\n".join(dry(args, plan, settings)))
         return
@@ -94,7 +96,9 @@ def tune(args: argparse.Namespace) -> None:
     study = make_study(args, plan, settings)
     with quiet("ssd_bench.methods", logging.ERROR):  # trials may well be senseless
         ended = study.run(lambda found, trial: log.info("%s", progress(found, study.budget, trial)))
-    said = [o for o in [*args.overrides, *own] if not o.startswith(HERE)]
+    here = HERE if downloaded(plan) else HERE[:1]
+    said = [f"--config-dir={args.config_dir}"] * bool(args.config_dir)
+    said += [o for o in [*args.overrides, *own] if not o.startswith(here)]
     paths = leave(args, study, ended, f"ssd-bench-tune {shlex.join(said)}")
     print(*paths, f"settings from this study: ssd-bench --config-dir {paths[0].parents[1]} ...", sep="\n")
 
@@ -178,6 +182,11 @@ def searched(override: str, study: Any) -> bool:
     return of_method(override) and override.partition("=")[0].rpartition("method.")[2] in study.space
 
 
+def downloaded(plan: planning.Plan) -> bool:
+    """Whether the data are the same for everybody, so that where they lie is no part of what they are."""
+    return hasattr(plan.data, "download")
+
+
 def given(args: argparse.Namespace, key: str) -> bool:
     return any(o.startswith(f"{key}=") for o in args.overrides)
 
@@ -191,9 +200,10 @@ def conditions(args: argparse.Namespace, study: Any) -> dict[str, Any]:
         when |= {f"train.{key}": value for key, value in plan.config["train"].items() if not key.startswith("_")}
     if given(args, "precision"):
         when["precision"] = plan.config["precision"]
+    apart = APART if downloaded(plan) else [key for key in APART if key != "data.root"]
     keys = sorted(o.partition("=")[0].lstrip("+") for o in args.overrides if not searched(o, study))
     for key in keys:
         group, dot, _ = key.partition(".")
-        if dot and group in ("data", "method", "model", "scenario", "train") and key not in APART:
+        if dot and group in ("data", "method", "model", "scenario", "train") and key not in apart:
             when[key] = OmegaConf.select(OmegaConf.create(plan.config), key)
     return when

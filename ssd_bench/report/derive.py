@@ -79,8 +79,12 @@ def _kept_up(row: Row, values: Values) -> Values:
 
 
 def gaps(row: Row, retrained: Row) -> Values:
-    """`average_gap`, `tow` and `delta.*` of a row; of a sequence also `gap_after_k` for each of its requests."""
-    pairs = zip(row.get("metrics_by_request", ()), retrained.get("metrics_by_request", ()), strict=True)
+    """`average_gap`, `tow` and `delta.*` of a row; of a sequence also `gap_after_k` for each of its requests.
+
+    None of the latter where the row has no metrics of them, as one that diverged or was skipped.
+    """
+    requests = [each.get("metrics_by_request", ()) for each in (row, retrained)]
+    pairs = zip(*requests, strict=True) if all(requests) else ()
     scenario, corrective = row["task"]["scenario"], "n_manipulated" in row["task"]
     after = {gap_after(k): average_gap(a["metrics"], b["metrics"], scenario) for k, (a, b) in enumerate(pairs, 1)}
     return metrics_against(row["metrics"], retrained["metrics"], scenario, compared(row), corrective) | after
@@ -101,7 +105,8 @@ def residuals(row: Row, retrained: Row, names: set[str]) -> Values:
 def reevaluate(rows: list[Row], folder: Path, metrics: dict[str, Any]) -> list[Row]:
     """The rows with these metrics (name -> YAML node) found anew from the stored outputs: nothing is inferred again.
 
-    A row whose outputs are gone keeps what it has, and the log says so. References such as ${evaluate.attack_seed}
+    So are the original's, which every row holds: where its outputs are gone these metrics have no value. A row whose
+    own outputs are gone keeps what it has, and the log says so. References such as ${evaluate.attack_seed}
     mean the row's own configuration. What compares with a random model (ZRF) needs more than a row's outputs and keeps
     its values. Raises ConfigError for a metric that cannot be built, or that looks into the model.
     """
@@ -120,7 +125,12 @@ def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any]) -> Row:
             raise ConfigError(f"metric {name} needs the model, not its outputs alone; run ssd-bench with it in metric=")
     values, _ = compute_all(built, answers, None)
     about = {name: asdict(each) for name, each in of_metrics(row).items()} | describe(built)
-    return row | {"metrics": row["metrics"] | values, "about": about}
+    found = row | {"metrics": row["metrics"] | values, "about": about}
+    if row["original_metrics"] is None:
+        return found
+    before = outputs_of(row, folder, "original_")
+    of_original = compute_all(built, before, None)[0] if before else dict.fromkeys(values)
+    return found | {"original_metrics": row["original_metrics"] | of_original}
 
 
 def _floors(retrained: dict[str, Row], distance: Distance, names: set[str]) -> dict[str, Values]:
@@ -162,12 +172,15 @@ def _distances(row: Row, retrained: Row, folder: Path) -> Values:
     return values | (weights_against(*weights) if all(weights) else {})
 
 
-def outputs_of(row: Row, folder: Path) -> Outputs | None:
-    """What the row's model says about its sets, read from the artefacts; None where they are gone."""
-    sets, logits = (tensors_of(row, kind, folder) for kind in ("sets", "outputs"))
+def outputs_of(row: Row, folder: Path, of: str = "") -> Outputs | None:
+    """What the row's model says about its sets, read from the artefacts; None where they are gone.
+
+    of: "original_" for what the original says about them.
+    """
+    sets, logits = (tensors_of(row, f"{of}{kind}", folder) for kind in ("sets", "outputs"))
     if not sets or not logits:
         return None
-    described = _find(row["artefacts"]["sets"], folder).with_suffix(".json")
+    described = _find(row["artefacts"][f"{of}sets"], folder).with_suffix(".json")
     return outputs(sets, json.loads(described.read_text())["about"], logits)
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ssd_bench.report.corrective import is_corrective, not_to_be_read
 from ssd_bench.report.figures import heading, shown, style
-from ssd_bench.report.summary import Summary
+from ssd_bench.report.summary import Line, Summary
 from ssd_bench.report.svg import belongs_to, legend, room_for
 
 PANELS = ("asr", "ic_err", "taught_as", "corrected_acc", "kept_acc", "average_gap")
@@ -35,15 +35,18 @@ def over_discovery(summaries: list[Summary]) -> Iterator[tuple[str, Figure]]:
 
 def _picture(by_share: dict[float, Summary]) -> Figure:
     first = next(iter(by_share.values()))
-    labels = dict.fromkeys(line.label for summary in by_share.values() for line in shown(summary))
+    drawn_in: dict[str, tuple[Summary, Line]] = {}  # by label where it has its colour: the first share that shows it
+    for summary in by_share.values():
+        for line in shown(summary):
+            drawn_in.setdefault(line.label, (summary, line))
     names = [name for name in PANELS if any(line.values.get(name) for s in by_share.values() for line in s.lines)]
-    figure = Figure(figsize=(3.4 * len(names) + 1.6, max(3.4, room_for(len(labels)))))
+    figure = Figure(figsize=(3.4 * len(names) + 1.6, max(3.4, room_for(len(drawn_in)))))
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for label in labels:
+        for label in drawn_in:
             lines = {share: summary.line(label) for share, summary in by_share.items()}
             lines = {share: line for share, line in lines.items() if line and line.mean(name) is not None}
             if lines:
-                colour, symbol = style(*next((s, line) for s in by_share.values() if (line := s.line(label))))
+                colour, symbol = style(*drawn_in[label])
                 drawn = axes.errorbar(
                     list(lines), [line.mean(name) for line in lines.values()],
                     yerr=[line.std(name) or 0.0 for line in lines.values()], color=colour, marker=symbol,

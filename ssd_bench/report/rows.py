@@ -84,22 +84,26 @@ def newest(rows: list[Row]) -> list[Row]:
     was tuned.
     """
     last: dict[str, Row] = {}
-    for row in sorted(rows, key=lambda row: row["env"]["finished"]):
+    for row in _by_age(rows):
         seeds = [row["task"].get(name) for name in ("seed", "seed_unlearn", "seed_forget")]
         last[json.dumps([row["method"], row["settings"], bool(row.get("tuned")), seeds], sort_keys=True)] = row
     kept = {id(row) for row in last.values()}
     return [row for row in rows if id(row) in kept]
 
 
+def _by_age(rows: list[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: row["env"]["finished"])
+
+
 def references(rows: list[Row]) -> dict[str, Row]:
     """By path of the row: the retrained model that it is compared with, where there is one.
 
-    rows: of one table (`across_seeds`). It is the newest that was trained on the same D_r with the same seed, whatever
-    the row's own draws. All come from one line of the table: one trained from scratch, and one whose head was reset
-    only where nothing was trained from scratch. Where data were manipulated, it is the one trained on clean data, not
-    one whose D_r still holds what was not discovered.
+    rows: of one table (`across_seeds`). It is the newest that was trained on the same D_r with the same seed, threads
+    and versions, whatever the row's own draws. All come from one line of the table: one trained from scratch, and one
+    whose head was reset only where nothing was trained from scratch. Where data were manipulated, it is the one trained
+    on clean data, not one whose D_r still holds what was not discovered.
     """
-    retrained = [row for row in newest(rows) if row["status"] == "done" and _may_be_reference(row)]
+    retrained = [row for row in _by_age(rows) if row["status"] == "done" and _may_be_reference(row)]
     known: dict[str, Row] = {}
     if retrained:
         settings = min((row["settings"] for row in retrained), key=_farther_from_scratch)
@@ -121,6 +125,16 @@ def _farther_from_scratch(settings: dict[str, Any]) -> tuple[bool, str]:
 def _trained_on(row: Row) -> str:
     """What names the model that a row is compared with: the hash of all that it is trained on."""
     return row["task"]["reference"]
+
+
+def current(rows: list[Row]) -> list[Row]:
+    """The rows without those that a newer one has replaced, unless one that is left is compared with them."""
+    kept = []
+    for of_table in across_seeds(rows):
+        left, pairs = newest(of_table), references(of_table)
+        paths = {path for row in left for path in (row["path"], pairs.get(row["path"], row)["path"])}
+        kept += [row for row in of_table if row["path"] in paths]
+    return kept
 
 
 def varying_settings(rows: list[Row]) -> dict[str, set[str]]:
@@ -162,8 +176,8 @@ def to_frame(rows: list[Row], derived: dict[str, dict[str, float | None]]) -> An
 
     derived: more columns by path of the row, see `report.derive`. `n_train` and `n_forget` are the images of D and of
     D_f; settings are columns named `method.*` and `train.*`, the original's metrics `original.*`, the seconds of what
-    was shared `shared_s.*`. Percentages are 0-100, `*_s` are seconds, `*_bytes` bytes; `path` lies below the folder
-    that was read.
+    was shared `shared_s.*`. `git` ends in + where the source tree had been changed since. Percentages are 0-100, `*_s`
+    are seconds, `*_bytes` bytes; `path` lies below the folder that was read.
     """
     import pandas as pd
 
@@ -195,5 +209,6 @@ def _flat(row: Row, derived: dict[str, dict[str, float | None]]) -> dict[str, An
             key: row["env"].get(key)
             for key in ("device", "threads", "parallel", "deterministic", "torch", "git", "started")
         },
+        **({"git": f"{row['env']['git']}+"} if row["env"].get("git_dirty") else {}),
         "path": row["path"],
     }

@@ -89,6 +89,11 @@ class Line:
         return any(row.get("control") for row in self.rows)
 
     @property
+    def diverged(self) -> list[int]:
+        """The seeds for which it did."""
+        return self.ended.get("diverged", [])
+
+    @property
     def beside_others(self) -> bool:
         """Whether one of its times was measured while other jobs ran."""
         return any(row["env"].get("parallel") for row in self.rows)
@@ -193,8 +198,11 @@ class Summary:
         return mean(far) if far else None
 
     def ranks(self, name: str) -> dict[str, int]:
-        """By label: 1 for the methods nearest to the ideal as far as the table shows it, 2 for the next."""
-        far = {line.label: self.distance(line, name) for line in self.methods}
+        """By label: 1 for the methods nearest to the ideal as far as the table shows it, 2 for the next.
+
+        One that diverged for some seed is not among them: its mean is over the seeds that suit it.
+        """
+        far = {line.label: self.distance(line, name) for line in self.methods if not line.diverged}
         shown = {each: round(d, self.columns[name].decimals) for each, d in far.items() if d is not None}
         if len(shown) < 2:
             return {}
@@ -325,6 +333,8 @@ def _line_of_original(rows: list[Row], pairs: dict[str, Row], derived: dict[str,
             values = row["original_metrics"]
             if retrained:
                 as_run = row | {"metrics": values}
+                if row["method"] != ORIGINAL:  # then its metrics after each request are another method's
+                    as_run.pop("metrics_by_request", None)
                 values = values | gaps(as_run, retrained) | residuals(as_run, retrained, told_apart(pairs))
             own = _distances(row, derived) if row["method"] == ORIGINAL else {}
             line.runs.append(Run(row["task"]["seed"], values | own, retrained["metrics"] if retrained else {}))

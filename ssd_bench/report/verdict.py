@@ -19,9 +19,19 @@ def verdict(summary: Summary) -> str:
     if not summary.retrained:
         added = f"Add method={summary.reference_method}."
         return f"No retrained model among these runs: which method forgets cannot be said. {added}"
-    ranked = sorted((line for line in summary.methods if line.mean(GAP) is not None), key=lambda line: line.mean(GAP))
+    known = [line for line in summary.methods if line.mean(GAP) is not None]
+    ranked = sorted((line for line in known if not line.diverged), key=lambda line: line.mean(GAP))
+    unsteady = [
+        f"{line.label} diverged for seed {', '.join(map(str, line.diverged))}" for line in known if line.diverged
+    ]
+    left_out = [f"Not ranked: {'; '.join(unsteady)}"] if unsteady else []
     if not ranked:
-        return " ".join(f"{each}." for each in ["No method beside the retrained model yet", *_unsayable(summary)])
+        nothing = (
+            "No method beside the retrained model ended for every seed"
+            if known
+            else "No method beside the retrained model yet"
+        )
+        return " ".join(f"{each}." for each in [nothing, *left_out, *_unsayable(summary)])
     original = summary.line(ORIGINAL)
     before = original.mean(GAP) if original else None
     if before is not None and round(before, 1) <= round(ranked[0].mean(GAP), 1):
@@ -35,7 +45,7 @@ def verdict(summary: Summary) -> str:
         sentences.insert(0, "Methods were not tuned alike, so that this is no ranking of them")
     if len(summary.seeds) < 2:
         sentences.append("One training seed: nothing can be said about how certain this is")
-    sentences += [*_floor(summary, ranked, before), *_unsayable(summary), *_attack(original)]
+    sentences += [*left_out, *_floor(summary, ranked, before), *_unsayable(summary), *_attack(original)]
     return " ".join(f"{sentence}." for sentence in sentences)
 
 

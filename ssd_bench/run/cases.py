@@ -8,6 +8,7 @@ cases of that method: a control takes the settings of what it is a control for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -122,16 +123,24 @@ def _at(config: Any, key: str) -> Any:
     return config
 
 
-def tuned_by(config: Mapping[str, Any]) -> dict[str, Any] | None:
+def tuned_by(config: Mapping[str, Any], target: str | None) -> dict[str, Any] | None:
     """For a row: the study that found the settings of this resolved config, unless one was set to something else.
 
-    The budget says so where the row's request or training seed is one that the study tried settings on.
+    target: the name of what the row's request forgets (`Request.target`), however the config names it. The budget says
+    so where that, or a part of it, or the training seed, is one that the study tried settings on.
     """
     study = holding(config)
     if study is None or any(config["method"][key] != value for key, value in study["method"].items()):
         return None
     tried = [item for task in study["study"].get("tried_on") or () for item in task.items()]
-    among = f", {TRIED_HERE}" if any(str(_at(config, key)) == str(value) for key, value in tried) else ""
+    parts = {target, *re.split(r"\+|>|, ", target or "")}
+
+    def here(key: str, value: Any) -> bool:
+        if key in ("scenario.target", "scenario.classes"):
+            return {str(each) for each in as_list(value)} <= parts
+        return str(_at(config, key)) == str(value)
+
+    among = f", {TRIED_HERE}" if any(here(*item) for item in tried) else ""
     return {"study": study["study"]["name"], "budget": f"{study['study']['budget']}{among}"}
 
 

@@ -128,8 +128,8 @@ def identify(
     evaluate = address(plan.evaluate)
     metrics = {name: address(metric) for name, metric in plan.metrics.items()}
     task["evaluation"] = digest(evaluate)[:16]
-    study = tuned_by(plan.config)  # the same settings, known to have been found by a study, make a row that says so
-    tuned = {"tuned": study} if study else {}
+    study = tuned_by(plan.config, task["target"])
+    tuned = {"tuned": study} if study else {}  # the same settings, known to be a study's, make a row that says so
     return Identity(
         original=original,
         trained=None if plan.model.checkpoint else trained,

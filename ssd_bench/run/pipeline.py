@@ -128,7 +128,7 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
     row |= {"task": bench.identity.task, "method": plan.names["method"]}
     row |= {
         "settings": asdict(plan.method),
-        "tuned": tuned_by(plan.config),
+        "tuned": tuned_by(plan.config, bench.identity.task["target"]),
         "config": plan.config,
         "metrics": dict.fromkeys(METRICS),
     }

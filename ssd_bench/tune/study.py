@@ -209,8 +209,10 @@ class Study:
         """Of all that decides on what trials mean."""
         plan = self.plan
         what = [{name: asdict(p) for name, p in self.space.items()}, asdict(self.validation), asdict(self.objective)]
-        what += [getattr(plan, group) for group in GROUPS] + [plan.evaluate, plan.metrics, plan.settings.precision]
-        return digest(address([*what, self.seed, self.startup, self.tasks]))
+        what += [getattr(plan, group) for group in GROUPS if group != "data"]
+        what += [plan.evaluate, plan.metrics, plan.settings.precision]
+        data = address(plan.data, without=("root", "file", "download")), plan.data.load().fingerprint
+        return digest([*address([*what, self.seed, self.startup, self.tasks]), *data])
 
     def open(self) -> optuna.Study:
         """The study as it stands. Raises ConfigError for one of another space or version under this name."""

@@ -6,21 +6,24 @@ from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from filelock import FileLock
 from omegaconf import OmegaConf
+from PIL import Image
 
 from ssd_bench.cli import beside, tune
 from ssd_bench.cli.overrides import Cases
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.data.cifar import CIFAR20_ALIASES, CIFAR20_NAMES, Cifar
+from ssd_bench.data.source import forget_loaded
 from ssd_bench.methods.finetune import Finetune
 from ssd_bench.methods.ssd import SSD
 from ssd_bench.run import pipeline
 from ssd_bench.run.cases import holding, tuned_by
 from ssd_bench.run.plan import CONF_DIR
-from ssd_bench.store.rows import every_row, read_rows
+from ssd_bench.store.rows import TRIED_HERE, every_row, read_rows
 from tests.conftest import composed
 
 optuna = pytest.importorskip("optuna")
@@ -32,8 +35,8 @@ SHORT = (
 )  # fmt: skip
 
 
-def study(out, *more):
-    tune.main([*SHORT, f"out={out}", *more])
+def study(out, *more, base=SHORT):
+    tune.main([*base, f"out={out}", *more])
     return out / "tuning/ssd-digits-resnet18_slim-full_class"
 
 
@@ -157,7 +160,54 @@ def test_published_settings_are_tried_first_and_the_result_is_a_case_that_later_
     ):
         cfg = composed(*given)
         assert cfg.method.alpha == alpha, given
-        assert tuned_by(OmegaConf.to_container(cfg, resolve=True)) == study_of_row, given
+        asked = target if f"scenario.target={target}" in given else "8"
+        assert tuned_by(OmegaConf.to_container(cfg, resolve=True), asked) == study_of_row, given
+
+
+def test_a_row_says_that_its_request_was_tried_on_though_others_were_forgotten_with_it(tried, command):
+    study(tried)
+    [found] = yaml.safe_load((tried / "tuning/conf/tuned/ssd.yaml").read_text())
+    target = found["study"]["tried_on"][0]["scenario.target"]
+    short = [o for o in SHORT if not o.startswith(("budget", "validation"))]
+    own = ["--config-dir", str(tried / "tuning/conf")]
+    command(*own, *short, f"out={tried}", f"scenario.target=[{target},3]")
+    [row] = read_rows(tried)
+    assert row["tuned"]["budget"] == f"3 trials, {TRIED_HERE}"
+
+
+def test_what_is_set_of_the_default_method_holds_in_trials_though_it_is_not_named(tmp_path):
+    base = [o for o in SHORT if o != "method=ssd"]
+    study(tmp_path, "method.order=mixed", "method.batch_size=7", "budget.trials=1", base=base)
+    rows = [row for row in read_rows(tmp_path / "tuning/runs") if row["method"] == "ssd"]
+    assert {(row["settings"]["order"], row["settings"]["batch_size"]) for row in rows} == {("mixed", 7)}
+    [found] = yaml.safe_load((tmp_path / "tuning/conf/tuned/ssd.yaml").read_text())
+    assert found["when"]["method.batch_size"] == 7
+    assert found["study"]["command"].startswith("ssd-bench-tune method=ssd ")
+
+
+def test_a_study_is_of_these_images_wherever_they_lie(tmp_path):
+    def key(name, seed):
+        draws, labels = np.random.default_rng(seed), np.arange(100) % 10
+        x = draws.integers(0, 256, (100, 8, 8), np.uint8)
+        np.savez(tmp_path / name, x_train=x, y_train=labels, x_test=x, y_test=labels)
+        forget_loaded()  # as a new process would
+        return made("data=arrays", f"data.file={tmp_path / name}", "scenario.target=1")[0].key
+
+    first = key("a.npz", 0)
+    assert key("b.npz", 0) == first
+    assert key("a.npz", 1) != first
+
+
+def test_where_a_folder_of_pictures_lies_says_what_the_data_are(tmp_path):
+    draws = np.random.default_rng(0)
+    for place in range(100):
+        path = tmp_path / f"pictures/{place % 5}/{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draws.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
+    _, when = made("data=folder", f"data.root={tmp_path / 'pictures'}", "data.side=32", "scenario.target=1")
+    assert when["data.root"] == str(tmp_path / "pictures")
+    _, when = made("data=cifar10", "data.root=null", "scenario=random", method="delete")
+    assert "data.root" not in when
 
 
 def test_where_a_scenario_corrects_the_clean_model_is_what_a_study_comes_near(tmp_path):

@@ -12,6 +12,7 @@ from ssd_bench.cli import overrides
 from ssd_bench.core.errors import ConfigError, check_range
 from ssd_bench.run.cases import CHOICES, as_list, cases, holding, setting, tuned_by
 from ssd_bench.run.plan import CONF_DIR, Plan, plan
+from ssd_bench.store.rows import TRIED_HERE
 
 GROUPS = ("data", "model", "scenario", "method", "train", "metric")
 
@@ -72,7 +73,7 @@ def test_cases_apply_when_they_say_and_leave_the_fidelity_switches_alone(method:
     cfg = composed(*chosen)
     default = yaml.safe_load((CONF_DIR / "method" / f"{method}.yaml").read_text())
     if "study" in case:
-        assert tuned_by(OmegaConf.to_container(cfg, resolve=True))["study"] == case["study"]["name"]
+        assert tuned_by(OmegaConf.to_container(cfg, resolve=True), "a class")["study"] == case["study"]["name"]
         assert {key: cfg.method[key] for key in case["method"]} == case["method"]
         return
     official = composed("fidelity=official", *chosen)
@@ -315,4 +316,24 @@ def test_what_was_found_by_hand_is_not_called_published():
     assert composed(*asked).method.alpha == 6.0
     assert composed(*asked, "protocol=published").method.alpha == 10.0
     assert composed(*asked, "fidelity=official").method.alpha == 10.0
-    assert tuned_by(OmegaConf.to_container(composed(*asked), resolve=True))["budget"] == "14 trials by hand"
+    assert tuned_by(OmegaConf.to_container(composed(*asked), resolve=True), "dog")["budget"] == "14 trials by hand"
+
+
+@pytest.mark.parametrize(
+    ("target", "here"),
+    [("tried", True), ("veg+tried", True), ("tried>veg", True), ("veg", False), ("veg+fish", False), (None, False)],
+)
+def test_a_request_that_settings_were_tried_on_is_named_however_it_is_asked_for(target, here):
+    study = {"name": "s", "budget": "9 trials", "tried_on": [{"seed": 100, "scenario.target": "tried"}]}
+    config = {"fidelity": "corrected", "protocol": "tuned", "method": {}, "scenario": {"target": 13}}
+    config |= {"seed": 0, "tuned": [{"when": {}, "method": {}, "study": study}]}
+    assert tuned_by(config, target)["budget"] == f"9 trials{f', {TRIED_HERE}' * here}"
+    assert TRIED_HERE in tuned_by(config | {"seed": 100}, target)["budget"]
+
+
+@pytest.mark.parametrize(("target", "here"), [("1, 7", True), ("7, 1", True), ("1, 8", False)])
+def test_classes_that_settings_were_tried_on_count_in_either_order(target, here):
+    study = {"name": "s", "budget": "9 trials", "tried_on": [{"scenario.classes": ["7", "1"]}]}
+    config = {"fidelity": "corrected", "protocol": "tuned", "method": {}}
+    config |= {"tuned": [{"when": {}, "method": {}, "study": study}]}
+    assert (TRIED_HERE in tuned_by(config, target)["budget"]) == here

@@ -313,6 +313,15 @@ def test_what_is_discovered_is_drawn_over_its_share():
     assert not list(over_discovery(tasks(took)[:1]))
 
 
+def test_a_method_that_diverged_at_the_smallest_share_is_drawn_at_the_others():
+    kinds = [(share, name) for share in (0.1, 0.5, 1) for name in ("clean", "mine")]
+    rows = [made(name, 50, {"asr": 99.0}, "poison", 0, share, metrics={"asr": 9.0}, about=ASR) for share, name in kinds]
+    rows[1] |= {"status": "diverged"}
+    [(_, figure)] = over_discovery(summarise(rows, derived_metrics(rows)))
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    assert dict(zip(labels, handles, strict=True))["mine"][0].get_xdata().tolist() == [50, 100]
+
+
 def test_a_retrained_model_may_be_the_reference_at_one_share_and_a_rival_at_another():
     kinds = [(share, name) for share in (0.5, 1) for name in ("clean", "retrain", "mine")]
     rows = [made(name, 50, {"asr": 99.0}, "poison", 0, share, metrics={"asr": 9.0}, about=ASR) for share, name in kinds]

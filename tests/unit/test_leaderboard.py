@@ -79,6 +79,18 @@ def ranks(lines):
     return {key: line["rank"] for key, line in lines.items()}
 
 
+def test_a_seed_that_is_there_twice_is_refused(board):
+    again = row("ssd", 0, 30)
+    with pytest.raises(ConfigError, match=r"ssd: several rows for seed 0"):
+        board([*REFERENCES, *runs("ssd", [2, 2, 2]), again])
+    board([*REFERENCES, *runs("ssd", [2, 2, 2], seed_unlearn="0"), again | {"seed_unlearn": "1"}])
+
+
+def test_a_budget_of_hours_is_part_of_the_budget():
+    tuned = {"tuned": "ssd-digits-resnet18_slim-full_class, 12 trials, 2 h"}
+    assert BOARD["_study"](tuned) == ("ssd-digits-resnet18_slim-full_class", "12 trials, 2 h")
+
+
 def test_methods_share_a_rank_until_the_seeds_tell_them_from_the_first_of_it(board):
     rows = [*REFERENCES, *runs("ssd", [1, 1.1, 1.2]), *runs("scrub", [1, 1.3, 0.9]), *runs("salun", [9, 9.11, 9.2])]
     lines, page = board([*rows, *runs("delete", [5, 30, 10])])  # not told from ssd, but behind salun, which is
@@ -226,7 +238,9 @@ def test_check_says_what_is_stale(board, tmp_path, monkeypatch, capsys):
 
 def gaps(values, method="ssd"):
     text = [str(value) for value in values]
-    return pd.DataFrame({"method": method, "tuned": "", "average_gap": text, "floor.average_gap": "1.0"})
+    floors = {"floor.average_gap": "1.0" if len(text) != 1 else ""}  # one seed has none
+    seeds = [str(seed) for seed in range(len(text))]
+    return pd.DataFrame({"seed": seeds, "method": method, "tuned": "", "average_gap": text, **floors})
 
 
 @pytest.mark.parametrize(
@@ -240,6 +254,12 @@ def gaps(values, method="ssd"):
         ([2, 2, 2], ["", "", ""], 1),
         (["", "", ""], [2, 2, 2], 1),
         ([2, 2, 2], [], 1),
+        ([2, 2, 2], [2, "", ""], 1),  # diverged for some
+        ([2, "", ""], [2, 2, 2], 1),
+        ([2, "", ""], [2, "", ""], 0),
+        ([2, 2, 2], [2, 2], 0),  # of the seeds that both have
+        ([2], [2, 2, 2], 0),
+        ([2], [3, 3, 3], 1),
     ],
 )
 def test_a_gap_is_reproduced_within_a_floor_of_where_the_kept_ones_put_it(kept, made, wrong, capsys):

@@ -299,6 +299,7 @@ class Surest:
         assert 0 < line.surest <= 1
         for name in ("retain_acc", "mia"):  # from the same outputs, the same values
             assert line[name] == pytest.approx(row["metrics"][name], abs=1e-9)
+        assert 0 < line["original.surest"] <= 1  # of the original, too
     assert frame.drawn.nunique() == 1  # draws are seeded, as in a run
     assert "surest" in say(swept, *asked)[1]  # a column of its own in the table
     yaml = tmp_path / "mine" / "metric" / "surest.yaml"
@@ -315,6 +316,17 @@ def test_outputs_that_are_gone_leave_the_values_as_they_are(swept, say, caplog):
     frame = pd.read_csv(io.StringIO(say(swept, "--format", "csv", "--metrics", "accuracy")[1]))
     assert "its outputs are gone" in caplog.text
     assert frame.retain_acc.notna().all()
+
+
+def test_without_the_original_s_outputs_it_has_no_values_of_metrics_found_anew(swept, say):
+    rows = read_rows(swept)
+    of_original = {row["artefacts"]["original_outputs"] for row in rows}
+    for name in of_original:
+        Path(name).unlink()
+    frame = pd.read_csv(io.StringIO(say(swept, "--format", "csv", "--metrics", "accuracy")[1]))
+    others = frame[frame.method != "original"]
+    assert others.retain_acc.notna().all()
+    assert others["original.retain_acc"].isna().all()
 
 
 def test_pictures_of_every_kind(swept, command, say, tmp_path):

@@ -6,13 +6,13 @@ import json
 from dataclasses import asdict
 
 import pytest
-from made_rows import row, summary_of
+from made_rows import NAMES, row, summary_of
 
 from ssd_bench.cli import report
 from ssd_bench.core.about import About
 from ssd_bench.metrics.against import average_gap
 from ssd_bench.report.derive import derived_metrics
-from ssd_bench.report.rows import cost_s, references, rows_beside
+from ssd_bench.report.rows import cost_s, current, references, rows_beside, to_frame
 from ssd_bench.report.sheet import sheets
 from ssd_bench.report.statistics import State
 from ssd_bench.report.summary import FLOOR, summarise
@@ -135,6 +135,60 @@ def test_the_reference_that_is_shown_is_the_one_that_is_used():
         assert summary.retrained.mean("retain_acc") == 50
         assert values[rows[1]["path"]]["average_gap"] == summary.line("mine").mean("average_gap") == 2
         assert summary.outdated == 1
+
+
+def test_a_later_retrained_model_of_another_machine_leaves_the_others_theirs():
+    rows = [row(method, seed, 50 + 2 * (method == "mine")) for seed in (0, 1) for method in ("retrain", "mine")]
+    elsewhere = {"reference": "two threads", "original": "two threads"}
+    later = row("retrain", 0, 70, task=elsewhere, env={"finished": "2026-02-02"})
+    summary = summary_of([*rows, later])
+    assert summary.line("mine").values["average_gap"] == {0: 2, 1: 2}
+    assert references([*rows, later])[rows[1]["path"]] is rows[0]
+    assert summary.retrained.values["retain_acc"] == {0: 70, 1: 50}
+    kept = {each["path"] for each in current([*rows, later])}
+    assert kept == {each["path"] for each in [*rows, later]}  # one replaced, and still compared with
+
+
+def test_rows_that_newer_ones_replaced_are_in_no_csv():
+    rows = [row("retrain", 0, 50), row("mine", 0, 52), row("mine", 1, 52)]
+    old = row("mine", 0, 90, env={"finished": "2020-01-01"}) | {"path": "old"}
+    assert current([old, *rows]) == rows
+
+
+def test_a_changed_source_tree_shows_in_the_csv():
+    rows = [row("retrain", 0, 50), row("mine", 0, 52, env={"git_dirty": True})]
+    assert list(to_frame(rows, {})["git"]) == ["g", "g+"]
+
+
+def test_a_method_that_diverged_for_some_seeds_is_not_the_nearest():
+    rows = [row("retrain", seed, 50) for seed in range(3)] + [row("steady", seed, 52) for seed in range(3)]
+    lucky = [row("lucky", 0, 50.1), *(row("lucky", seed, 0, status="diverged") for seed in (1, 2))]
+    summary = summary_of([*rows, *(row("other", seed, 60) for seed in range(3)), *lucky])
+    said = verdict(summary)
+    assert said.startswith("Nearest to the retrained model: steady, 2.0 points away")
+    assert "Not ranked: lucky diverged for seed 1, 2." in said
+    assert "as near as that: no method" in said
+    assert summary.ranks("retain_acc") == {"steady": 1, "other": 2}
+    alone = verdict(summary_of([row("retrain", 0, 50), *lucky]))
+    assert alone.startswith("No method beside the retrained model ended for every seed. Not ranked: lucky diverged")
+
+
+REQUESTS = {"metrics_by_request": [{"metrics": dict.fromkeys(NAMES, 60.0)}, {"metrics": dict.fromkeys(NAMES, 70.0)}]}
+
+
+@pytest.mark.parametrize("status", ["diverged", "skipped"])
+def test_a_method_that_did_not_end_in_a_sequence_leaves_its_tables_whole(status):
+    rows = [row("retrain", 0, 50) | REQUESTS, row("mine", 0, 52) | REQUESTS, row("lost", 0, 0, status=status)]
+    summary = summary_of(rows)
+    assert summary.line("mine").values["gap_after_2"] == {0: 0}
+    assert summary.line("lost").ended == {status: [0]}
+
+
+def test_the_original_has_no_curve_of_another_method():
+    rows = [row("retrain", 0, 50) | REQUESTS, row("mine", 0, 52) | REQUESTS]
+    assert "gap_after_1" not in summary_of(rows).line("original").values
+    measured = row("original", 0, 80) | {"metrics_by_request": [{"metrics": dict.fromkeys(NAMES, 80.0)}] * 2}
+    assert summary_of([*rows, measured]).line("original").values["gap_after_1"] == {0: 20}
 
 
 def test_a_reset_head_is_the_reference_only_where_nothing_was_trained_from_scratch():
