@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -166,14 +166,32 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
             paths.append(pool.results / f"{table}.csv")
             _write_table(paths[-1], rows)
     paths.append(pool.results / "methods.json")
-    text = to_json({"gate": gate, "targets": report, "command": command, "commit": commit()})
+    chosen = settings_of(plans)
+    text = to_json({"gate": gate, "targets": report, "methods": chosen, "command": command, "commit": commit()})
     write_atomically(paths[-1], lambda part: part.write_text(text))
     if figures:
-        paths += draw(pool, figures, [command, verdict(gate)])
+        paths += draw(pool, figures, [command, verdict(gate), who_was_tuned(chosen)])
     for sheet in sheets:
         print_sheet(sheet)
+    print(who_was_tuned(chosen))
     print(*paths, sep="\n")
     return sheets
+
+
+def settings_of(plans: Plans) -> dict[str, dict[str, Any]]:
+    """By method and scenario: the settings, and the study that found them (None: there was none)."""
+    from ssd_bench.run.cases import tuned_by
+
+    return {
+        f"{name}, {scenario}": {"settings": asdict(plan.method), "tuned": tuned_by(plan.config, None)}
+        for (name, scenario), plan in plans.items()
+    }
+
+
+def who_was_tuned(chosen: dict[str, dict[str, Any]]) -> str:
+    """In a line. chosen: see `settings_of`."""
+    said = (f"{name}: {each['tuned']['budget'] if each['tuned'] else 'no'}" for name, each in chosen.items())
+    return f"Tuned? {'; '.join(said)}. Settings: methods.json."
 
 
 def pictures(judge: Any, lines: dict[str, Any], name: str) -> dict[str, tuple[str, Any]]:

@@ -55,7 +55,8 @@ def main(argv: list[str] | None = None) -> None:
 def pool(args: argparse.Namespace) -> None:
     """Train what is missing of the pool that the arguments describe, and print what it says of its originals and of
     methods. Raises ConfigError."""
-    command = f"ssd-bench-pool {shlex.join(args.overrides)}"
+    where = [f"--config-dir={args.config_dir}"] * bool(args.config_dir)
+    command = f"ssd-bench-pool {shlex.join([*where, *args.overrides])}"
     for override in args.overrides:
         key = override.lstrip("+~").partition("=")[0].partition(".")[0]
         if key in NOT_OURS:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from hashlib import sha256
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -274,7 +275,11 @@ def test_methods_forget_what_each_model_holds_and_are_judged(copied, unlearned, 
             assert number.get("reason") or number["low"] <= number["value"] <= number["high"]
     assert report["random"]["numbers"]["ssd"]["auc"]["reason"] == "an attack needs 16 models, there are 8"
     assert "mask_head needs classes to forget" in report["blocks"]["missing"][0]
+    chosen = judged(folder)["methods"]
+    assert chosen.keys() == {"ssd, random", "mask_head, random"}
+    assert chosen["ssd, random"] == {"settings": asdict(unlearned[0].plan.method), "tuned": None}
     printed = capfd.readouterr().out
+    assert "Tuned? ssd, random: no; mask_head, random: no. Settings: methods.json." in printed
     assert "NOT TO BE RELIED ON, the originals do not leak enough: digits" in printed
     assert "accuracy, never held" in printed
 
