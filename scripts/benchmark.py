@@ -3,10 +3,11 @@
     python scripts/benchmark.py [--threads 1] [--device cpu] [--width 16] [--output results/benchmark/table.md]
     python scripts/benchmark.py --threads 1 --precision bfloat16 --only requests,study   # the usual way is float32
 
-Every ratio is the median of paired measurements taken in turn, so that other load on the machine falls on both; all of
-them in the arithmetic of a run (float32 proper, deterministic kernels). The images are made up (CIFAR's shape, classes
-that overlap): speed does not depend on what is in them. What is to beat is in usual_way.py. Times of training an
-original are in none of the ratios.
+Ratios of loops and requests are medians of paired measurements taken in turn, so that other load on the machine falls
+on both; those of the study, of sharing and of tuning are of one pass each, the study's cells in turn. All are in the
+arithmetic of a run (float32 proper, deterministic kernels). The images are made up (CIFAR's shape, classes that
+overlap): speed does not depend on what is in them. What is to beat is in usual_way.py. Times of training an original
+are in none of the ratios.
 """
 
 from __future__ import annotations
@@ -61,6 +62,10 @@ TARGETS = {"vehicle2": 19, "veg": 4}
 PER_CLASS, LARGER = 10, 50  # training images of each of 100 classes; test images are a fifth of that, as CIFAR's are
 REPEATS = 3
 BASE = ("data=cifar20", "data._target_=__main__.Synthetic", "model=resnet18_slim", "train.epochs=1")
+SECTIONS = (
+    "loops", "streaming", "requests", "larger", "study", "larger_study", "sharing", "tuning", "start_up", "memory",
+    "growth",
+)  # fmt: skip
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # in a state dict, but no parameters
 
 
@@ -501,6 +506,8 @@ def measure(device: torch.device) -> None:
     command = f"python scripts/benchmark.py --threads {ARGS.threads} --device {ARGS.device} --width {ARGS.width}"
     if ARGS.precision != "float32":
         command += f" --precision {ARGS.precision}"
+    if ARGS.only:
+        command += f" --only {ARGS.only}"
     versions = f"Python {platform.python_version()}, PyTorch {torch.__version__}"
     table.add(f"# Benchmark\n\n`{command}`\n\n{what}, {threads} threads, {versions}; ResNet18 of width {ARGS.width}.")
     made = made_up(PER_CLASS, device)
@@ -522,6 +529,7 @@ def measure(device: torch.device) -> None:
             "memory": lambda: memory(table),
             "growth": lambda: growth(table, folder),
         }
+        assert tuple(sections) == SECTIONS
         for section in ARGS.only.split(",") if ARGS.only else sections:
             if section != "memory" or device.type == "cpu":
                 sections[section]()
@@ -539,8 +547,11 @@ if __name__ == "__main__":
     )
     parser.add_argument(
         "--only",
-        help="some of: loops,streaming,requests,larger,study,larger_study,sharing,tuning,start_up,memory,growth",
+        help=f"some of: {','.join(SECTIONS)}",
     )
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     ARGS = parser.parse_args()
+    for each in filter(None, (ARGS.only or "").split(",")):
+        if each not in SECTIONS:
+            parser.error(f"--only={each}: there is no such section; allowed: {', '.join(SECTIONS)}")
     main()

@@ -390,7 +390,8 @@ def ranked(competing: list[R]) -> list[R]:
             gaps = entry.line.values[ruler]
             farther = [gaps[seed] - nearest[seed] for seed in nearest if seed in gaps]
             p = difference_p(farther)
-            p_values |= {place: p} if p is not None and mean(farther) > 0 else {}
+            if p is not None:
+                p_values[place] = p if mean(farther) > 0 else 1.0
         share = min(holm(p_values), default=len(left))
         for entry in left[:share]:
             entry.rank = first
@@ -482,7 +483,8 @@ def _markdown_together(lines: list[Together]) -> str:
     cells = [head, ["---:", "---", *["---:"] * (len(head) - 2)]]
     for each in lines:
         floors = [entry.floors_of[first] for entry in each.of]
-        apart = None if None in floors or not each.n_seeds else each.line.mean(first) / mean(floors)
+        known = None not in floors and bool(each.n_seeds) and mean(floors) > 0
+        apart = each.line.mean(first) / mean(floors) if known else None
         cells.append(
             [
                 _rank(each, lines),

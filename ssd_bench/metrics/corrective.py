@@ -40,6 +40,8 @@ class Corrective:
     def __call__(self, seen: Outputs) -> dict[str, float | None]:
         values: dict[str, float | None] = dict.fromkeys((*SHARES, "ic_err", "fgt"))
         if not any(map(seen.has, MARKS)):
+            if seen.has("kept"):  # a sequence's set, whose accuracy has that name
+                values.pop("kept_acc")
             return values
         for name, of in SHARES.items():
             if seen.has(of):

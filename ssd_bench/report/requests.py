@@ -34,11 +34,16 @@ def curves(summary: Summary) -> dict[str, list[Curve]]:
 
 
 def _curve(line: Line, name: str, count: int) -> Curve | None:
+    """Of several runs of a training seed the mean counts, as in the table."""
     if name == "gap":
-        after = [[run.values.get(gap_after(k)) for run in line.runs] for k in range(1, count + 1)]
+        runs = [(run.seed, [run.values.get(gap_after(k)) for k in range(1, count + 1)]) for run in line.runs]
     else:
-        steps = [row["metrics_by_request"] for row in line.rows if row.get("metrics_by_request")]
-        after = [[of_row[k]["metrics"].get(name) for of_row in steps] for k in range(count)]
-    if not all(after) or any(value is None for values in after for value in values):
+        rows = [row for row in line.rows if row.get("metrics_by_request")]
+        runs = [(r["task"]["seed"], [step["metrics"].get(name) for step in r["metrics_by_request"]]) for r in rows]
+    if not runs or any(value is None for _, values in runs for value in values):
         return None
+    of_seed: dict[int, list[list[float]]] = {}
+    for seed, values in runs:
+        of_seed.setdefault(seed, []).append(values)
+    after = list(zip(*([mean(each) for each in zip(*of, strict=True)] for of in of_seed.values()), strict=True))
     return Curve(line, [mean(v) for v in after], [stdev(v) if len(v) > 1 else 0.0 for v in after])

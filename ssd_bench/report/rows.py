@@ -41,12 +41,18 @@ def across_seeds(rows: list[Row]) -> list[list[Row]]:
         task = row["task"]
         any_drawn = task["target"] is None or task.get("seed_forget") is not None
         drawn = ("forget_sha256",) if any_drawn or task["placebo"] else ()
-        key = {name: value for name, value in task.items() if name not in (*OF_SEEDS, *drawn)}
-        key["arithmetic"] = [row["env"]["device"].split(":")[0].split()[0], row["config"].get("precision")]
-        key["network"] = {name: v for name, v in (row["config"].get("model") or {}).items() if name != "checkpoint"}
-        key["images"] = _as_seen(row["config"])
+        key = {name: value for name, value in task.items() if name not in (*OF_SEEDS, *drawn)} | made_on(row)
         groups.setdefault(json.dumps(key, sort_keys=True), []).append(row)
     return list(groups.values())
+
+
+def made_on(row: Row) -> dict[str, Any]:
+    """What a row's numbers hang on beside its task: the arithmetic, the network, and how images look to it."""
+    return {
+        "arithmetic": [row["env"]["device"].split(":")[0].split()[0], row["config"].get("precision")],
+        "network": {name: v for name, v in (row["config"].get("model") or {}).items() if name != "checkpoint"},
+        "images": _as_seen(row["config"]),
+    }
 
 
 def _as_seen(config: dict[str, Any]) -> dict[str, Any]:
@@ -142,10 +148,13 @@ def varying_settings(rows: list[Row]) -> dict[str, set[str]]:
     the same settings are there with a study and without one."""
     seen: dict[str, dict[str, set[str]]] = {}
     whole: dict[str, set[tuple[bool, str]]] = {}
+    keys: dict[str, dict[str, None]] = {}  # of a method: a setting may have come later
+    for row in rows:
+        keys.setdefault(row["method"], {}).update(dict.fromkeys(row["settings"]))
     for row in rows:
         whole.setdefault(row["method"], set()).add((bool(row.get("tuned")), json.dumps(row["settings"])))
-        for key, value in row["settings"].items():
-            seen.setdefault(row["method"], {}).setdefault(key, set()).add(json.dumps(value))
+        for key in keys[row["method"]]:
+            seen.setdefault(row["method"], {}).setdefault(key, set()).add(json.dumps(row["settings"].get(key)))
     varying = {m: {k for k, values in settings.items() if len(values) > 1} for m, settings in seen.items()}
     twice = {m for m, found in whole.items() if len(found) == 2 and len(dict(found)) == 2}
     both = {m for m, found in whole.items() if len({settings for _, settings in found}) < len(found)}

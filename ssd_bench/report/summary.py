@@ -13,7 +13,17 @@ from typing import Any
 from ssd_bench.core.about import RETRAINED, About
 from ssd_bench.report.columns import columns_of
 from ssd_bench.report.derive import gaps, residuals, told_apart
-from ssd_bench.report.rows import REFERENCES, across_seeds, by_task, cost_s, label, newest, references, varying_settings
+from ssd_bench.report.rows import (
+    REFERENCES,
+    across_seeds,
+    by_task,
+    cost_s,
+    label,
+    made_on,
+    newest,
+    references,
+    varying_settings,
+)
 from ssd_bench.report.statistics import State, mean_apart, states
 from ssd_bench.store.rows import TRIED_HERE, Row
 
@@ -200,14 +210,20 @@ class Summary:
     def ranks(self, name: str) -> dict[str, int]:
         """By label: 1 for the methods nearest to the ideal as far as the table shows it, 2 for the next.
 
-        One that diverged for some seed is not among them: its mean is over the seeds that suit it.
+        Only of `comparable` ones: the mean of others is over the seeds that suit them.
         """
-        far = {line.label: self.distance(line, name) for line in self.methods if not line.diverged}
+        far = {line.label: self.distance(line, name) for line in self.comparable(name)}
         shown = {each: round(d, self.columns[name].decimals) for each, d in far.items() if d is not None}
         if len(shown) < 2:
             return {}
         places = sorted(shown.values())
         return {each: 1 if d == places[0] else 2 for each, d in shown.items() if d in places[:2]}
+
+    def comparable(self, name: str) -> list[Line]:
+        """The methods that have a value for each seed that any of them has; all that did not diverge where none has."""
+        known = [line for line in self.methods if line.values.get(name) and not line.diverged]
+        seeds = {seed for line in self.methods for seed in line.values.get(name, ())}
+        return [line for line in known if line.values[name].keys() == seeds] or known
 
     def margin(self, name: str) -> float | None:
         """What retrained models of different seeds differ by in a metric, on average; None with one seed."""
@@ -243,7 +259,8 @@ def summarise(rows: list[Row], derived: dict[str, Values]) -> list[Summary]:
     placebos = {_request(summary): summary for summary in summaries if summary.task["placebo"]}
     for summary in (summary for summary in summaries if not summary.task["placebo"]):
         summary.placebo = placebos.get(_request(summary))
-    at_once = {_targets(summary, "+"): summary for summary in summaries if not summary.task.get("requests")}
+    asked_once = [each for each in summaries if not (each.task.get("requests") or each.task["placebo"])]
+    at_once = {_targets(summary, "+"): summary for summary in asked_once}
     for summary in (summary for summary in summaries if summary.task.get("requests")):
         summary.joint = at_once.get(_targets(summary, ">"))
     return summaries
@@ -258,7 +275,8 @@ def _apart(task: dict[str, Any], alike: list[Summary]) -> str:
 def _request(summary: Summary) -> tuple[Any, ...]:
     """What a request and its placebo have in common."""
     names = ("data", "data_sha256", "model", "recipe", "scenario", "target", "fidelity", "evaluation")
-    return *(summary.task.get(name) for name in names), summary.task["target"] or summary.task["n_forget"]
+    what = summary.task["target"] or summary.task["n_forget"]
+    return *(summary.task.get(name) for name in names), what, _made_on(summary)
 
 
 def _targets(summary: Summary, between: str) -> tuple[Any, ...]:
@@ -266,7 +284,12 @@ def _targets(summary: Summary, between: str) -> tuple[Any, ...]:
     names, task = ("data", "data_sha256", "model", "recipe", "fidelity", "evaluation", "n_forget"), summary.task
     asked = summary.rows[0]["config"].get("scenario", {})
     kind = asked.get("of") if task.get("requests") else task["scenario"]
-    return *(task.get(name) for name in names), kind, frozenset((task["target"] or "").split(between))
+    targets = frozenset((task["target"] or "").split(between))
+    return *(task.get(name) for name in names), kind, targets, _made_on(summary)
+
+
+def _made_on(summary: Summary) -> str:
+    return json.dumps(made_on(summary.rows[0]), sort_keys=True)
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:

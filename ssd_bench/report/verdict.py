@@ -20,10 +20,8 @@ def verdict(summary: Summary) -> str:
         added = f"Add method={summary.reference_method}."
         return f"No retrained model among these runs: which method forgets cannot be said. {added}"
     known = [line for line in summary.methods if line.mean(GAP) is not None]
-    ranked = sorted((line for line in known if not line.diverged), key=lambda line: line.mean(GAP))
-    unsteady = [
-        f"{line.label} diverged for seed {', '.join(map(str, line.diverged))}" for line in known if line.diverged
-    ]
+    ranked = sorted(summary.comparable(GAP), key=lambda line: line.mean(GAP))
+    unsteady = [f"{line.label} {_unlike(summary, line)}" for line in known if line not in ranked]
     left_out = [f"Not ranked: {'; '.join(unsteady)}"] if unsteady else []
     if not ranked:
         nothing = (
@@ -47,6 +45,14 @@ def verdict(summary: Summary) -> str:
         sentences.append("One training seed: nothing can be said about how certain this is")
     sentences += [*left_out, *_floor(summary, ranked, before), *_unsayable(summary), *_attack(original)]
     return " ".join(f"{sentence}." for sentence in sentences)
+
+
+def _unlike(summary: Summary, line: Line) -> str:
+    """Why a method's mean is not over the same seeds as the others'."""
+    if line.diverged:
+        return f"diverged for seed {', '.join(map(str, line.diverged))}"
+    others = sorted({seed for each in summary.methods for seed in each.values.get(GAP, ())} - line.values[GAP].keys())
+    return f"has no gap for seed {', '.join(map(str, others))}"
 
 
 def _nearest(summary: Summary, best: Line, before: float | None) -> str:

@@ -15,6 +15,7 @@ from ssd_bench.run.originals import Number, Originals, too_few
 from ssd_bench.run.requests import Target
 
 TWIN = "retrain"
+NO_IMAGES = {"value": None, "reason": "a model holds no such image that is audited, or there is none to test on"}
 SETS = ("forget_train", "retain_train", "forget", "retain", "test")  # D_f, D_r (audited), D'_f, D'_r, D'
 TOW = ("forget_train", "retain_train", "test")
 
@@ -90,13 +91,13 @@ class ClassArm:
         gaps = {name: seen.accuracy[name] - retrained.accuracy[name] for name in SETS}
         found = {f"gap_{name}": self._mean(gaps[name]) for name in SETS}
         apart = np.stack([gaps[name] for name in TOW], axis=1)
-        found["tow"] = self._resampled(tow_of_means(apart), len(apart))
+        found["tow"] = self._resampled(tow_of_means(apart), len(apart), bool(np.isfinite(apart).all()))
         found["tow_mean"] = self._mean((1 - np.abs(apart) / 100).prod(axis=1))
         for name, where in self._parts().items():
             agree, floor = (self._agreement(argmax, retrained.argmax, where) for argmax in
                             (seen.argmax, retrained.swapped().argmax))  # fmt: skip
             found[f"agreement_{name}"] = self._mean(100 * agree)
-            found[f"beyond_floor_{name}"] = self._resampled(beyond_floor(agree, floor), len(agree))
+            found[f"beyond_floor_{name}"] = self._resampled(beyond_floor(agree, floor), len(agree), where.any())
         return found
 
     def _parts(self) -> dict[str, np.ndarray]:
@@ -105,41 +106,44 @@ class ClassArm:
 
     @staticmethod
     def _agreement(ours: np.ndarray, theirs: np.ndarray, where: np.ndarray) -> np.ndarray:
-        return (ours[:, where] == theirs[:, where]).mean(axis=1)
+        return (ours[:, where] == theirs[:, where]).mean(axis=1) if where.any() else np.full(len(ours), np.nan)
 
     def _mean(self, values: np.ndarray) -> Number:
         """Over the models, with Student's interval over pairs of them."""
         if reason := too_few("accuracy", len(values)):
             return reason
+        if not np.isfinite(values).all():
+            return NO_IMAGES
         pairs = values.reshape(-1, 2).mean(axis=1)
         value, error = float(pairs.mean()), float(pairs.std(ddof=1)) / len(pairs) ** 0.5
         half = float(t.ppf(0.975, len(pairs) - 1)) * error
         return {"value": value, "low": value - half, "high": value + half, "models": len(values)}
 
-    def _resampled(self, of_models: Statistic, n: int) -> Number:
-        """Of n models, with an interval over resampled pairs of them; None where it is not defined."""
+    def _resampled(self, of_models: Statistic, n: int, defined: bool) -> Number:
+        """Of n models, with an interval over resampled pairs of them; None where it is not defined.
+
+        defined: whether the models have numbers at all that it is made of.
+        """
         models, asked = np.arange(n), self.originals.pool.asked
         if reason := too_few("accuracy", n):
             return reason
         value = float(of_models(np.ones((1, n)))[0, 0])
         if not np.isfinite(value):
-            return {
-                "value": None,
-                "reason": "retrained models agree with each other in everything: no floor to be beyond",
-            }
+            reason = "retrained models agree with each other in everything: no floor to be beyond"
+            return {"value": None, "reason": reason} if defined else NO_IMAGES
         low, high = crossed_interval(of_models, models // 2, np.zeros(n), asked.draws, asked.seed)[:, 0]
         return {"value": value, "low": float(low), "high": float(high), "models": n}
 
     def report(self) -> dict[str, Any]:
         """All numbers by column, why columns are missing, the seconds of a request."""
         columns = self.columns()
+        seconds = {label: seen.seconds for label, seen in columns.items() if seen.seconds is not None}
         numbers = {label: self.accuracies(seen) for label, seen in columns.items()}
         if retrained := columns.pop("retrained", None):
             for label, seen in columns.items():
                 numbers[label] |= self.beside(seen, retrained)
             halves = np.split(np.arange(len(self.models)), 2)  # those of a pair would differ by 0 on the mean
             numbers["another retrained"] = self.beside(*map(retrained.of, halves))
-        seconds = {label: seen.seconds for label, seen in columns.items() if seen.seconds is not None}
         return {"models": len(self.models), "numbers": numbers, "missing": self.missing, "seconds": seconds}
 
 

@@ -245,13 +245,13 @@ def attack(
 
 
 def _rate(number: Number, rate: float, negatives: int) -> Number:
-    """A true positive rate in percent; with few hits, the exact interval of Clopper and Pearson."""
+    """A true positive rate in percent; with few hits or few misses, the exact interval of Clopper and Pearson."""
     if negatives * rate < NEGATIVES:
         needed = f"needs {NEGATIVES / rate:,.0f} cases of a sample that a model was not trained on"
         return {"value": None, "reason": f"a rate of {100 * rate:g} % {needed}, there are {negatives:,}"}
     hits = round(number["value"] * negatives)  # as many members as others
     low, high = number["low"], number["high"]
-    if hits < FEW_HITS:
+    if min(hits, negatives - hits) < FEW_HITS:
         low, high = binomtest(hits, negatives).proportion_ci(method="exact")
     value = 100 * number["value"]
     return number | {"value": value, "low": 100 * float(low), "high": 100 * float(high), "hits": hits}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -87,13 +88,19 @@ class Power:
         return summary | {f"detectable_{name}": float(of) for name, of in zip(NAMES, seen, strict=True)}
 
     def _one_target(self, found: list[dict[str, Any]]) -> dict[str, float | None]:
-        """The same with one model as the target, from how much the difference varies between models."""
+        """The same with one model as the target, from how much the difference varies between models; None where no
+        model holds a part of what is asked for."""
         apart = [np.subtract(*(self._by_model(of[label]["scores"], of["pairs"]) for label in ("one", "other")))
                  for of in found]  # fmt: skip
-        spread = np.sqrt(np.mean([np.nanvar(of, axis=0, ddof=1) for of in apart], axis=0))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of draws in which each model holds all of them or none
+            spread = np.sqrt(np.nanmean([np.nanvar(of, axis=0, ddof=1) for of in apart], axis=0))
         enough = self.judge.samples / 2 * RATES["tpr_1"] >= NEGATIVES
         of_auc, of_rate = (DETECTABLE * spread).tolist()
-        return {"detectable_auc_one_target": of_auc, "detectable_tpr_1_one_target": 100 * of_rate if enough else None}
+        return {
+            "detectable_auc_one_target": of_auc if np.isfinite(of_auc) else None,
+            "detectable_tpr_1_one_target": 100 * of_rate if enough and np.isfinite(of_rate) else None,
+        }
 
     def _by_model(self, scores: tuple[np.ndarray, np.ndarray], pairs: np.ndarray) -> np.ndarray:
         """AUC and true positives at 1 % of each model alone: models x 2; NaN where it holds all of them or none."""

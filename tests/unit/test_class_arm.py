@@ -11,6 +11,7 @@ from ssd_bench.run import class_arm
 from ssd_bench.run.class_arm import TWIN, ClassArm, Seen, beyond_floor, tow_of_means
 from ssd_bench.run.forgetting import Said
 from ssd_bench.run.requests import Target
+from ssd_bench.store.files import to_json
 
 TRAIN, TEST = torch.arange(40) % 4, torch.arange(80) % 4  # labels of audited samples, of test images
 
@@ -85,6 +86,23 @@ def test_accuracies_are_of_what_each_model_holds(monkeypatch):
     assert seen.accuracy["forget"][m] == pytest.approx(100 * said.test_correct[m, TEST.numpy() == 1].mean())
     assert (seen.swapped().argmax[m] == seen.argmax[2]).all()
     assert seen.swapped().accuracy["test"][m] == seen.accuracy["test"][2]
+
+
+@pytest.mark.parametrize("part", ["TRAIN", "TEST"])
+def test_a_class_that_no_model_holds_or_that_is_not_tested_on_has_no_numbers_and_says_why(monkeypatch, part):
+    labels = torch.arange(len(globals()[part])) % 3  # 0, 2, 3
+    monkeypatch.setitem(globals(), part, labels + (labels > 0))
+    report = Made().arm(monkeypatch).report()
+    to_json(report)  # no number that is none
+    missing = {name for name, number in report["numbers"]["ssd"].items() if number["value"] is None}
+    of_part = {"TRAIN": {"gap_forget_train", "tow"}, "TEST": {"gap_forget", "agreement_forget", "beyond_floor_forget"}}
+    assert of_part[part] <= missing
+    assert all("no such image" in report["numbers"]["ssd"][name]["reason"] for name in of_part[part])
+    assert report["numbers"]["ssd"]["gap_retain"]["value"] is not None
+
+
+def test_retraining_s_own_seconds_are_there_to_compare_with(monkeypatch):
+    assert set(Made().arm(monkeypatch).report()["seconds"]) == {"retrained", "ssd", "finetune"}
 
 
 def test_by_hand():

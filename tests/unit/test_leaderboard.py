@@ -124,6 +124,20 @@ def test_tuned_and_untuned_are_ranked_apart_and_controls_not_at_all(board):
     assert sorted(map(page.index, titles)) == list(map(page.index, titles))
 
 
+def test_a_method_that_is_level_with_the_first_is_one_of_the_comparisons(board):
+    two = [*REFERENCES, *runs("ssd", [1, 2, 3]), *runs("salun", [2, 3.3, 3.7])]
+    assert board(two)[0]["salun", ""]["rank"] == "2"  # p = 0.029
+    lines, _ = board([*two, *runs("scrub", [1, 2, 3])])
+    assert [lines[name, ""]["rank"] for name in ("ssd", "scrub", "salun")] == ["1", "1", "1"]  # of two comparisons
+
+
+def test_several_targets_without_a_floor_have_no_distance_in_floors(board):
+    same = [row("retrain", seed, 0) for seed in range(3)]
+    rows = [*same, *runs("ssd", [1, 2, 3])]
+    _, page = board([*rows, *(each | {"target": "9"} for each in rows)])
+    assert "together" in page
+
+
 def test_over_several_targets_the_mean_of_each_seed_counts(board):
     def both(method, one, other):
         return [*runs(method, one), *runs(method, other, target="9")]

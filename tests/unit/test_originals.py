@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from ssd_bench.metrics.roc import auc, tpr_at
 from ssd_bench.run.originals import Originals, _rate, gate
@@ -119,6 +120,9 @@ def test_a_rate_wants_enough_negatives_and_few_hits_have_an_exact_interval():
     assert few["value"] == 1.0
     many = _rate(number, 0.01, 5000)
     assert (many["low"], many["high"]) == (0.0, 50.0)
+    most = _rate({"value": 0.995, "low": 1.0, "high": 1.0}, 0.05, 200)  # one miss
+    low, high = binomtest(199, 200).proportion_ci(method="exact")
+    assert (most["low"], most["high"]) == (100 * low, 100 * high)
     assert "needs 5,000 cases" in _rate(number, 0.001, 4999)["reason"]
 
 

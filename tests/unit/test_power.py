@@ -9,8 +9,9 @@ from test_judged import Made
 
 from ssd_bench.cli import compared
 from ssd_bench.metrics.roc import auc
-from ssd_bench.run.judged import scores_of
+from ssd_bench.run.judged import Judge, scores_of
 from ssd_bench.run.power import DETECTABLE, Power, power
+from ssd_bench.store.files import to_json
 
 
 def lines_of(made, judge, noise=1.0, shift=0.5):
@@ -90,3 +91,14 @@ def test_the_table(found):
     sheet = compared.power_sheet("random", found)
     assert "what so many models can show, one less other, 100 images" in sheet.title
     assert f"{found['rows'][-1]['detectable_auc']:.3f}" in [cell.text for cell in sheet.lines[-1][1]]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_of_a_block_no_model_holds_a_part_and_one_target_shows_nothing(seed):
+    made = Made(16, seed=seed)
+    judge = Judge(made.originals, made.blocks().targets[:1])
+    found = power(judge, lines_of(made, judge))
+    to_json(found)  # no number that is none
+    assert all(row["detectable_auc_one_target"] is None for row in found["rows"])
+    assert all(row["detectable_auc"] is not None for row in found["rows"])
+    assert compared.power_sheet("block", found)

@@ -12,6 +12,7 @@ from ssd_bench.cli import report
 from ssd_bench.core.about import About
 from ssd_bench.metrics.against import average_gap
 from ssd_bench.report.derive import derived_metrics
+from ssd_bench.report.requests import curves
 from ssd_bench.report.rows import cost_s, current, references, rows_beside, to_frame
 from ssd_bench.report.sheet import sheets
 from ssd_bench.report.statistics import State
@@ -381,3 +382,63 @@ def test_the_tuned_and_the_untuned_line_of_a_method_are_told_apart_in_words():
     assert {line.label for line in summary_of(rows).methods} == {
         f"a epochs={e} lr={r}" for e, r in ((2, 1.0), (3, 2.0), (2, 3.0))
     }
+
+
+def test_a_setting_that_came_later_makes_a_line_of_its_own():
+    rows = [row("retrain", seed, 50) for seed in (0, 1)]
+    rows += [row("mine", seed, 50, settings={"lr": 0.1}) for seed in (0, 1)]
+    rows += [row("mine", seed, 69, settings={"lr": 0.1, "epochs": 3}) for seed in (0, 1)]
+    summary = summary_of(rows)
+    assert summary.line("mine epochs=3").mean("retain_acc") == 69
+    assert summary.line("mine epochs=None").mean("retain_acc") == 50
+
+
+def test_a_method_that_was_run_for_fewer_seeds_is_not_compared_with_the_others():
+    rows = [row("retrain", seed, 50) for seed in range(5)]
+    rows += [row("ssd", seed, 50.1 if seed < 2 else 58) for seed in range(5)]
+    rows += [row("lucky", seed, 51) for seed in (0, 1)]
+    summary = summary_of([*rows, *(row("far", seed, 70) for seed in range(5))])
+    said = verdict(summary)
+    assert said.startswith("Nearest to the retrained model: ssd")
+    assert "Not ranked: lucky has no gap for seed 2, 3, 4." in said
+    assert summary.ranks("retain_acc") == {"ssd": 1, "far": 2}
+    two = [row("retrain", seed, 50) for seed in (0, 1)] + [row("a", 0, 51), row("b", 1, 59)]
+    assert verdict(summary_of(two)).startswith("Nearest to the retrained model: a")  # nobody has both
+
+
+def widths(method, level, width, **more):
+    return row(method, 0, level, config={"model": {"width": width}}, **more)
+
+
+def test_the_placebo_under_a_table_is_of_the_same_network():
+    placebo = {"placebo": True, "target": "8", "forget_sha256": "p"}
+    rows = [widths(method, level, width) for width in (16, 64) for method, level in (("retrain", 50), ("ssd", 52))]
+    rows += [widths(method, level, 64, task=placebo) for method, level in (("retrain", 50), ("ssd", 95))]
+    found = {each.rows[0]["config"]["model"]["width"]: each for each in summarise(rows, {}) if not each.task["placebo"]}
+    assert found[16].placebo is None
+    assert found[64].placebo.task["placebo"]
+
+
+def test_what_a_sequence_is_held_against_is_no_placebo():
+    def request(level, method, **task):
+        return row(method, 0, level, config={"scenario": {"of": "full_class"}}, task=task)
+
+    rows = []
+    for method, add in (("retrain", 0), ("ssd", 2)):
+        rows.append(request(50 + add, method, target="8+3"))
+        rows.append(request(90 + add, method, target="8+3", placebo=True, forget_sha256="p"))
+        rows.append(request(50 + add, method, scenario="sequence", target="8>3", requests=2))
+    [sequence] = [each for each in summarise(rows, derived_metrics(rows)) if each.task.get("requests")]
+    assert sequence.joint.line("ssd").mean("retain_acc") == 52
+
+
+def test_curves_of_a_sequence_weigh_training_seeds_alike():
+    def steps(level):
+        return {"metrics_by_request": [{"metrics": dict.fromkeys((*NAMES, "kept_acc"), float(level))}]}
+
+    rows = [row("retrain", seed, 50, task={"requests": 1}) | steps(50) for seed in (0, 1)]
+    rows += [row("mine", 0, 10, seed_unlearn=draw, task={"requests": 1}) | steps(10) for draw in range(3)]
+    rows += [row("mine", 1, 50, seed_unlearn=0, task={"requests": 1}) | steps(50)]
+    mine = {curve.line.label: curve for curve in curves(summary_of(rows))["kept_acc"]}["mine"]
+    assert mine.means == [30]
+    assert mine.spreads == [pytest.approx(28.28, abs=0.01)]
