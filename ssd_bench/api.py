@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -29,7 +30,7 @@ from ssd_bench.metrics.against import kept_against, metrics_against, outputs_aga
 from ssd_bench.metrics.compute import compute_all
 from ssd_bench.models.anew import anew, copied
 from ssd_bench.run.cache import Cache
-from ssd_bench.run.call import call, seeds_used, warm_up
+from ssd_bench.run.call import call, makes_it_again, seeds_used, warm_up
 from ssd_bench.run.cases import SEPARATOR, setting
 from ssd_bench.run.given import Data, Given, check_model, device_of, given
 from ssd_bench.run.identity import arithmetic
@@ -38,6 +39,7 @@ from ssd_bench.run.plugins import config_folders, nodes
 from ssd_bench.run.trained import train_from
 from ssd_bench.store.address import address, classes_of, code_of, values_of
 from ssd_bench.store.artefacts import Artefact, NoStore, Store, checksum
+from ssd_bench.store.prune import LIBRARY
 from ssd_bench.store.resume import Checkpoints, checkpoints
 from ssd_bench.train import devices
 from ssd_bench.train.passes import predict
@@ -147,7 +149,7 @@ def evaluate(
     return {name: value for name, value in values.items() if value is not None}
 
 
-BUFFERS = "unlearned_buffers"  # kept beside "unlearned": what a state dict leaves out
+MODEL, BUFFERS = LIBRARY
 _ALONE = RLock()  # what a call sets for its time (seeds, kernels, warnings) is the process's
 if hasattr(os, "register_at_fork"):  # not on Windows, which forks nothing
     os.register_at_fork(after_in_child=lambda: globals().update(_ALONE=RLock()))  # who held it is not in the child
@@ -310,18 +312,37 @@ class _Task:
 
     def find_or_carry_out(self, store: Store) -> Unlearned:
         """The same, kept in the store, or found there."""
-        with checkpoints(store, "unlearned", self.key) as resumed:
-            if found := store.get("unlearned", self.key, locked=True):
+        with checkpoints(store, MODEL, self.key) as resumed:
+            if found := store.get(MODEL, self.key, locked=True):
                 model = copied(self.what.model)
                 model.load_state_dict(found.tensors)
                 _put_back(model, store.get(BUFFERS, self.key))
                 return Unlearned(model, **found.about, path=found.path)
             made = self.carry_out(store, resumed)
+            if not self._kept_whole(made.model):
+                log.warning("method %s changes more than weights and buffers: its model cannot be kept", self.name)
+                return made
             about = {name: getattr(made, name) for name in ("seconds", "details", "shared_seconds")}
             if buffers := _unsaved(made.model):
                 store.put(BUFFERS, self.key, buffers, {}, 0.0)
-            artefact = store.put("unlearned", self.key, made.model.state_dict(), about, made.seconds)
+            artefact = store.put(MODEL, self.key, made.model.state_dict(), about, made.seconds)
             return replace(made, path=artefact.path)
+
+    def _kept_whole(self, model: nn.Module) -> bool:
+        """Whether its weights and buffers are all that the method changed."""
+        original = copied(self.what.model)
+        if _unsaved(original).keys() != _unsaved(model).keys():
+            return False
+        with torch.no_grad():
+            for name, t in _unsaved(model).items():
+                original.get_buffer(name).copy_(t)
+        hooks = [(each, _keep_logits_alone(each)) for each in (model, original)]
+        try:
+            return makes_it_again(model, original, self.what.request.split(self.what.images["train"]))
+        finally:
+            for each, hook in hooks:
+                if hook is not None:
+                    each._forward_hooks.pop(hook, None)
 
     def fresh_model(self, seed: int, pretrained: bool = True) -> nn.Module:
         """A model of the same architecture that was never trained."""
@@ -369,7 +390,29 @@ def _fresh(what: Given, fresh: Fresh | None, seed: int, who: str) -> nn.Module:
         made = fresh() if fresh else made
     if not isinstance(made, nn.Module):
         raise ValueError(f"fresh_model must make a torch.nn.Module, it made an object of {type(made).__name__}")
-    return made.to(what.device)
+    return (_like(what.model, made) if fresh else made).to(what.device)
+
+
+WRAPPERS = re.compile(r"(^|\.)(_orig_mod|module)(?=\.)")  # of torch.compile and of nn.DataParallel
+
+
+def _like(model: nn.Module, made: nn.Module) -> nn.Module:
+    """What `fresh_model` made, wrapped as the model is. Raises ValueError where it is another network."""
+
+    def bare(name: str) -> str:
+        return WRAPPERS.sub("", name).lstrip(".")
+
+    ours, theirs = ({bare(name): name for name in each.state_dict()} for each in (model, made))
+    shapes, others = ({bare(n): tuple(t.shape) for n, t in each.state_dict().items()} for each in (model, made))
+    for name in [*shapes, *others]:
+        if shapes.get(name) != others.get(name):
+            has, it = (each.get(name, "nothing") for each in (others, shapes))
+            raise ValueError(f"fresh_model must make the model's own network: its {name} is {has}, the model's {it}")
+    if list(ours.values()) == list(theirs.values()):
+        return made
+    wrapped = copied(model)
+    wrapped.load_state_dict({ours[bare(name)]: t for name, t in made.state_dict().items()})
+    return wrapped
 
 
 def _unsaved(model: nn.Module) -> dict[str, Tensor]:

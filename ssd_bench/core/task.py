@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_bench.core.dataset import Dataset
+from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.images import Images, Trigger
 from ssd_bench.core.seeds import derive_seed, generator
 
@@ -278,8 +279,12 @@ def hash_rows(rows: Tensor) -> str:
 
 
 def seeds_of(method: Any) -> tuple[str, ...]:
-    """The seeds that a method's result depends on."""
-    return tuple(getattr(method, "seeds", Method.seeds))
+    """The seeds that a method's result depends on. Raises ConfigError where it names others than there are."""
+    named = getattr(method, "seeds", Method.seeds)
+    if isinstance(named, str) or not set(named) <= set(Method.seeds):
+        allowed = f"a tuple of some of {', '.join(Method.seeds)}"
+        raise ConfigError(f"method {spoken(method)}: seeds = {named!r}; allowed: {allowed}")
+    return tuple(named)
 
 
 def of_data(method: Any) -> tuple[str, ...]:

@@ -94,6 +94,14 @@ def vouched(dataset: Dataset, source: Any) -> Dataset:
     """The same with a fingerprint of what it holds, unless its source is the package's: others may say anything."""
     if type(source).__module__.partition(".")[0] == __name__.partition(".")[0]:
         return dataset
+    for part in dataset.parts:
+        pixels, labels = part.pixels, part.fine
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[2] != pixels.shape[3]:
+            got = f"{pixels.dtype} of shape {' x '.join(map(str, pixels.shape))}"
+            raise ConfigError(f"{type(source).__name__}: pixels must be uint8, N x channels x side x side, got {got}")
+        if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
+            got = f"{labels.dtype} of shape {' x '.join(map(str, labels.shape))}"
+            raise ConfigError(f"{type(source).__name__}: labels must be int64, one for each image, got {got}")
     return replace(dataset, fingerprint=fingerprint(*dataset.parts))
 
 

@@ -107,7 +107,7 @@ def _gradients(model: nn.Module, values: dict[str, Tensor], inputs: Tensor, labe
                 raise
             except RuntimeError:  # PyTorch cannot map this model over samples
                 each = one_by_one(values, x, y)
-        parts.append({name: g.detach().flatten(1) for name, g in each.items()})
+        parts.append({name: g.detach().reshape(len(g), -1) for name, g in each.items()})
     return {name: torch.cat([part[name] for part in parts]) for name in values}
 
 

@@ -217,8 +217,9 @@ def _recorded(
         used[owner] += 1
         own = {name: names[id(p)] for name, p in owner.named_parameters(recurse=False) if id(p) in names}
         alone = all(owners[id(p)] == 1 for p in owner.parameters(recurse=False))
-        if used[owner] > 1 or not alone or out.ndim < 2 or len(out) != n or not out.requires_grad:
-            handled.difference_update(own.values())  # its gradient is a sum, or the first dimension is not the samples
+        if not args or used[owner] > 1 or not alone or out.ndim < 2 or len(out) != n or not out.requires_grad:
+            # its gradient is a sum, the first dimension is not the samples, or its input is handed in by name
+            handled.difference_update(own.values())
             return
         seen = args[0].detach()
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from ssd_bench.core.task import Context, Cost, Split
 from ssd_bench.methods.by_epoch import ByEpoch, cosine
+from ssd_bench.methods.msg import convolutions
 from ssd_bench.methods.training import FurtherTraining
 from ssd_bench.train.recipe import Recipe
 
@@ -40,8 +41,7 @@ class CT(FurtherTraining):
 
 def transpose_kernels(model: nn.Module) -> int:
     """Transpose the kernels in place; returns how many layers that changes."""
-    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.requires_grad]
-    square = [m for m in convolutions if m.kernel_size[0] == m.kernel_size[1] > 1]
+    square = [m for m in convolutions(model).values() if m.kernel_size[0] == m.kernel_size[1] > 1]
     with torch.no_grad():
         for module in square:
             module.weight.copy_(module.weight.transpose(2, 3).clone())

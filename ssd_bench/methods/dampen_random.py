@@ -21,6 +21,7 @@ class DampenRandom(SSD):
     beyond it is due to which weights the importances name; what it does as well is due to dampening alone.
     """
 
+    version: ClassVar[int] = 2
     control: ClassVar[bool] = True
     seeds = ("seed_unlearn",)
 
@@ -29,7 +30,8 @@ class DampenRandom(SSD):
     ) -> tuple[Tensors, Tensors]:
         found = super().importances(model, images, full, forget, context)
         draws = context.generator("dampen_random")
-        orders = {name: torch.randperm(t.numel(), generator=draws) for name, t in found[0].items()}
+        sizes = {name: p.numel() for name, p in model.named_parameters() if name in found[0]}  # in the model's order
+        orders = {name: torch.randperm(n, generator=draws) for name, n in sizes.items()}
         return tuple(
             {name: t.flatten()[orders[name].to(t.device)].view_as(t) for name, t in of.items()} for of in found
         )

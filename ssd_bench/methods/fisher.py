@@ -74,7 +74,7 @@ class Fisher(Method):
     def distribution(self, name: str, p: Tensor, information: Tensor, data: Split, head: str) -> tuple[Tensor, Tensor]:
         """Mean and variance of the noisy parameter, both of its shape."""
         official, full_class = self.variant == "official", data.scenario == "full_class"
-        last = p.shape[0] == data.n_classes if official else name.startswith(f"{head}.")
+        last = p.shape[:1] == (data.n_classes,) if official else name.startswith(f"{head}.")
         variance = self.alpha * (1 / (information + 1e-8)).clamp(max=1e2 if last else 1e3)
         if p.ndim > 1:
             variance = variance.mean(dim=1, keepdim=True).expand_as(p).clone()

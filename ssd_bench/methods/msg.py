@@ -80,9 +80,10 @@ class MSG(FurtherTraining):
                     inputs, labels = data.images.batch(batch)
                     with pass_clock(), statistics_for(model, len(batch)):
                         loss = cross_entropy(model(inputs), labels)
-                    gradients = torch.autograd.grad(loss, [m.weight for m in layers.values()])
+                    gradients = torch.autograd.grad(loss, [m.weight for m in layers.values()], allow_unused=True)
                     weight = sign * (len(batch) / len(rows) if self.score == "mean" else 1)
-                    torch._foreach_add_(list(total.values()), gradients, alpha=weight)
+                    used = [(t, g) for t, g in zip(total.values(), gradients, strict=True) if g is not None]
+                    torch._foreach_add_([t for t, _ in used], [g for _, g in used], alpha=weight)
         return total
 
     def draw_anew(self, model: nn.Module, chosen: Mapping[str, Tensor], draws: torch.Generator) -> None:
@@ -106,9 +107,10 @@ class MSG(FurtherTraining):
 
 
 def convolutions(model: nn.Module) -> dict[str, nn.Conv2d]:
-    """Those whose weights are not frozen, by name."""
+    """Those whose weights are parameters of their own, not made of others, and not frozen; by name."""
     found = {name: m for name, m in model.named_modules() if isinstance(m, nn.Conv2d)}
-    return {name: m for name, m in found.items() if m.weight.requires_grad}
+    weights = {name: m._parameters.get("weight") for name, m in found.items()}
+    return {name: found[name] for name, weight in weights.items() if weight is not None and weight.requires_grad}
 
 
 @contextmanager
@@ -116,7 +118,7 @@ def slowed(model: nn.Module, scales: Mapping[str, Tensor], decay: float) -> Iter
     """While it lasts, gradients of these layers' weights are scaled, and what weight decay of `decay` adds to them."""
 
     def of(weight: nn.Parameter, scale: Tensor, gradient: Tensor) -> Tensor:
-        return scale * gradient + (scale - 1) * decay * weight.detach()
+        return (scale * gradient + (scale - 1) * decay * weight.detach()).to(gradient.dtype)
 
     weights = {name: model.get_submodule(name).weight for name in scales}
     handles = [w.register_hook(lambda g, w=w, name=name: of(w, scales[name], g)) for name, w in weights.items()]

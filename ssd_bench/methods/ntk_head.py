@@ -79,7 +79,11 @@ class NtkHead(Method):
 def moments(model: nn.Module, head: nn.Linear, data: Split, rows: Tensor) -> dict[str, Tensor]:
     """P'P, P'E and the number of these rows, in eval mode: float64, on the CPU."""
     seen: list[Tensor] = []
-    hook = head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+
+    def see(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        seen.extend([*inputs, *named.values()][:1])
+
+    hook = head.register_forward_pre_hook(see, with_kwargs=True)
     square, errors = 0.0, 0.0
     try:
         with torch.no_grad(), eval_mode(model), torch.compiler.set_stance("force_eager"):  # compiled, no hook is called

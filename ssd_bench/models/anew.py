@@ -28,8 +28,11 @@ def anew(model: nn.Module) -> nn.Module:
         if reset is None:
             where = f"{name}.{own[0]}".lstrip(".")
             raise ValueError(f"{where} cannot be initialised anew ({type(layer).__name__} has no reset_parameters)")
-        before = {key: getattr(layer, key).detach().clone() for key in own}
+        before = {key: p.detach().clone() for key, p in layer.named_parameters(recurse=False)}
         reset()
+        with torch.no_grad():
+            for key in before.keys() - set(own):  # frozen
+                getattr(layer, key).copy_(before[key])
         if same := [key for key in own if torch.equal(getattr(layer, key), before[key]) and not _plain(before[key])]:
             where = f"{name}.{same[0]}".lstrip(".")
             raise ValueError(f"{where} cannot be initialised anew ({type(layer).__name__} leaves it as it is)")

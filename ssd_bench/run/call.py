@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -15,10 +19,11 @@ from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.seeds import seeded
 from ssd_bench.core.task import Context, Split, seeds_of
 from ssd_bench.data.source import forget_loaded
+from ssd_bench.models.anew import copied
 from ssd_bench.store.artefacts import forget_recent
 from ssd_bench.train import devices
 from ssd_bench.train.loop import check_finite
-from ssd_bench.train.passes import pass_clock
+from ssd_bench.train.passes import pass_clock, predict
 
 Given = tuple[str, Tensor, int]  # what a tensor is, the tensor, how often it was edited before
 
@@ -45,7 +50,37 @@ def call(
     if not isinstance(model, nn.Module):
         raise ConfigError(f"method {name} returned {type(model).__name__}; it has to return the model")
     check_finite(model, name)
+    said = _plain(context.details)
+    context.details.clear()
+    context.details.update(said)
     return model, measured
+
+
+def _plain(value: Any) -> Any:
+    """As a row holds it: numbers of Python, also for those of PyTorch and NumPy; None for what is not finite."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def makes_it_again(model: nn.Module, original: nn.Module, data: Split) -> bool:
+    """Whether `model`'s weights and buffers, put into a copy of `original`, say what `model` says of a few images.
+
+    They do not where a method changed more: a layer, a hook. True where the model does not even say the same twice.
+    """
+    again = copied(original)
+    try:
+        again.load_state_dict(model.state_dict())
+    except RuntimeError:
+        return False
+    rows = data.rows[:8]
+    first, second, theirs = (predict(each, data.images, rows, len(rows)) for each in (model, model, again))
+    near = partial(torch.allclose, first, rtol=0.02, atol=0.02 * float(first.abs().max()), equal_nan=True)
+    return not near(second) or near(theirs)
 
 
 def seeds_used(method: Any, seed: int, seed_unlearn: int) -> Mapping[str, int]:
@@ -82,14 +117,17 @@ _warm: set[Any] = set()  # what this process has warmed up
 def warm_up(model: nn.Module, data: Split, what: Any = None) -> None:
     """One forward and backward pass, so that no method pays for the first use of the device's kernels.
 
-    what: an architecture; once in a process for each, its device and shape, since later runs find them warm. Without it
-    (a model that is compiled for itself) each time. The model's state is as before.
+    what: an architecture; once in a process for each, its device and shape, since later runs find them warm, and on a
+    copy, so that nothing of it stays with the model. Without it (a model that is compiled for itself) each time, on
+    the model, whose state is as before.
     """
     inputs, labels = data.images.batch(data.rows[:64])
     known = (what, str(inputs.device), tuple(inputs.shape))
     if (what is not None and known in _warm) or len(labels) < 2:  # BatchNorm cannot train on one
         return
     _warm.add(known)
+    if what is not None:
+        model = copied(model)
     state, training = copy.deepcopy(model.state_dict()), model.training
     with seeded(0, "warm up"), pass_clock():
         logits = model.train()(inputs)

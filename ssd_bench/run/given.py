@@ -144,7 +144,8 @@ def _read_all(name: str, data: Dataset | DataLoader) -> tuple[Tensor, Tensor]:
     if isinstance(data, Dataset):
         loader = DataLoader(data, READ)
     elif _holds_all(data):
-        loader = DataLoader(data.dataset, data.batch_size, num_workers=data.num_workers, collate_fn=data.collate_fn)
+        same = ("num_workers", "collate_fn", "timeout", "worker_init_fn", "multiprocessing_context")
+        loader = DataLoader(data.dataset, data.batch_size, **{name: getattr(data, name) for name in same})
     if isinstance(data, DataLoader) and getattr(data.sampler, "replacement", False):
         log.warning("%s is drawn with replacement: some samples come twice, others not; hand in its data set", name)
     inputs, labels = [], []
@@ -181,7 +182,9 @@ def _batches(name: str, loader: DataLoader) -> Iterator[Any]:
 
 
 def _holds_all(loader: DataLoader) -> bool:
-    """Whether it goes through all its data set, whatever the order."""
+    """Whether it goes through all its data set, whatever the order, and hands out what is in there: PyTorch's own."""
+    if type(loader).__iter__ is not DataLoader.__iter__:
+        return False
     sampler = loader.sampler
     drawn = (
         isinstance(sampler, RandomSampler) and not sampler.replacement and sampler.num_samples == len(loader.dataset)

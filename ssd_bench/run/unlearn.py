@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +13,14 @@ from ssd_bench.core.task import Context
 from ssd_bench.methods.original import Original
 from ssd_bench.run.bench import Bench
 from ssd_bench.run.cache import Cache
-from ssd_bench.run.call import call, warm_up
+from ssd_bench.run.call import call, makes_it_again, warm_up
 from ssd_bench.run.identity import Trained, seed_unlearn
 from ssd_bench.run.trained import KIND, train_or_find
 from ssd_bench.store.address import address, digest
 from ssd_bench.store.resume import Checkpoints, checkpoints
 from ssd_bench.train import devices
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -82,7 +85,9 @@ def _make(bench: Bench, original: nn.Module, resumed: Checkpoints) -> Unlearned:
         "parallel": bench.parallel or cache.beside,
     }
     sections = copy.deepcopy(kept)
-    if plan.settings.save_model:
+    if plan.settings.save_model and not makes_it_again(model, original, data):
+        log.warning("method %s changes more than weights and buffers: its model cannot be kept, only its numbers", name)
+    elif plan.settings.save_model:
         artefact = bench.store.put("unlearned", key, model.state_dict(), kept, measured.seconds)
         sections["artefacts"]["unlearned"] = str(artefact.path)
     return Unlearned(model, key, sections)

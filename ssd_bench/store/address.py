@@ -16,6 +16,7 @@ import logging
 import sys
 import sysconfig
 import tokenize
+from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
@@ -24,7 +25,7 @@ from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,8 @@ def _carried(thing: type | FunctionType) -> dict[str, Any]:
 
 
 def values_of(thing: Any) -> Any:
-    """The address of plain values and tensors, also in lists and dictionaries; of all else but what kind it is.
+    """The address of plain values and tensors, also in lists, dictionaries, dataclasses, namespaces and what `partial`
+    binds; of all else but what kind it is.
 
     Never raises: what has a value but no address (a sparse tensor) counts by its kind."""
     if isinstance(thing, Mapping):
@@ -157,7 +159,9 @@ def values_of(thing: Any) -> Any:
         return [values_of(value) for value in thing]
     if isinstance(thing, Set):
         return {"set": sorted((values_of(value) for value in thing), key=repr)}
-    if thing is None or isinstance(thing, (bool, int, float, str, Tensor, np.ndarray, *WRITTEN)):
+    plain = thing is None or isinstance(thing, (bool, int, float, str, Tensor, np.ndarray, *WRITTEN))
+    settings = is_dataclass(thing) and not isinstance(thing, type)
+    if plain or settings or isinstance(thing, (partial, SimpleNamespace, Namespace)):
         with suppress(TypeError, RuntimeError):
             return address(thing)
     return _path(thing if hasattr(thing, "__qualname__") else type(thing))

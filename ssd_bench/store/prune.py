@@ -18,6 +18,7 @@ from ssd_bench.store.resume import Checkpoint
 from ssd_bench.store.rows import every_row
 
 TRAINING = "training"  # the checkpoints of trainings that have not come to their end
+LIBRARY = ("library", "library_buffers")  # what `ssd_bench.unlearn` keeps: models, and what their state dicts leave out
 NEEDS = "artefacts.json"  # names, in a folder of each pool and size, what its models and their margins are kept as
 
 
@@ -97,10 +98,16 @@ def unfinished(folder: Path) -> list[Path]:
 def not_needed(folder: Path, artefacts_too: bool) -> list[Path]:
     """The files that no run needs: what was left behind, and (`artefacts_too`) artefacts that no row or pool names.
 
+    What the library made (`ssd_bench.unlearn(..., out=FOLDER)`) has no rows, and stays.
+
     Raises ConfigError where a row is damaged: what it names would be made anew.
     """
     if bad := unsound(folder):
         raise ConfigError(f"{bad[0]} is damaged; run it again, or remove the row, before its artefacts are pruned")
     used = uses(folder)
-    unused = [path for path in artefacts(folder) if artefacts_too and not used[path.parts[-2:]]]
+    unused = [
+        path
+        for path in artefacts(folder)
+        if artefacts_too and not (used[path.parts[-2:]] or path.parent.name in LIBRARY)
+    ]
     return leftovers(folder) + [p for path in unused for p in (path, path.with_suffix(".json")) if p.exists()]

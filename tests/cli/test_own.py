@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from conftest import SHORT
 
+from ssd_bench.store.rows import read_rows
+
 FINETUNE = ("method=finetune", "method.epochs=1")
 IMPORTS = "from dataclasses import dataclass\nimport time\nimport numpy as np\nimport torch\nfrom torch import nn\n"
 
@@ -356,3 +358,19 @@ def test_compile_reaches_every_model_that_is_trained_unlearned_or_evaluated(own,
     assert own(*arguments).code == 0
     assert used
     assert not compiled
+
+
+def test_a_method_that_changes_more_than_weights_has_its_own_numbers_each_time(bring, own, begun):
+    body = """
+    @dataclass(frozen=True)
+    class Hooked:
+        def __call__(self, model, data, context):
+            model.register_forward_hook(lambda _, __, said: said - 1e4 * (torch.arange(10) == 8))
+            return model
+    """
+    bring("method", "hooked", body)
+    first = own("method=hooked")
+    assert "method hooked changes more than weights and buffers" in first.err
+    own("method=hooked", "evaluate.batch_size=100")
+    found = [row for row in read_rows(begun) if row["method"] == "hooked"]
+    assert [row["metrics"]["forget_acc"] for row in found] == [0, 0]

@@ -4,6 +4,8 @@ import copy
 import platform
 import threading
 import warnings
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomS
 
 import ssd_bench
 from ssd_bench import api
+from ssd_bench.run.call import _warm
+from ssd_bench.store.prune import not_needed
 
 CLASSES = 3
 LABELS = torch.arange(40) % CLASSES
@@ -375,3 +379,210 @@ def test_what_is_wrong_is_one_line(said):
 def test_what_is_wrong_of_an_evaluation_is_one_line(more, said):
     with pytest.raises(ValueError, match=said):
         ssd_bench.evaluate(net(), **ASKED, **more)
+
+
+class Hooked:
+    """Changes more than weights: a forward hook that makes the class unsayable."""
+
+    def __call__(self, model, data, context):
+        model.register_forward_hook(lambda module, inputs, said: said - 1e4 * (torch.arange(CLASSES) == 2))
+        context.details["loss"] = np.float32(1.5)
+        context.details["none"] = torch.tensor(float("nan"))
+        return model
+
+
+def test_a_model_that_weights_do_not_make_again_is_handed_out_and_not_kept(tmp_path, caplog):
+    model = trained(net())
+    for _ in range(2):
+        made = ssd_bench.unlearn(model, **ASKED, method=Hooked(), out=tmp_path)
+        assert made.model(INPUTS[~KEPT]).argmax(1).ne(2).all()
+        assert made.path is None
+        assert made.details == {"loss": 1.5, "none": None}
+    assert "changes more than weights and buffers" in caplog.text
+
+
+class Mapped(nn.Module):
+    """Keeps what it last saw, as attention does, and a mean that its state dict leaves out."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.out, self.map = nn.Linear(6, 8), nn.Linear(8, CLASSES), None
+        self.register_buffer("mean", torch.zeros(8), persistent=False)
+
+    def forward(self, x):
+        self.map = torch.relu(self.body(x))
+        if self.training:
+            self.mean.mul_(0.9).add_(0.1 * self.map.detach().mean(0))
+        return self.out(self.map - self.mean)
+
+
+@pytest.mark.parametrize("method", ["teacher", "cf_k", "eu_k", "original"])
+def test_what_warms_up_leaves_nothing_with_the_model(method):
+    _warm.clear()
+    model = trained(Mapped()).eval()
+    with torch.no_grad():
+        model(INPUTS)
+    made = ssd_bench.unlearn(model, **ASKED, method=method, recipe=ssd_bench.Recipe(epochs=1)).model
+    if method == "original":
+        assert torch.equal(made.mean, model.mean)
+
+
+class Scaled(DataLoader):
+    """What it hands out is not what lies in its data set."""
+
+    def __iter__(self):
+        return ((inputs / 10, labels) for inputs, labels in super().__iter__())
+
+
+def test_a_loader_that_changes_what_it_hands_out_is_read_as_it_is():
+    model = trained(net())
+    told = [
+        ssd_bench.evaluate(model, retain=kind(TensorDataset(*ASKED["retain"]), 8), forget=ASKED["forget"])
+        for kind in (DataLoader, Scaled)
+    ]
+    scaled = ssd_bench.evaluate(model, retain=(INPUTS[KEPT] / 10, LABELS[KEPT]), forget=ASKED["forget"])
+    assert told[1]["retain_train_acc"] == scaled["retain_train_acc"]
+    assert told[1] != told[0]
+
+
+class Opened(Dataset):
+    """Opens its file where it is read."""
+
+    rows = None
+
+    def __len__(self):
+        return int(KEPT.sum())
+
+    def __getitem__(self, place):
+        return self.rows[0][place], self.rows[1][place]
+
+
+def test_what_readies_a_loader_s_workers_readies_those_that_read_it():
+    def begin(_):
+        torch.utils.data.get_worker_info().dataset.rows = ASKED["retain"]
+
+    loader = DataLoader(Opened(), 8, num_workers=1, worker_init_fn=begin)
+    told = ssd_bench.evaluate(trained(net()), retain=loader, forget=ASKED["forget"])
+    assert told["retain_train_acc"] > 0
+
+
+def test_frozen_weights_of_a_layer_whose_bias_is_not_stay_as_they_are():
+    model = trained(net())
+    for name, p in model.named_parameters():
+        p.requires_grad_(name.endswith("bias"))
+    made = ssd_bench.unlearn(model, **ASKED, method="retrain", recipe=ssd_bench.Recipe(epochs=1)).model
+    assert torch.equal(made[0].weight, model[0].weight)
+    assert not torch.equal(made[0].bias, model[0].bias)
+
+
+@dataclass
+class Config:
+    scale: float
+
+
+class Configured(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.out, self.config, self.act = nn.Linear(6, CLASSES), Config(1.0), partial(nn.functional.leaky_relu)
+
+    def forward(self, x):
+        return self.act(self.out(x)) * self.config.scale
+
+
+def test_settings_in_an_object_of_the_model_s_are_part_of_it(tmp_path):
+    model = trained(Configured())
+    paths = [ssd_bench.unlearn(model, **ASKED, method="ssd", out=tmp_path).path]
+    model.config.scale = 20.0
+    paths.append(ssd_bench.unlearn(model, **ASKED, method="ssd", out=tmp_path).path)
+    model.act = partial(nn.functional.leaky_relu, negative_slope=0.5)
+    paths.append(ssd_bench.unlearn(model, **ASKED, method="ssd", out=tmp_path).path)
+    assert len(set(paths)) == 3
+
+
+@pytest.mark.parametrize("named", ["seed_unlearn", ("seed_unlern",)])
+def test_seeds_that_are_no_names_of_seeds_are_one_line(named):
+    method = type("Mine", (), {"seeds": named, "__call__": lambda self, model, data, context: model})()
+    with pytest.raises(ValueError, match=r"method mine: seeds = .*; allowed: a tuple of some of seed, seed_unlearn"):
+        ssd_bench.unlearn(trained(net()), **ASKED, method=method)
+
+
+class Named(nn.Module):
+    """Hands its layers their inputs by name, and has a parameter without a dimension."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.out, self.temperature = nn.Linear(6, 8), nn.Linear(8, CLASSES), nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        return self.out(input=torch.relu(self.body(input=x))) * self.temperature
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("ssd", {"importance": "per_sample"}),
+        ("fisher", {"variant": "official"}),
+        ("ntk_head", {"fresh_model": True}),
+        ("influence", {}),
+    ],
+)
+def test_inputs_by_name_and_parameters_without_a_dimension(method, settings):
+    settings = {name: Named if name == "fresh_model" else value for name, value in settings.items()}
+    made = ssd_bench.unlearn(trained(Named()), **ASKED, method=method, **settings).model
+    assert made(INPUTS).shape == (40, CLASSES)
+
+
+@pytest.mark.parametrize("layer", [lambda: spectral_norm(nn.Conv2d(1, 2, 3)), lambda: pruned_convolution()])
+@pytest.mark.parametrize("method", ["ct", "msg"])
+def test_convolutions_whose_weights_are_made_of_others_are_not_counted_as_changed(layer, method):
+    model = nn.Sequential(nn.Unflatten(1, (1, 2, 3)), nn.Upsample((4, 4)), layer(), nn.Flatten(), nn.Linear(8, CLASSES))
+    made = ssd_bench.unlearn(model, **ASKED, method=method)
+    assert made.details["transposed" if method == "ct" else "drawn_anew"] == 0
+
+
+def pruned_convolution():
+    prune.l1_unstructured(layer := nn.Conv2d(1, 2, 3), "weight", 0.2)
+    return layer
+
+
+class Heads(nn.Module):
+    """A convolution that is used in training alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.aside = nn.Conv2d(1, 2, 2), nn.Conv2d(1, 2, 2)
+        self.out = nn.Linear(4, CLASSES)
+
+    def forward(self, x):
+        x = x.view(-1, 1, 2, 3)
+        seen = self.first(x) + self.aside(x) if self.training else self.first(x)
+        return self.out(seen.flatten(1))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_msg_leaves_out_what_no_loss_reaches_and_works_in_half_precision(kind):
+    asked = {name: (inputs.to(kind), labels) for name, (inputs, labels) in ASKED.items()}
+    assert ssd_bench.unlearn(Heads().to(kind), **asked, method="msg", epochs=1).details["drawn_anew"] > 0
+
+
+@pytest.mark.parametrize(
+    ("wrap", "method"), [(nn.DataParallel, "retrain"), (nn.DataParallel, "eu_k"), (torch.compile, "eu_k")]
+)
+def test_a_fresh_model_without_the_wrapper_is_put_into_it(wrap, method, tmp_path):
+    model = wrap(trained(net()))
+    for _ in range(2):
+        more = {"fresh_model": net, "recipe": ssd_bench.Recipe(epochs=1), "out": tmp_path}
+        made = ssd_bench.unlearn(model, **ASKED, method=method, **more).model
+        assert made.state_dict().keys() == model.state_dict().keys()
+
+
+def test_a_fresh_model_that_is_another_network_is_one_line():
+    other = partial(nn.Linear, 6, CLASSES + 1)
+    with pytest.raises(ValueError, match=r"fresh_model must make the model's own network: its 0\.weight is nothing"):
+        ssd_bench.unlearn(trained(net()), **ASKED, method="retrain", fresh_model=other, recipe=ssd_bench.Recipe())
+
+
+def test_pruning_keeps_what_the_library_made(tmp_path):
+    made = ssd_bench.unlearn(trained(net()), **ASKED, method="ssd", out=tmp_path)
+    assert made.path not in not_needed(tmp_path, artefacts_too=True)
+    assert not_needed(tmp_path, artefacts_too=True)  # importances are made again

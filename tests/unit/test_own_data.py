@@ -5,12 +5,14 @@ import os
 import tracemalloc
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFile
 
+from ssd_bench.core.dataset import Part
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.data import pictures, source
 from ssd_bench.data.arrays import Arrays
@@ -547,3 +549,27 @@ def test_an_archive_that_would_unpack_beyond_the_limit_is_refused_by_its_header(
     archive(tmp_path / "b.npz")
     with pytest.raises(ConfigError, match=r"data\.max_bytes=100"):
         Arrays(file=str(tmp_path / "b.npz"), max_bytes=100).load()
+
+
+class Mine:
+    """A source of somebody's own."""
+
+
+@pytest.mark.parametrize(
+    ("pixels", "labels", "said"),
+    [
+        (torch.rand(6, 1, 8, 8), torch.arange(6), "pixels must be uint8, .*, got torch.float32 of shape 6 x 1 x 8 x 8"),
+        (torch.zeros(6, 1, 8, 9, dtype=torch.uint8), torch.arange(6), "got torch.uint8 of shape 6 x 1 x 8 x 9"),
+        (
+            torch.zeros(6, 1, 8, 8, dtype=torch.uint8),
+            torch.arange(6).int(),
+            "labels must be int64, .*, got torch.int32",
+        ),
+        (torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.arange(5), "one for each image, got torch.int64 of shape 5"),
+    ],
+)
+def test_an_own_source_of_wrong_kinds_is_one_line(pixels, labels, said):
+    part = Part(pixels, labels)
+    made = SimpleNamespace(parts=(part, part))
+    with pytest.raises(ConfigError, match=f"Mine: .*{said}"):
+        source.vouched(made, Mine())
