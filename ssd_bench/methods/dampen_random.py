@@ -30,8 +30,8 @@ class DampenRandom(SSD):
     ) -> tuple[Tensors, Tensors]:
         found = super().importances(model, images, full, forget, context)
         draws = context.generator("dampen_random")
-        sizes = {name: p.numel() for name, p in model.named_parameters() if name in found[0]}  # in the model's order
-        orders = {name: torch.randperm(n, generator=draws) for name, n in sizes.items()}
+        names = sorted(found[0])  # what was kept comes in another order than what was just made
+        orders = {name: torch.randperm(found[0][name].numel(), generator=draws) for name in names}
         return tuple(
             {name: t.flatten()[orders[name].to(t.device)].view_as(t) for name, t in of.items()} for of in found
         )
