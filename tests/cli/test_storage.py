@@ -1,6 +1,7 @@
 """ssd-bench-store: what is there, whether it is whole, and what may go."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from conftest import SHORT
 from filelock import FileLock
 
 from ssd_bench.cli import store as storage
+from ssd_bench.store.artefacts import forget_recent
+from ssd_bench.store.rows import read_rows
 
 
 @pytest.fixture
@@ -130,3 +133,16 @@ def test_wrong_input_is_one_line(tmp_path, capfd):
         assert err.startswith("ssd-bench: ")
         assert wanted in err
         assert err.count("\n") == 1
+
+
+def test_weights_that_chance_picks_are_the_same_whether_importances_are_read_or_were_just_made(command, tmp_path):
+    asked = (*SHORT, "method=dampen_random", "method.alpha=2", "train.epochs=1")
+    command(*asked, f"out={tmp_path / 'made'}")
+    for kind in ("trained", "importance_full"):
+        shutil.copytree(tmp_path / "made/artefacts" / kind, tmp_path / "read/artefacts" / kind)
+    forget_recent()
+    command(*asked, f"out={tmp_path / 'read'}")
+    rows = [read_rows(tmp_path / name)[0] for name in ("made", "read")]
+    assert [row["cached"]["importance_full"] for row in rows] == [False, True]
+    assert rows[0]["metrics"] == rows[1]["metrics"]
+    assert rows[0]["details"]["selected"] > 0
