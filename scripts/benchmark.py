@@ -530,7 +530,7 @@ def measure(device: torch.device) -> None:
             "growth": lambda: growth(table, folder),
         }
         assert tuple(sections) == SECTIONS
-        for section in ARGS.only.split(",") if ARGS.only else sections:
+        for section in filter(None, ARGS.only.split(",")) if ARGS.only else sections:
             if section != "memory" or device.type == "cpu":
                 sections[section]()
     table.add(f"\nThe whole took {time.monotonic() - start:.0f} s.")

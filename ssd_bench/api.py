@@ -30,7 +30,7 @@ from ssd_bench.metrics.against import kept_against, metrics_against, outputs_aga
 from ssd_bench.metrics.compute import compute_all
 from ssd_bench.models.anew import anew, copied
 from ssd_bench.run.cache import Cache
-from ssd_bench.run.call import call, makes_it_again, seeds_used, warm_up
+from ssd_bench.run.call import call, makes_it_again, plain, seeds_used, warm_up
 from ssd_bench.run.cases import SEPARATOR, setting
 from ssd_bench.run.given import Data, Given, check_model, device_of, given
 from ssd_bench.run.identity import arithmetic
@@ -322,31 +322,26 @@ class _Task:
             if not self._kept_whole(made.model):
                 log.warning("method %s changes more than weights and buffers: its model cannot be kept", self.name)
                 return made
-            about = {name: getattr(made, name) for name in ("seconds", "details", "shared_seconds")}
+            about = {name: plain(getattr(made, name)) for name in ("seconds", "details", "shared_seconds")}
             if buffers := _unsaved(made.model):
                 store.put(BUFFERS, self.key, buffers, {}, 0.0)
             artefact = store.put(MODEL, self.key, made.model.state_dict(), about, made.seconds)
-            return replace(made, path=artefact.path)
+            return replace(made, path=artefact.path, details=about["details"])
 
     def _kept_whole(self, model: nn.Module) -> bool:
         """Whether its weights and buffers are all that the method changed."""
         original = copied(self.what.model)
-        if _unsaved(original).keys() != _unsaved(model).keys():
+        if _sizes(_unsaved(original)) != _sizes(_unsaved(model)):
             return False
         with torch.no_grad():
             for name, t in _unsaved(model).items():
                 original.get_buffer(name).copy_(t)
-        hooks = [(each, _keep_logits_alone(each)) for each in (model, original)]
-        try:
-            return makes_it_again(model, original, self.what.request.split(self.what.images["train"]))
-        finally:
-            for each, hook in hooks:
-                if hook is not None:
-                    each._forward_hooks.pop(hook, None)
+        return makes_it_again(model, original, self.what.request.split(self.what.images["train"]))
 
     def fresh_model(self, seed: int, pretrained: bool = True) -> nn.Module:
         """A model of the same architecture that was never trained."""
-        return _fresh(self.what, self.fresh, seed, f"method {self.name}")
+        made = _fresh(self.what, self.fresh, seed, f"method {self.name}")
+        return _like(self.what.model, made) if self.fresh else made
 
     @cached_property
     def original(self) -> dict[str, Any]:
@@ -390,7 +385,7 @@ def _fresh(what: Given, fresh: Fresh | None, seed: int, who: str) -> nn.Module:
         made = fresh() if fresh else made
     if not isinstance(made, nn.Module):
         raise ValueError(f"fresh_model must make a torch.nn.Module, it made an object of {type(made).__name__}")
-    return (_like(what.model, made) if fresh else made).to(what.device)
+    return made.to(what.device)
 
 
 WRAPPERS = re.compile(r"(^|\.)(_orig_mod|module)(?=\.)")  # of torch.compile and of nn.DataParallel
@@ -403,15 +398,17 @@ def _like(model: nn.Module, made: nn.Module) -> nn.Module:
         return WRAPPERS.sub("", name).lstrip(".")
 
     ours, theirs = ({bare(name): name for name in each.state_dict()} for each in (model, made))
-    shapes, others = ({bare(n): tuple(t.shape) for n, t in each.state_dict().items()} for each in (model, made))
-    for name in [*shapes, *others]:
+    shapes, others = (_sizes({bare(n): t for n, t in each.named_parameters()}) for each in (model, made))
+    for name in shapes.keys() & others.keys() or shapes:
         if shapes.get(name) != others.get(name):
             has, it = (each.get(name, "nothing") for each in (others, shapes))
             raise ValueError(f"fresh_model must make the model's own network: its {name} is {has}, the model's {it}")
-    if list(ours.values()) == list(theirs.values()):
+    if ours.keys() != theirs.keys() or list(ours.values()) == list(theirs.values()):
         return made
     wrapped = copied(model)
     wrapped.load_state_dict({ours[bare(name)]: t for name, t in made.state_dict().items()})
+    for name, p in made.named_parameters():
+        wrapped.get_parameter(ours[bare(name)]).requires_grad_(p.requires_grad)
     return wrapped
 
 
@@ -419,6 +416,10 @@ def _unsaved(model: nn.Module) -> dict[str, Tensor]:
     """The buffers that `state_dict` leaves out."""
     saved = model.state_dict()
     return {name: t for name, t in model.named_buffers() if name not in saved}
+
+
+def _sizes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(t.shape) for name, t in tensors.items()}
 
 
 def _put_back(model: nn.Module, kept: Artefact | None) -> None:

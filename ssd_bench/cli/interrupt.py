@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 AGAIN_S = 0.1
 
@@ -22,7 +23,10 @@ def interruptible() -> Iterator[None]:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
             before(dropped)
             return
-        later = threading.Timer(AGAIN_S, signal.raise_signal, [signal.SIGTERM])
+        to_main = partial(signal.pthread_kill, threading.main_thread().ident)  # so that it wakes from what it waits for
+        later = threading.Timer(
+            AGAIN_S, to_main if hasattr(signal, "pthread_kill") else signal.raise_signal, [signal.SIGTERM]
+        )
         later.daemon = True
         later.start()
 

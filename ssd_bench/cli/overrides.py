@@ -28,7 +28,7 @@ from ssd_bench.store.files import writable
 
 HYDRA_KEYS = ("hydra", "experiment")
 NAMES = ("scenario.target", "scenario.requests", "scenario.classes")  # of classes, which may look like numbers
-UNDERSCORED = re.compile(r"(?<![\w\"'.])\d+(_\d+)+(?![\w\"'.])")
+UNDERSCORED = re.compile(r"(?:^|[\[,])\s*([-+]?\d+(?:_\d+)+)\s*(?=$|[\],])")
 NOT_CHOSEN = {"hydra", "tuned", "search", "kinds"}  # groups and keys that are no choice of a run
 READ_BESIDE = ("tuned", "search")  # groups of which --config-dir adds to what the package says
 LAUNCHERS = {"joblib": "parallel", "submitit_local": "cluster", "submitit_slurm": "cluster", "ray": "ray"}  # and extras
@@ -109,9 +109,9 @@ def check(args: argparse.Namespace) -> None:
             elif re.split(r"[./]", key)[0] not in HYDRA_KEYS:
                 settings.append(override)
             if key in NAMES and (number := UNDERSCORED.search(override.input_line.partition("=")[2])):
-                as_read = number[0].replace("_", "")
+                as_read = number[1].replace("_", "")
                 raise ConfigError(
-                    f"{override.input_line}: Hydra reads {number[0]} as {as_read}; write \"'{number[0]}'\""
+                    f"{override.input_line}: Hydra reads {number[1]} as {as_read}; write \"'{number[1]}'\""
                 )
         composed = {" ".join(chosen): compose_with(search, chosen) for chosen in _combinations(choices)}
     for override in settings:

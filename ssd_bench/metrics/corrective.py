@@ -23,7 +23,7 @@ class Corrective:
     kept_acc: accuracy (percent) on what was affected and on the rest, D'_f and D'_r. No value in other scenarios.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[dict[str, About]] = {
         "asr": _own("ASR %", "attacked"),
         "ic_err": _own("IC-err %", "swapped"),

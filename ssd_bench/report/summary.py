@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -220,10 +221,16 @@ class Summary:
         return {each: 1 if d == places[0] else 2 for each, d in shown.items() if d in places[:2]}
 
     def comparable(self, name: str) -> list[Line]:
-        """The methods that have a value for each seed that any of them has; all that did not diverge where none has."""
+        """The methods that did not diverge and have a value for each seed that at least half of these have."""
         known = [line for line in self.methods if line.values.get(name) and not line.diverged]
-        seeds = {seed for line in self.methods for seed in line.values.get(name, ())}
-        return [line for line in known if line.values[name].keys() == seeds] or known
+        seeds = self.usual_seeds(name)
+        return [line for line in known if line.values[name].keys() >= seeds]
+
+    def usual_seeds(self, name: str) -> set[int]:
+        """Those for which at least half of the methods that did not diverge have a value."""
+        having = Counter(seed for line in self.methods if not line.diverged for seed in line.values.get(name, ()))
+        known = sum(bool(line.values.get(name)) and not line.diverged for line in self.methods)
+        return {seed for seed, n in having.items() if 2 * n >= known}
 
     def margin(self, name: str) -> float | None:
         """What retrained models of different seeds differ by in a metric, on average; None with one seed."""

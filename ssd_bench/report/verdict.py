@@ -51,7 +51,7 @@ def _unlike(summary: Summary, line: Line) -> str:
     """Why a method's mean is not over the same seeds as the others'."""
     if line.diverged:
         return f"diverged for seed {', '.join(map(str, line.diverged))}"
-    others = sorted({seed for each in summary.methods for seed in each.values.get(GAP, ())} - line.values[GAP].keys())
+    others = sorted(summary.usual_seeds(GAP) - line.values[GAP].keys())
     return f"has no gap for seed {', '.join(map(str, others))}"
 
 

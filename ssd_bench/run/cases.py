@@ -133,11 +133,13 @@ def tuned_by(config: Mapping[str, Any], target: str | None) -> dict[str, Any] | 
     if study is None or any(config["method"][key] != value for key, value in study["method"].items()):
         return None
     tried = [item for task in study["study"].get("tried_on") or () for item in task.items()]
-    parts = {target, *re.split(r"\+|>|, ", target or "")}
+    parts = {target, *re.split(r"\+|>", target or "")}
 
     def here(key: str, value: Any) -> bool:
-        if key in ("scenario.target", "scenario.classes"):
-            return {str(each) for each in as_list(value)} <= parts
+        if key == "scenario.target":
+            return str(value) in parts
+        if key == "scenario.classes":
+            return set(map(str, as_list(value))) == set((target or "").split(", "))
         return str(_at(config, key)) == str(value)
 
     among = f", {TRIED_HERE}" if any(here(*item) for item in tried) else ""

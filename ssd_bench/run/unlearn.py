@@ -13,7 +13,7 @@ from ssd_bench.core.task import Context
 from ssd_bench.methods.original import Original
 from ssd_bench.run.bench import Bench
 from ssd_bench.run.cache import Cache
-from ssd_bench.run.call import call, makes_it_again, warm_up
+from ssd_bench.run.call import call, makes_it_again, plain, warm_up
 from ssd_bench.run.identity import Trained, seed_unlearn
 from ssd_bench.run.trained import KIND, train_or_find
 from ssd_bench.store.address import address, digest
@@ -78,7 +78,7 @@ def _make(bench: Bench, original: nn.Module, resumed: Checkpoints) -> Unlearned:
     model, measured = call(name, plan.method, model, data, context, cache.given, resumed.clock)
     kept = {
         "times": _times(measured.seconds, cache),
-        "details": context.details,
+        "details": plain(context.details),
         "memory": {"peak_bytes": measured.peak_bytes, "what": measured.what},
         "cached": cache.found | {"unlearned": False},
         "artefacts": cache.paths | {"unlearned": None},

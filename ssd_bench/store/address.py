@@ -162,7 +162,7 @@ def values_of(thing: Any) -> Any:
     plain = thing is None or isinstance(thing, (bool, int, float, str, Tensor, np.ndarray, *WRITTEN))
     settings = is_dataclass(thing) and not isinstance(thing, type)
     if plain or settings or isinstance(thing, (partial, SimpleNamespace, Namespace)):
-        with suppress(TypeError, RuntimeError):
+        with suppress(TypeError, RuntimeError, AttributeError):
             return address(thing)
     return _path(thing if hasattr(thing, "__qualname__") else type(thing))
 

@@ -37,7 +37,10 @@ def read_rows(folder: Path) -> list[Row]:
 
     Trials of studies count only where `folder` is theirs: they report other requests, on held-out training images.
     """
-    rows = [row for row in every_row(folder) if Path(row["path"]).parts[0] != STUDIES]
+    every = every_row(folder)
+    rows = [row for row in every if STUDIES not in Path(row["path"]).parts[:-1]]
+    if trials := len(every) - len(rows):
+        log.info("%d trials of studies under %s left out", trials, folder)
     other = [row for row in rows if row.get("layout", 1) != LAYOUT]
     if other:
         others = f"{len(other)} row{'s' * (len(other) > 1)} of another version of ssd-bench"

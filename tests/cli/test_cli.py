@@ -248,6 +248,8 @@ def test_sets_left_out_are_null(command, runs):
 WRONG = {  # arguments -> what the line says
     "method=sdd": "did you mean 'ssd'",
     "scenario.target=1_0": "Hydra reads 1_0 as 10; write",
+    "scenario.target=[3,1_0]": "Hydra reads 1_0 as 10; write",
+    "scenario.target=1_0-cats": "scenario.target=1_0-cats does not exist; allowed: 0, 1",
     "data=cifar1": "did you mean 'cifar10'",
     "model=resnet": "did you mean 'resnet18'",
     "scenario=fullclass": "did you mean 'full_class'",

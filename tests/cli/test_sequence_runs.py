@@ -102,3 +102,9 @@ def test_a_parallel_sweep_over_a_sequence(command, tmp_path):
     )  # fmt: skip
     assert ended.code == 0, ended.err
     assert "sequence: forget 8>6" in ended.out
+
+
+def test_a_metric_of_corrective_scenarios_has_no_value_and_is_no_error(command, tmp_path):
+    asked = ("metric=[accuracy,corrective]", "method=original", f"out={tmp_path}")
+    ended = command(*SHORT, "scenario=sequence", "scenario.of=full_class", "scenario.requests=[7,8]", *asked)
+    assert ended.code == 0, ended.err

@@ -70,11 +70,14 @@ def tried(whole, tmp_path):
     return tmp_path
 
 
-def test_a_report_of_runs_shows_no_trial_and_pruning_sees_them_all(tried):
+def test_a_report_of_runs_shows_no_trial_and_pruning_sees_them_all(tried, caplog):
     trials = read_rows(tried / "tuning/runs")
     assert trials
     assert read_rows(tried) == []
     assert {row["path"] for row in every_row(tried)} == {f"tuning/runs/{row['path']}" for row in trials}
+    with caplog.at_level("INFO"):
+        assert read_rows(tried.parent) == []  # a folder above it
+    assert f"{len(trials)} trials of studies" in caplog.text
 
 
 def test_a_study_touches_nothing_that_is_reported(whole):

@@ -19,6 +19,7 @@ from conftest import SHORT
 from forked import FORK, child, start
 
 from ssd_bench.cli import run as cli
+from ssd_bench.cli.interrupt import interruptible
 from ssd_bench.store import artefacts, resume
 from ssd_bench.store.files import Damaged
 from ssd_bench.store.rows import read_row, read_rows
@@ -125,6 +126,21 @@ def test_asked_to_end_inside_a_callback_whose_exceptions_python_drops_it_ends(tm
     process.join(60)
     assert process.exitcode == 130, log.read_text()
     assert log.read_text().splitlines()[-1].startswith("ssd-bench: interrupted")
+
+
+def test_an_interrupt_that_is_raised_again_wakes_what_waits():
+    class Referent:
+        pass
+
+    with interruptible():
+        referent = Referent()
+        reference = weakref.ref(referent, lambda _: signal.raise_signal(signal.SIGINT))
+        del referent
+        begun = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(60)
+        assert reference() is None
+    assert time.monotonic() - begun < 30
 
 
 def test_many_processes_on_one_task_train_once_and_all_end(tmp_path, trials, record_property):

@@ -403,7 +403,18 @@ def test_a_method_that_was_run_for_fewer_seeds_is_not_compared_with_the_others()
     assert "Not ranked: lucky has no gap for seed 2, 3, 4." in said
     assert summary.ranks("retain_acc") == {"ssd": 1, "far": 2}
     two = [row("retrain", seed, 50) for seed in (0, 1)] + [row("a", 0, 51), row("b", 1, 59)]
-    assert verdict(summary_of(two)).startswith("Nearest to the retrained model: a")  # nobody has both
+    said = verdict(summary_of(two))
+    assert said.startswith("No method beside the retrained model ended for every seed.")
+    assert "Not ranked: a has no gap for seed 1; b has no gap for seed 0." in said
+
+
+def test_one_method_with_a_seed_more_leaves_the_others_in():
+    rows = [row("retrain", seed, 50) for seed in range(4)] + [row("ssd", seed, 70) for seed in range(4)]
+    rows += [row(name, seed, 51 + far) for far, name in enumerate("abc") for seed in range(3)]
+    for every in (rows, [each for each in rows if (each["method"], each["task"]["seed"]) != ("retrain", 3)]):
+        summary = summary_of(every)
+        assert verdict(summary).startswith("Nearest to the retrained model: a, 1.0 points away")
+        assert summary.ranks("retain_acc") == {"a": 1, "b": 2}
 
 
 def widths(method, level, width, **more):
