@@ -134,7 +134,7 @@ def test_an_interrupt_that_is_raised_again_wakes_what_waits():
 
     with interruptible():
         referent = Referent()
-        reference = weakref.ref(referent, lambda _: signal.raise_signal(signal.SIGINT))
+        reference = weakref.ref(referent, lambda _: signal.raise_signal(signal.SIGTERM))
         del referent
         begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
