@@ -5,7 +5,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 AGAIN_S = 0.1
 
@@ -23,10 +22,8 @@ def interruptible() -> Iterator[None]:
         if not issubclass(dropped.exc_type, KeyboardInterrupt):
             before(dropped)
             return
-        to_main = partial(signal.pthread_kill, threading.main_thread().ident)  # so that it wakes from what it waits for
-        later = threading.Timer(
-            AGAIN_S, to_main if hasattr(signal, "pthread_kill") else signal.raise_signal, [signal.SIGTERM]
-        )
+        main = threading.main_thread().ident  # which wakes from what it waits for
+        later = threading.Timer(AGAIN_S, signal.pthread_kill, [main, signal.SIGTERM])
         later.daemon = True
         later.start()
 
