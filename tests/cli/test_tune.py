@@ -404,7 +404,18 @@ def test_a_method_of_one_s_own_is_tuned_with_one_yaml(tried, tmp_path):
     (tmp_path / "conf/search/mine.yaml").write_text("lr: {low: 0.001, high: 0.1, log: true}\n")
     own = ["method=mine", "budget.trials=1", f"out={tried}", "--config-dir", str(tmp_path / "conf")]
     tune.main([*SHORT, *own])
-    assert (tried / "tuning/conf/tuned/mine.yaml").exists()
+    [found] = yaml.safe_load((tried / "tuning/conf/tuned/mine.yaml").read_text())
+    assert found["study"]["command"].startswith(f"ssd-bench-tune --config-dir={tmp_path / 'conf'} ")
+
+
+@pytest.mark.parametrize(("data", "kept"), [("cifar10", False), ("folder", True)])
+def test_the_command_that_is_kept_says_where_one_s_own_images_lie(tmp_path, monkeypatch, data, kept):
+    """Not where those lie that everybody can get."""
+    lies, told = f"data.root={tmp_path}", []
+    monkeypatch.setattr(tune, "make_study", lambda *_: SimpleNamespace(run=lambda _: None))
+    monkeypatch.setattr(tune, "leave", lambda *parts: told.append(parts[-1]) or [tmp_path / "tuned/ssd.yaml"])
+    tune.main([f"data={data}", lies, "scenario.target=1"])
+    assert (lies in told[0]) == kept
 
 
 SPACES = {

@@ -1,11 +1,15 @@
 """The library where its callers are: models, data and surroundings that are odd and allowed, or wrong."""
 
+import argparse
 import copy
+import multiprocessing
 import platform
 import threading
+import time
 import warnings
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -521,6 +525,38 @@ def test_what_readies_a_loader_s_workers_readies_those_that_read_it():
     assert told["retain_train_acc"] > 0
 
 
+class Slow(Opened):
+    """Its first worker does not answer in time."""
+
+    rows = ASKED["retain"]
+
+    def __getitem__(self, place):
+        time.sleep(3)
+        return super().__getitem__(place)
+
+
+def test_a_loader_waits_for_its_workers_as_long_as_it_says():
+    loader = DataLoader(Slow(), 1, num_workers=1, timeout=1)
+    with pytest.raises((ValueError, RuntimeError), match="timed out after 1 sec"):
+        ssd_bench.evaluate(trained(net()), retain=loader, forget=ASKED["forget"])
+
+
+class Begun(Opened):
+    """Knows how its worker was begun."""
+
+    rows = ASKED["retain"]
+
+    def __getitem__(self, place):
+        assert type(multiprocessing.current_process()).__name__ == "ForkServerProcess"
+        return super().__getitem__(place)
+
+
+def test_a_loader_s_workers_are_begun_as_it_says():
+    loader = DataLoader(Begun(), 8, num_workers=1, multiprocessing_context="forkserver")
+    told = ssd_bench.evaluate(trained(net()), retain=loader, forget=ASKED["forget"])
+    assert told["retain_train_acc"] > 0
+
+
 def test_frozen_weights_of_a_layer_whose_bias_is_not_stay_as_they_are():
     model = trained(net())
     for name, p in model.named_parameters():
@@ -536,16 +572,17 @@ class Config:
 
 
 class Configured(nn.Module):
-    def __init__(self):
+    def __init__(self, kind):
         super().__init__()
-        self.out, self.config, self.act = nn.Linear(6, CLASSES), Config(1.0), partial(nn.functional.leaky_relu)
+        self.out, self.config, self.act = nn.Linear(6, CLASSES), kind(scale=1.0), partial(nn.functional.leaky_relu)
 
     def forward(self, x):
         return self.act(self.out(x)) * self.config.scale
 
 
-def test_settings_in_an_object_of_the_model_s_are_part_of_it(tmp_path):
-    model = trained(Configured())
+@pytest.mark.parametrize("kind", [Config, argparse.Namespace, SimpleNamespace])
+def test_settings_in_an_object_of_the_model_s_are_part_of_it(tmp_path, kind):
+    model = trained(Configured(kind))
     paths = [ssd_bench.unlearn(model, **ASKED, method="ssd", out=tmp_path).path]
     model.config.scale = 20.0
     paths.append(ssd_bench.unlearn(model, **ASKED, method="ssd", out=tmp_path).path)

@@ -443,6 +443,18 @@ def test_what_a_sequence_is_held_against_is_no_placebo():
     assert sequence.joint.line("ssd").mean("retain_acc") == 52
 
 
+def test_the_one_request_beside_a_sequence_is_of_the_same_network():
+    def of(width, level, **task):
+        config = {"model": {"width": width}, "scenario": {"of": "full_class"}}
+        return [row(method, 0, level, config=config, task=task) for method in ("retrain", "ssd")]
+
+    sequence = of(16, 50, scenario="sequence", target="8>3", requests=2)
+    for width, found in ((64, False), (16, True)):
+        rows = sequence + of(width, 52, target="8+3")
+        [told] = [each for each in summarise(rows, {}) if each.task.get("requests")]
+        assert (told.joint is not None) == found
+
+
 def test_curves_of_a_sequence_weigh_training_seeds_alike():
     def steps(level):
         return {"metrics_by_request": [{"metrics": dict.fromkeys((*NAMES, "kept_acc"), float(level))}]}
