@@ -110,10 +110,11 @@ def reevaluate(rows: list[Row], folder: Path, metrics: dict[str, Any]) -> list[R
     mean the row's own configuration. What compares with a random model (ZRF) needs more than a row's outputs and keeps
     its values. Raises ConfigError for a metric that cannot be built, or that looks into the model.
     """
-    return [_reevaluated(row, folder, metrics) if row["status"] == "done" else row for row in rows]
+    known: dict[str, Values] = {}  # of originals: rows of a task share one
+    return [_reevaluated(row, folder, metrics, known) if row["status"] == "done" else row for row in rows]
 
 
-def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any]) -> Row:
+def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any], known: dict[str, Values]) -> Row:
     answers = outputs_of(row, folder)
     if answers is None:
         log.warning("%s: its outputs are gone, its metrics stay as they are", row["path"])
@@ -128,9 +129,12 @@ def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any]) -> Row:
     found = row | {"metrics": row["metrics"] | values, "about": about}
     if row["original_metrics"] is None:
         return found
-    before = outputs_of(row, folder, "original_")
-    of_original = compute_all(built, before, None)[0] if before else dict.fromkeys(values)
-    return found | {"original_metrics": row["original_metrics"] | of_original}
+    of = {kind: path for kind, path in row["artefacts"].items() if kind.startswith("original_")}
+    key = json.dumps([of, config["metric"]], sort_keys=True)
+    if key not in known:
+        before = outputs_of(row, folder, "original_")
+        known[key] = compute_all(built, before, None)[0] if before else dict.fromkeys(values)
+    return found | {"original_metrics": row["original_metrics"] | known[key]}
 
 
 def _floors(retrained: dict[str, Row], distance: Distance, names: set[str]) -> dict[str, Values]:
