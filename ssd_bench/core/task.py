@@ -112,6 +112,12 @@ class Split:
         """Whether D_f was never part of D."""
         return not torch.isin(self.forget[:1], self.rows).item()
 
+    @property
+    def unsaid(self) -> tuple[int, ...]:
+        """The classes that are not to be said: what is forgotten, and what D_r has no image of (forgotten before)."""
+        left = torch.bincount(self.images.labels[self.retain.to(self.images.device)], minlength=self.n_classes)
+        return tuple(sorted({*self.forget_labels, *(left == 0).nonzero().flatten().tolist()}))
+
     def relabelled(self, forget: Tensor | int) -> Tensor:
         """The labels of all images, with these in place of D_f's: N, int64, on the images' device."""
         labels = self.images.labels.clone()

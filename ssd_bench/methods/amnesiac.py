@@ -5,6 +5,7 @@ updates of the batches that held D_f.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from ssd_bench.train.recipe import Recipe
 class Amnesiac(FurtherTraining):
     """Train on D_f with wrong labels, drawn once, and on D_r with its own: Adam, without augmentation."""
 
+    version: ClassVar[int] = 2
     epochs: int = 3
     lr: float = 1e-4
     batch_size: int = 128
@@ -32,23 +34,24 @@ class Amnesiac(FurtherTraining):
 
 
 def wrong_labels(data: Split, draws_from: torch.Generator) -> Tensor:
-    """The labels of all images, those of D_f drawn uniformly from the classes that are not to be said.
+    """The labels of all images, those of D_f drawn uniformly from the classes that may be said.
 
     That is every class but the forgotten one (the superclass of a sub-class); in the random scenario, but the image's
-    own; where several classes are forgotten, but those and the image's own. int64, on the images' device.
+    own; where several classes are forgotten, together or before, but those and the image's own. int64, on the images'
+    device.
     """
-    own = data.images.labels[data.forget.to(data.images.device)]
-    if data.forget_labels and data.forget_label is None:
-        return data.relabelled(_outside(own.cpu(), data, draws_from))
+    own, unsaid = data.images.labels[data.forget.to(data.images.device)], data.unsaid
+    if len(unsaid) > 1 or (unsaid and data.forget_label is None):
+        allowed = may_be_said(own.cpu(), unsaid, data.n_classes)
+        return data.relabelled(torch.multinomial(allowed.float(), 1, generator=draws_from).squeeze(1))
     steps = torch.randint(1, data.n_classes, own.shape, generator=draws_from).to(own.device)
     excluded = own if data.forget_label is None else data.forget_label
     return data.relabelled((excluded + steps) % data.n_classes)
 
 
-def _outside(own: Tensor, data: Split, draws_from: torch.Generator) -> Tensor:
-    """Labels of none of the forgotten classes, nor the image's own; where no other is left, of another class at all."""
-    others = torch.arange(data.n_classes) != own[:, None]
+def may_be_said(own: Tensor, unsaid: tuple[int, ...], n_classes: int) -> Tensor:
+    """None of the classes `unsaid`, nor the image's own; where no other is left, any but its own: n x classes, bool."""
+    others = torch.arange(n_classes, device=own.device) != own[:, None]
     allowed = others.clone()
-    allowed[:, list(data.forget_labels)] = False
-    allowed = torch.where(allowed.any(1, keepdim=True), allowed, others)
-    return torch.multinomial(allowed.float(), 1, generator=draws_from).squeeze(1)
+    allowed[:, list(unsaid)] = False
+    return torch.where(allowed.any(1, keepdim=True), allowed, others)

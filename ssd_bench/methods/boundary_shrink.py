@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Split, row_hash
+from ssd_bench.methods.amnesiac import may_be_said
 from ssd_bench.methods.boundary import Boundary
 from ssd_bench.methods.inputs import extremes, first_input
 from ssd_bench.train.passes import eval_mode, pass_clock
@@ -28,10 +29,12 @@ class BoundaryShrink(Boundary):
 
     bound: of the step (FGSM), as a share of the range of a pixel; where images are no pixels, of the range of D_f's
     inputs. attack_norm: data, steps of that size inside that range; released, the attack's own mean and std, whose step
-    on data normalised with 0.5 is 2.5 times as large. exclude_own: the nearest other class; without, as released, an
-    image that the step does not move across a boundary keeps its own label, which is then reinforced.
+    on data normalised with 0.5 is 2.5 times as large. exclude_own: the nearest other class, of several that are
+    forgotten, together or before, none of them; without, as released, an image that the step does not move across a
+    boundary keeps its own label, which is then reinforced.
     """
 
+    version: ClassVar[int] = 2
     bound: float = 0.1
     exclude_own: bool = True
     attack_norm: str = "data"
@@ -48,7 +51,9 @@ class BoundaryShrink(Boundary):
     def _key(self, data: Split) -> dict[str, Any]:
         """What the labels depend on beside the original: other settings share them."""
         settings = {"bound": self.bound, "exclude_own": self.exclude_own, "attack_norm": self.attack_norm}
-        return settings | {"rows": row_hash(data.forget)}
+        several = {"classes": data.forget_labels} if len(data.forget_labels) > 1 else {}
+        before = {"gone": row_hash(data.gone)} if len(data.gone) else {}
+        return settings | {"rows": row_hash(data.forget)} | several | before
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         made = context.cached(KIND, self._key(data), lambda: self.nearest(model, data))
@@ -58,6 +63,7 @@ class BoundaryShrink(Boundary):
     def nearest(self, model: nn.Module, data: Split) -> dict[str, Tensor]:
         """`labels`: the class of each image of D_f beyond the nearest boundary; `crossed`: how many the step took."""
         mean, std = self._units(data)
+        unsaid = data.unsaid
         labels, crossed = [], torch.zeros((), dtype=torch.int64, device=data.images.device)
         for rows in data.forget.split(BATCH):
             inputs, own = data.images.batch(rows)
@@ -65,7 +71,7 @@ class BoundaryShrink(Boundary):
                 logits = model(fgsm(model, inputs, own, self.bound, mean, std))
             crossed += (logits.argmax(1) != own).sum()
             if self.exclude_own:
-                logits[torch.arange(len(own)), own] = -math.inf
+                logits = logits.masked_fill(~may_be_said(own, unsaid, data.n_classes), -math.inf)
             labels.append(logits.argmax(1))
         return {"labels": torch.cat(labels), "crossed": crossed}
 

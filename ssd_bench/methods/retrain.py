@@ -41,6 +41,6 @@ class Retrain(Method):
         fresh = context.fresh_model(derive_seed(context.seed, "retrain", "init"))
         model.get_submodule(context.head).load_state_dict(fresh.get_submodule(context.head).state_dict())
         own = {"optimizer": "sgd", "lr": self.lr, "batch_size": self.batch_size, "momentum": 0.9, "weight_decay": 5e-4}
-        recipe = HeadReset.of(context.recipe, **own)
+        recipe = HeadReset.of(context.recipe, **own, nesterov=False, decay_all=True)
         batches, checkpoint = generator(context.seed, "retrain", "batches"), context.checkpoint("retrain")
         return fit(model, data.images, data.retain, recipe, batches, "retrain", checkpoint=checkpoint)

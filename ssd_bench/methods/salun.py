@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ class SalUn(FurtherTraining):
     lr has to be tuned; the authors tried 1e-4 to 0.1. BatchNorm's statistics move with any share.
     """
 
+    version: ClassVar[int] = 2
     share: float = 0.5
     epochs: int = 10
     lr: float = 0.01

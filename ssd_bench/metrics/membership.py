@@ -59,13 +59,14 @@ class PopulationAttack:
     """The loss of each sample as its score: D_f against unseen samples of the same classes (Yeom et al. 2018).
 
     Non-members are D'_f in the class scenarios, and in the random one the test images, weighted to D_f's classes by
-    drawing as many of each class as D_f has, where there are as many. `*_low` and `*_high` hold the middle 95 % of
+    drawing as many of each class as D_f has, where there are as many. Where random images are forgotten with a class,
+    D'_f and images of D'_r, as large a share, drawn in proportion to those images' classes. `*_low` and `*_high` hold the middle 95 % of
     `n_bootstrap` resamples of both sets, drawn from `seed`. AUC is a fraction, TPR a percentage.
     """
 
     n_bootstrap: int = 1000
     seed: int = 0
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     about: ClassVar[dict[str, About]] = {
         "population_auc": About(
             "fraction", "retrained", "about 0.5 for a retrained model", ("forget", "forget_train"), 20, "loss AUC"
@@ -91,12 +92,29 @@ class PopulationAttack:
         members, others = scores(seen, "forget_train"), scores(seen, "forget")
         if seen.forget_is_train:
             others = scores(seen, "test")[self._matched(seen.labels["forget_train"], seen.labels["test"])]
+        elif len(beside := self._beside(seen)):
+            others = torch.cat([others, scores(seen, "retain")[beside]])
         if not len(others):  # no test image is of such a class
             return {}
         values = population_attack(members, others, self.n_bootstrap, self.seed)
         if len(others) < self.about["population_tpr1"].least:  # too few for a rate of 1 %
             values = values._replace(tpr1=None, tpr1_low=None, tpr1_high=None)
         return {f"population_{name}": value for name, value in values._asdict().items()}
+
+    def _beside(self, seen: Outputs) -> Tensor:
+        """Rows of D'_r for the images of D_f that were drawn from other classes than that of D'_f; mostly none."""
+        forgotten = seen.labels["forget_train"]
+        of_class = torch.isin(forgotten, seen.labels["forget"])
+        drawn = forgotten[~of_class]
+        if not len(drawn) or not of_class.any() or not seen.has("retain"):
+            return drawn[:0]
+        labels = seen.labels["retain"]
+        n_classes = int(max(drawn.max(), labels.max())) + 1
+        have, want = (torch.bincount(each, minlength=n_classes) for each in (labels, drawn))
+        weights = (want / have.clamp(min=1))[labels]
+        n = round(len(drawn) * len(seen.labels["forget"]) / int(of_class.sum()))
+        n = min(n, int((weights > 0).sum()))
+        return weights.multinomial(n, generator=torch.Generator().manual_seed(self.seed)) if n else drawn[:0]
 
     def _matched(self, wanted: Tensor, labels: Tensor) -> Tensor:
         """Rows of `labels` that hold the classes in the proportions of `wanted`, as many as there are."""

@@ -38,11 +38,13 @@ def telling(pairs: Sequence[tuple[Readings, Readings]], images: int) -> set[str]
 
     pairs: the original's and the retrained model's, of each training seed. images: in D'_f. The error is that of shares
     of so many images (for an AUC, an upper bound: van Dantzig 1951), and that of the mean over seeds where there are
-    several. A residual share has no meaning elsewhere.
+    several; what is no share of images takes several. A residual share has no meaning elsewhere.
     """
     found = set()
     for name in set().union(*(set(ours) & set(theirs) for ours, theirs in pairs)):
         both = [(ours[name], theirs[name]) for ours, theirs in pairs if name in ours and name in theirs]
+        if name not in UNITS and len(both) < 2:
+            continue  # nothing to judge the difference by
         far = [ours - theirs for ours, theirs in both]
         drawn = mean(p * (1 - p) + q * (1 - q) for p, q in both) / max(images, 1) if name in UNITS else 0.0
         seeds = variance(far) / len(far) if len(far) > 1 else 0.0

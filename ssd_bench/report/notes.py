@@ -103,8 +103,7 @@ def _gaps(summary: Summary | None) -> str:
 
 def _floor(summary: Summary, what: str) -> str:
     if summary.line(FLOOR):
-        drawn = len({row["task"]["forget_sha256"] for row in summary.retrained.rows}) > 1
-        others = ", each without a D_f of its own" if drawn else ""
+        others = ", each without a D_f of its own (what rests on D_f is never called equal)" if summary.draws else ""
         return (
             f"{FLOOR}: how far apart retrained models of different seeds are{others}; a smaller {what} may be chance."
         )

@@ -29,6 +29,7 @@ from ssd_bench.report.statistics import State, mean_apart, states
 from ssd_bench.store.rows import TRIED_HERE, Row
 
 ORIGINAL, FLOOR = "original", "retrain, other seeds"
+FIXED = frozenset({"retain", "test", "retain_train"})  # sets that are the same, but for D_f, whatever a seed forgets
 Values = dict[str, float | None]
 
 
@@ -233,22 +234,43 @@ class Summary:
         return {seed for seed, n in having.items() if 2 * n >= known}
 
     def margin(self, name: str) -> float | None:
-        """What retrained models of different seeds differ by in a metric, on average; None with one seed."""
-        return mean_apart(self.retrained.over_seeds(name)) if self.retrained else None
+        """What retrained models of different seeds differ by in a metric, on average; None with one seed.
+
+        None, too, for what rests on D_f where each of them forgets images of its own: that other images are easier is
+        nothing that the paired differences of a method have.
+        """
+        drawn = self.draws and not FIXED.issuperset(self.columns[name].on)
+        return mean_apart(self.retrained.over_seeds(name)) if self.retrained and not drawn else None
+
+    @property
+    def draws(self) -> bool:
+        """Whether the retrained models of this table forget other images, each of its own seed."""
+        return self.retrained is not None and len({row["task"]["forget_sha256"] for row in self.retrained.rows}) > 1
 
     def states(self, names: Iterable[str]) -> dict[tuple[str, str], State]:
         """By label and name, for the columns of one table whose ideal is the retrained model: what the seeds say.
 
         Nothing for the original and the retrained model, nothing with fewer than two seeds. See `statistics.states`.
         """
-        cells = {
-            (line.label, name): [mean(of_seed) for of_seed in line.differences(name).values()]
+        columns: dict[str, dict[str, list[float]]] = {
+            name: {
+                line.label: [mean(of_seed) for of_seed in line.differences(name).values()]
+                for line in self.lines
+                if line is not self.retrained and line.method not in (ORIGINAL, FLOOR)
+            }
             for name in names
             if self.columns[name].ideal == RETRAINED
-            for line in self.lines
-            if line is not self.retrained and line.method not in (ORIGINAL, FLOOR)
         }
-        return states(cells, {cell: self.margin(cell[1]) for cell in cells})
+        first = {repr(column): name for name, column in reversed(columns.items())}
+        same = {name: first[repr(column)] for name, column in columns.items()}  # of random images D'_r is D', D'_f D_f
+        cells = {(label, name): far for name in first.values() for label, far in columns[name].items()}
+        found = states(cells, {cell: self.margin(cell[1]) for cell in cells})
+        return {
+            (label, name): found[label, of]
+            for name, of in same.items()
+            for label in columns[name]
+            if (label, of) in found
+        }
 
 
 def summarise(rows: list[Row], derived: dict[str, Values]) -> list[Summary]:

@@ -32,10 +32,6 @@ class Seen:
         """These models, by their places."""
         return Seen({name: values[models] for name, values in self.accuracy.items()}, self.argmax[models])
 
-    def swapped(self) -> Seen:
-        """Each model's twin in the pair in its place."""
-        return self.of(np.arange(len(self.argmax)) ^ 1)
-
 
 @dataclass(frozen=True)
 class ClassArm:
@@ -94,8 +90,7 @@ class ClassArm:
         found["tow"] = self._resampled(tow_of_means(apart), len(apart), bool(np.isfinite(apart).all()))
         found["tow_mean"] = self._mean((1 - np.abs(apart) / 100).prod(axis=1))
         for name, where in self._parts().items():
-            agree, floor = (self._agreement(argmax, retrained.argmax, where) for argmax in
-                            (seen.argmax, retrained.swapped().argmax))  # fmt: skip
+            agree, floor = self._agreement(seen.argmax, retrained.argmax, where), among(retrained.argmax[:, where])
             found[f"agreement_{name}"] = self._mean(100 * agree)
             found[f"beyond_floor_{name}"] = self._resampled(beyond_floor(agree, floor), len(agree), where.any())
         return found
@@ -158,6 +153,17 @@ def tow_of_means(apart: np.ndarray) -> Statistic:
         return (1 - np.abs(means) / 100).prod(axis=1)[:, None]
 
     return tow
+
+
+def among(argmax: np.ndarray) -> np.ndarray:
+    """Of each model the share of images on which it says what another one says, on average over the others: models.
+
+    argmax: models x images. NaN where there are no images.
+    """
+    n = len(argmax)
+    alike = sum((argmax == np.roll(argmax, shift, axis=0)).sum(axis=1) for shift in range(1, n))
+    with np.errstate(invalid="ignore"):
+        return np.divide(alike, (n - 1) * argmax.shape[1])
 
 
 def beyond_floor(agreement: np.ndarray, floor: np.ndarray) -> Statistic:

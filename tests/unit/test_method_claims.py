@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy, softmax
 
 from ssd_bench.core.task import Context, Images, Split
 from ssd_bench.methods.amnesiac import Amnesiac, wrong_labels
+from ssd_bench.methods.boundary_shrink import BoundaryShrink
 from ssd_bench.methods.fisher import Fisher, label_expected_fisher
 from ssd_bench.methods.teacher import Teacher
 from ssd_bench.methods.unsir import Unsir, first_of_each_class
@@ -94,6 +95,21 @@ def test_amnesiac_draws_none_of_several_forgotten_labels(images, context):
     own = images.labels[data.forget].expand(50, -1)
     assert set(drawn[:, data.forget].unique().tolist()) == {1, 3}
     assert (drawn[:, data.forget] != own).all()
+
+
+def test_what_was_forgotten_before_is_not_taught_again(images, context, original):
+    """Of a sequence of classes: D_r has no image of 0 any more, and 2 is to go."""
+    data = split(images, "full_class")
+    before = images.labels[data.retain] == 0
+    after = replace(data, retain=data.retain[~before], gone=data.retain[before])
+    assert (data.unsaid, after.unsaid) == ((2,), (0, 2))
+    drawn = torch.stack([wrong_labels(after, context.generator("labels", i)) for i in range(50)])
+    assert set(drawn[:, after.forget].unique().tolist()) == {1, 3}
+    shrink = BoundaryShrink(bound=1.0)
+    nearest = [shrink.nearest(original, each)["labels"] for each in (data, after)]
+    assert 0 in nearest[0]
+    assert set(nearest[1].tolist()) <= {1, 3}
+    assert shrink._key(data) != shrink._key(after)
 
 
 def test_amnesiac_unlearns_what_it_relabels(images, context, original):

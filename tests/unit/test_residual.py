@@ -21,6 +21,9 @@ def test_readings_tell_where_they_differ_by_two_standard_errors():
     turned = ({"probe_recall": 0.2}, {"probe_recall": 0.5})
     assert telling([far, turned], 100_000) == set()  # 0.05, and seeds that disagree
     assert telling([({"probe_recall": 1.0}, {})], 100) == telling([], 0) == set()
+    alike = [({"cka_forget_last": 1.0, "relearn": 2.0}, {"cka_forget_last": cka, "relearn": 3.0}) for cka in (0.6, 0.7)]
+    assert telling(alike[:1], 100) == set()  # what one seed differs by has no error to be judged by
+    assert telling(alike, 100) == {"cka_forget_last", "relearn"}
 
 
 def test_residual_shares_by_hand():

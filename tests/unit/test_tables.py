@@ -15,7 +15,7 @@ from ssd_bench.report.derive import derived_metrics
 from ssd_bench.report.requests import curves
 from ssd_bench.report.rows import cost_s, current, references, rows_beside, to_frame
 from ssd_bench.report.sheet import sheets
-from ssd_bench.report.statistics import State
+from ssd_bench.report.statistics import LEVEL, State, difference_p
 from ssd_bench.report.summary import FLOOR, summarise
 from ssd_bench.report.table import latex
 from ssd_bench.report.verdict import verdict
@@ -428,6 +428,33 @@ def test_the_placebo_under_a_table_is_of_the_same_network():
     found = {each.rows[0]["config"]["model"]["width"]: each for each in summarise(rows, {}) if not each.task["placebo"]}
     assert found[16].placebo is None
     assert found[64].placebo.task["placebo"]
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_nothing_is_equal_on_images_that_each_seed_draws_for_itself(drawn):
+    """Retrained models that forget other images differ on them for that alone, which a paired difference does not."""
+    rows = []
+    for seed in range(6):
+        for method, off in (("retrain", 0.0), ("ssd", 0.1 + seed / 100)):
+            metrics = {"forget_train_acc": 60 + 5 * seed + off, "retain_acc": 70 + seed + off}
+            task = {"scenario": "random", "target": None, "forget_sha256": f"{seed if drawn else 0}"}
+            rows.append(row(method, seed, 50, task=task, metrics=metrics))
+    summary = summary_of(rows)
+    assert summary.draws == drawn
+    said = summary.states(["forget_train_acc", "retain_acc"])
+    assert said["ssd", "forget_train_acc"] == (State.APART if drawn else State.EQUAL)
+    assert said["ssd", "retain_acc"] == State.EQUAL
+
+
+def test_columns_that_are_one_are_one_hypothesis():
+    """Of random images D'_r is D' and D'_f is D_f: Holm's rule is not made stricter by telling a number twice."""
+    rows = []
+    for seed, off in enumerate((3.0, 4.4, 6.3)):
+        rows.append(row("retrain", seed, 50))
+        rows.append(row("ssd", seed, 50, metrics={"retain_acc": 50 + off, "test_acc": 50 + off}))
+    said = summary_of(rows).states(["retain_acc", "test_acc"])
+    assert said["ssd", "retain_acc"] == said["ssd", "test_acc"] == State.APART
+    assert LEVEL / 2 < difference_p([3.0, 4.4, 6.3]) < LEVEL
 
 
 def test_what_a_sequence_is_held_against_is_no_placebo():
