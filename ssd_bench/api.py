@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from numbers import Integral
 from pathlib import Path
 from threading import RLock
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -350,7 +351,10 @@ class _Task:
         pixels = getattr(images.pixels, "host", images.pixels)
         usual = vars(nn.Module()).keys()
         plain = {
-            name: values_of({key: value for key, value in vars(module).items() if key not in usual})
+            name: [
+                {key: _value(value) for key, value in vars(module).items() if key not in usual},
+                *(_value(list(hooks.values())) for hooks in (module._forward_pre_hooks, module._forward_hooks)),
+            ]
             for name, module in model.named_modules()
         }
         return {
@@ -373,6 +377,16 @@ class _Task:
         more = {"seeds": seeds_used(self.method, self.seed, self.seed), "recipe": address(self.recipe), "fresh": fresh}
         n_retain = len(self.what.request.retain)
         return {"original": self.original, "n_retain": n_retain, "method": address(self.method), **more}
+
+
+def _value(of: Any) -> Any:
+    """What an attribute of a module adds to its address: functions count by their code, as activations do."""
+    if isinstance(of, FunctionType):
+        with suppress(TypeError, RuntimeError, AttributeError):  # it carries what has no address
+            return address(of)
+    if isinstance(of, list | tuple):
+        return [_value(each) for each in of]
+    return values_of(of)
 
 
 def _fresh(what: Given, fresh: Fresh | None, seed: int, who: str) -> nn.Module:

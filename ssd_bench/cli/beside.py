@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import initialize_config_dir
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
@@ -24,7 +25,7 @@ from ssd_bench.cli.arguments import Parser
 from ssd_bench.cli.interrupt import interruptible
 from ssd_bench.cli.run import find_modules
 from ssd_bench.core.console import log_handler
-from ssd_bench.core.errors import ConfigError, Diverged, check_choice
+from ssd_bench.core.errors import NO_ROOM, CannotWrite, ConfigError, Diverged, check_choice
 from ssd_bench.run import plan as planning
 
 
@@ -42,6 +43,10 @@ def carry_out(parser: Parser, work: Callable[[argparse.Namespace], int | None], 
         code, said = 2, str(e)
     except Diverged as e:
         code, said = 3, f"{e}; lower train.lr"
+    except OSError as e:
+        if e.errno not in NO_ROOM:
+            raise
+        code, said = 2, str(CannotWrite.at(e.filename or "a file", e))
     if said:
         print(f"ssd-bench: {said}", file=sys.stderr)
     if code:
@@ -61,8 +66,8 @@ def own_settings(args: argparse.Namespace, name: str) -> tuple[list[str], dict[s
     overrides.check(args)
     try:
         given = OmegaConf.from_dotlist(own)
-    except OmegaConfBaseException as e:
-        raise ConfigError(f"{' '.join(own)}: {e}") from e
+    except (OmegaConfBaseException, yaml.YAMLError) as e:
+        raise ConfigError(f"{' '.join(own)}: {str(e).splitlines()[0]}") from e
     for group, values in given.items():
         if not OmegaConf.is_config(values):
             raise ConfigError(f"{group}={values} is no setting; allowed: {group}.{{{', '.join(known[group])}}}")

@@ -81,6 +81,6 @@ def _at_work(journals: Any) -> tuple[list[str], float]:
             if "begin" in event:
                 begun[event["begin"]] = event["at"]
             elif "end" in event:
-                spent += event["at"] - begun.pop(event["end"])
+                spent += event["at"] - begun.pop(event["end"], event["at"])  # a full disk loses lines
         running += begun
     return running, spent

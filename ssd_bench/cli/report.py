@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -11,7 +12,7 @@ from typing import Any, NoReturn, TextIO
 from omegaconf import OmegaConf
 
 from ssd_bench.cli.arguments import Parser
-from ssd_bench.core.errors import ConfigError, check_choice, check_installed
+from ssd_bench.core.errors import NO_ROOM, ConfigError, check_choice, check_installed
 from ssd_bench.report.derive import derived, reevaluate
 from ssd_bench.report.rows import REFERENCES, current, to_frame
 from ssd_bench.report.summary import FLOOR, ORIGINAL, Summary, summarise
@@ -40,11 +41,18 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Entry point; exit code 0, or 2 with one line when the input is wrong."""
     try:
         _report(arguments)
+        sys.stdout.flush()
     except ConfigError as e:
         print(f"ssd-bench: {e}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # `ssd-bench-report runs | head`
         sys.stderr.close()
+    except OSError as e:
+        if e.errno not in NO_ROOM or e.filename:
+            raise
+        print(f"ssd-bench: the output cannot be written ({e.strerror})", file=sys.stderr)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  what waits to be written will not be
+        sys.exit(2)
     sys.exit(0)
 
 

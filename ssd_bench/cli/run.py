@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import logging
 import os
@@ -30,12 +29,11 @@ from ssd_bench.cli import failure, overrides, progress, sweeper
 from ssd_bench.cli.interrupt import interruptible
 from ssd_bench.cli.sweeper import REPORTED
 from ssd_bench.core import console
-from ssd_bench.core.errors import CannotWrite, ConfigError
+from ssd_bench.core.errors import NO_ROOM, CannotWrite, ConfigError
 from ssd_bench.run import plan as planning
 
 log = logging.getLogger(__name__)
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 INPUT = (ConfigError, CompactHydraException, HydraException, OmegaConfBaseException)
 
 

@@ -12,6 +12,7 @@ from typing import NoReturn
 from ssd_bench.cli.arguments import Parser
 from ssd_bench.core.console import size, stdout
 from ssd_bench.core.errors import ConfigError, check_choice
+from ssd_bench.store.files import find
 from ssd_bench.store.prune import (
     TRAINING,
     artefacts,
@@ -24,6 +25,7 @@ from ssd_bench.store.prune import (
     unsound,
     uses,
 )
+from ssd_bench.store.rows import ROW
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -71,7 +73,7 @@ def verify(args: argparse.Namespace) -> int:
     """Read every artefact and every row; print those that are not what was written. 1 if there are any."""
     read = artefacts(args.folder)
     damaged = [(path, why) for path in read if (why := damage(path))]
-    rows = sorted(args.folder.rglob("metrics.json"))
+    rows = find(args.folder, ROW)
     damaged += [(path, "no sound row") for path in unsound(args.folder)]
     for path, why in damaged:
         stdout().print(f"{path}: {why}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import uuid
@@ -19,6 +20,9 @@ from ssd_bench.core.errors import ConfigError
 from ssd_bench.run import plan as planning
 
 AGENDA = "SSD_BENCH_AGENDA"  # names a job's agenda, in its hydra.job.env_set: that reaches it under every launcher
+log = logging.getLogger(__name__)
+
+DIVERGED = 3  # exit code, told beside the row
 REPORTED = "ssd_bench_reported"  # mark of an exception whose job has said all about it; it survives pickling
 Batch = Sequence[Sequence[str]]  # the overrides of some jobs
 
@@ -79,8 +83,13 @@ class Jobs(Launcher):
             with Watch(agenda, initial_job_idx, runs):
                 returned = self.launcher.launch(job_overrides, initial_job_idx)
         finally:
-            told.extend(event for journal in agenda.journals().values() for event in journal if "row" in event)
+            ended = [event for journal in agenda.journals().values() for event in journal if "row" in event]
+            told.extend(ended)
         shutil.rmtree(where, ignore_errors=True)
+        told_of = sum(bool(event["row"]) or event["code"] != DIVERGED for event in ended)
+        if told_of < len(jobs):
+            log.error("%d of %d runs could not tell how they ended: is there room?", len(jobs) - told_of, len(jobs))
+            told.append({"row": None, "code": 1})
         return returned
 
 

@@ -21,7 +21,7 @@ from ssd_bench.core.errors import ConfigError, check_installed
 from ssd_bench.run import plan as planning
 from ssd_bench.run.cases import CHOICES
 from ssd_bench.run.plugins import nodes
-from ssd_bench.store.files import writable
+from ssd_bench.store.files import writable, write_atomically
 from ssd_bench.store.rows import STUDIES
 
 log = logging.getLogger(__name__)
@@ -100,22 +100,25 @@ def tune(args: argparse.Namespace) -> None:
     said = [f"--config-dir={args.config_dir}"] * bool(args.config_dir)
     said += [o for o in [*args.overrides, *own] if not o.startswith(here)]
     paths = leave(args, study, ended, f"ssd-bench-tune {shlex.join(said)}")
-    print(*paths, f"settings from this study: ssd-bench --config-dir {paths[0].parents[1]} ...", sep="\n")
+    use = f"settings from this study: ssd-bench --config-dir {paths[0].parents[1]} ..."
+    if args.config_dir:  # a run takes one folder
+        use = f"settings from this study: put what {paths[0]} holds into {args.config_dir}/tuned/{paths[0].name}"
+    print(*paths, use, sep="\n")
 
 
 def make_study(args: argparse.Namespace, plan: planning.Plan, settings: dict[str, dict[str, Any]]) -> Any:
     """The study, checked. Raises ConfigError."""
     from ssd_bench.tune.space import read_space
-    from ssd_bench.tune.study import Budget, Objective, Study, Validation, check_scenario
+    from ssd_bench.tune.study import Budget, Objective, Sampling, Study, Validation, check_scenario
 
     check_scenario(plan)
-    method, own = plan.names["method"], settings["study"]
+    method, own = plan.names["method"], build(settings["study"], "study", Sampling)
     spaces = nodes("search", *([Path(args.config_dir)] if args.config_dir else []))
     if method not in spaces:
         have = ", ".join(sorted(spaces))
         raise ConfigError(f"method={method} has no search space: write search/{method}.yaml; there are those of {have}")
     recipe = [plan.names["train"]] if given(args, "train") else []
-    name = own["name"] or "-".join([*(plan.names[group] for group in ("method", "data", "model", "scenario")), *recipe])
+    name = own.name or "-".join([*(plan.names[group] for group in ("method", "data", "model", "scenario")), *recipe])
     if not re.fullmatch(r"[\w.+-]+", name):
         raise ConfigError(f"study.name={name}: a name of letters, digits and . + - _ alone, for it names a folder")
     return Study(
@@ -127,8 +130,8 @@ def make_study(args: argparse.Namespace, plan: planning.Plan, settings: dict[str
         budget=build(settings["budget"], "budget", Budget),
         validation=build(settings["validation"], "validation", Validation),
         objective=build(settings["objective"], "objective", Objective),
-        seed=own["seed"],
-        startup=own["startup"],
+        seed=own.seed,
+        startup=own.startup,
         own_space=spaces[method] != nodes("search").get(method, spaces[method]),
     )
 
@@ -173,7 +176,8 @@ def leave(args: argparse.Namespace, study: Any, ended: Any, command: str) -> lis
     paths = result.write(study, ended, about, found)
     said = [f"{name}: {about[name]}" for name in ("command", "commit", "budget", "objective", "untuned", "settings")]
     page = study.folder / "page.html"
-    page.write_text(page_of_figures(f"Study {study.name}", said, result.pictures(ended)))
+    text = page_of_figures(f"Study {study.name}", said, result.pictures(ended))
+    write_atomically(page, lambda path: path.write_text(text))
     return [*paths, page]
 
 

@@ -66,4 +66,8 @@ def explain(e: OmegaConfBaseException, group: str) -> str:
         kind = {"integer": "int", "boolean": "bool", "string": "str"}.get(match["kind"].lower(), match["kind"].lower())
         value = "null" if match["value"] == "None" else match["value"]
         return f"{key}={value} is not allowed; allowed: {_KINDS.get(kind, kind)}"
+    if re.match(r"Invalid value assigned: \w+ is not a ListConfig", message):
+        return f"{key} must be a list, such as {key}=[...]"
+    if re.match(r"Cannot convert '(List|Dict)Config' to string", message):
+        return f"{key} must be one value, no list"
     return f"{key}: {message}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import math
 from collections.abc import Iterable
 from importlib.util import find_spec
 from numbers import Real
 
 LISTED = 40  # names that a message lists
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class ConfigError(ValueError):

@@ -20,6 +20,7 @@ class ASSD(Dampening):
     Entries of which the reference has an importance of 0 are left out of the percentile, and dampened all the same.
     """
 
+    version: ClassVar[int] = 1
     columns: ClassVar[dict[str, About]] = {
         **Dampening.columns,
         "alpha": About(heading="alpha", decimals=2, table="none"),

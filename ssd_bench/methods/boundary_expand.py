@@ -1,6 +1,7 @@
 """Boundary expand: give D_f to a class of its own, and take that away (Chen et al., CVPR 2023, arXiv 2303.11570)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ class BoundaryExpand(Boundary):
     layer of PyTorch's, as another release does.
     """
 
+    version: ClassVar[int] = 1
     row_init: str = "xavier"
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """CF-k: fine-tune the last layers alone, and let them forget catastrophically (Goel et al. 2022, arXiv 2201.06640)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -12,6 +13,7 @@ from ssd_bench.methods.last_k import LastK
 class CFk(LastK):
     """Fine-tune the last part of the original on D_r. What earlier layers hold of D_f stays; settings as in LastK."""
 
+    version: ClassVar[int] = 1
     needs = ("retain",)
     seeds = ("seed_unlearn",)
 

@@ -1,6 +1,7 @@
 """Train again without anything that was manipulated, discovered or not: the ideal of the corrective scenarios."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from ssd_bench.train.recipe import Recipe
 class Clean(Method):
     """Every parameter fresh and the original's recipe, on D without S_m. No method that knows D_f alone could do it."""
 
+    version: ClassVar[int] = 1
     needs = ("clean", "retain", "recipe")
     seeds = ("seed",)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -22,6 +23,7 @@ class CT(FurtherTraining):
     has no other kernel is fine-tuned alone.
     """
 
+    version: ClassVar[int] = 1
     epochs: int = 3
     lr: float = 1e-3
     momentum: float = 0.9

@@ -1,6 +1,7 @@
 """DELETE (Zhou et al., CVPR 2025, arXiv 2503.23751): what the original says of D_f, without the true class."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,7 @@ class Delete(FurtherTraining):
     none for these networks. Needs D_f alone.
     """
 
+    version: ClassVar[int] = 1
     epochs: int = 10
     lr: float = 1e-4
     momentum: float = 0.9

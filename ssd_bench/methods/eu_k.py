@@ -1,6 +1,7 @@
 """EU-k: forget the last layers exactly, by training them from a fresh start (Goel et al. 2022, arXiv 2201.06640)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ class EUk(LastK):
     distribution by fan-in and biases 0, in the layers that are counted; normalisations keep the original's values.
     """
 
+    version: ClassVar[int] = 1
     epochs: int | None = None
     init: str = "default"
     needs = ("retain", "recipe")

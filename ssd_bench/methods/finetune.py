@@ -1,6 +1,7 @@
 """Fine-tune the original on the retained data and hope that it forgets the rest (the weakest common baseline)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -13,6 +14,7 @@ from ssd_bench.train.recipe import Recipe
 class Finetune(FurtherTraining):
     """`epochs` of SGD on D_r at a constant learning rate, without augmentation, as the released code does."""
 
+    version: ClassVar[int] = 1
     epochs: int = 5
     lr: float = 0.02
     momentum: float = 0.9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class JiT(FurtherTraining):
     stored.
     """
 
+    version: ClassVar[int] = 1
     lr: float = 0.01
     sigma: float = 0.5
     n_samples: int = 25

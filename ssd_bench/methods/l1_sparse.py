@@ -27,6 +27,7 @@ class L1Sparse(FurtherTraining):
     nothing defends: compare it with the weights.
     """
 
+    version: ClassVar[int] = 1
     epochs: int = 10
     lr: float = 0.01
     momentum: float = 0.9

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ class MaskHead(Method):
     gone, what looks at features must see nothing gone. Only of classes of the model's labels that are forgotten whole.
     """
 
+    version: ClassVar[int] = 1
     bias: float = -1e4
     control = True
     seeds = ()

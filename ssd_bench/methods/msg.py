@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ class MSG(FurtherTraining):
     What is frozen stays. A ViT has one Conv2d, the embedding of its patches.
     """
 
+    version: ClassVar[int] = 1
     rate: float = 0.3
     keep_scale: float = 0.1
     epochs: int = 5

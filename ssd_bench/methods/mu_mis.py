@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ class MUMis(FurtherTraining):
     `other` is above 0: a large lr or many epochs destroy the model.
     """
 
+    version: ClassVar[int] = 1
     epochs: int = 5
     lr: float = 1e-4
     momentum: float = 0.9

@@ -1,6 +1,7 @@
 """Gradient ascent on D_f (Thudi et al. 2022, arXiv 2109.13398, and many others): unlearn by raising the loss."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -22,6 +23,7 @@ class NegGrad(FurtherTraining):
     limit, as released. Needs D_f alone.
     """
 
+    version: ClassVar[int] = 1
     epochs: int = 10
     lr: float = 1e-4
     momentum: float = 0.0

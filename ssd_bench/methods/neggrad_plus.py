@@ -1,6 +1,7 @@
 """NegGrad+ (Kurmanji et al. 2023, arXiv 2302.09880): descend on D_r and, in the same step, ascend on D_f."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -23,6 +24,7 @@ class NegGradPlus(FurtherTraining):
     twice, by D_f last. clip: the longest gradient that a step follows; None: any.
     """
 
+    version: ClassVar[int] = 1
     epochs: int = 5
     lr: float = 0.01
     a: float = 0.95

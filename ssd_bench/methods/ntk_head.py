@@ -1,7 +1,7 @@
 """NTK scrubbing (Golatkar et al. 2020, arXiv 2003.02960) of the last layer: the weights it would have without D_f."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class NtkHead(Method):
     as released, the original, as if it had never moved. The sums over D are kept for all requests.
     """
 
+    version: ClassVar[int] = 1
     ridge: float = 0.1
     scale: str = "trapezium"
     start: str = "fresh"

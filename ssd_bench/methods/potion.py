@@ -33,6 +33,7 @@ class Potion(Dampening):
     of `max_tries` does. sensitivity: output (XALFSSD), output_sq (ALFSSD), or loss.
     """
 
+    version: ClassVar[int] = 1
     sensitivity: str = "output"
     cut: float = 0.0
     start_divisor: float = 25.0

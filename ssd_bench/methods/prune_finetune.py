@@ -31,6 +31,7 @@ class PruneFinetune(FurtherTraining):
     the method is not for it.
     """
 
+    version: ClassVar[int] = 1
     rate: float = 0.95
     epochs: int = 10
     lr: float = 0.01

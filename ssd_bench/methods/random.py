@@ -1,6 +1,7 @@
 """A control: random weights, a model that was never trained on anything."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -15,6 +16,7 @@ class Random(Method):
     What judges forgetting alone must find nothing better; what judges a model must find nothing worse.
     """
 
+    version: ClassVar[int] = 1
     control = True
     seeds = ("seed_unlearn",)
 

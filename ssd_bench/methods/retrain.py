@@ -1,6 +1,7 @@
 """Train again without the forgotten data: the reference that every method is compared with."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ class Retrain(Method):
     which has seen D_f. No augmentation, `lr`, and a warm-up that runs for two epochs to twice the rate.
     """
 
+    version: ClassVar[int] = 2
     mode: str = "from_scratch"
     lr: float = 0.01
     batch_size: int = 64

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ class Scrub(FurtherTraining):
     checkpoint holds all students so far.
     """
 
+    version: ClassVar[int] = 1
     epochs: int = 3
     max_epochs: int = 2
     optimizer: str = "sgd"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
@@ -20,6 +21,7 @@ class SSD(Dampening):
     With sensitivity=output_sq it is LFSSD (Foster et al. 2024, arXiv 2402.19308), which needs no labels.
     """
 
+    version: ClassVar[int] = 1
     alpha: float = 10.0
 
     def __post_init__(self) -> None:

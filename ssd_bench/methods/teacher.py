@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ class Teacher(FurtherTraining):
     backbone; pretrained, as released, is competent up to its last layer.
     """
 
+    version: ClassVar[int] = 1
     epochs: int = 1
     lr: float = 1e-4
     batch_size: int = 256

@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ class Unsir(Method):
     statistics take the noise in and leaves the gradients of all noise steps to the first step of impair.
     """
 
+    version: ClassVar[int] = 1
     noise_steps: int = 25
     noise_lr: float = 0.1
     noise_penalty: float = 0.1

@@ -60,8 +60,8 @@ class PopulationAttack:
 
     Non-members are D'_f in the class scenarios, and in the random one the test images, weighted to D_f's classes by
     drawing as many of each class as D_f has, where there are as many. Where random images are forgotten with a class,
-    D'_f and images of D'_r, as large a share, drawn in proportion to those images' classes. `*_low` and `*_high` hold the middle 95 % of
-    `n_bootstrap` resamples of both sets, drawn from `seed`. AUC is a fraction, TPR a percentage.
+    D'_f and images of D'_r, as large a share, drawn in proportion to those images' classes. `*_low` and `*_high` hold
+    the middle 95 % of `n_bootstrap` resamples of both sets, drawn from `seed`. AUC is a fraction, TPR a percentage.
     """
 
     n_bootstrap: int = 1000
@@ -93,7 +93,7 @@ class PopulationAttack:
         if seen.forget_is_train:
             others = scores(seen, "test")[self._matched(seen.labels["forget_train"], seen.labels["test"])]
         elif len(beside := self._beside(seen)):
-            others = torch.cat([others, scores(seen, "retain")[beside]])
+            others = np.concatenate([others, scores(seen, "retain")[beside]])
         if not len(others):  # no test image is of such a class
             return {}
         values = population_attack(members, others, self.n_bootstrap, self.seed)

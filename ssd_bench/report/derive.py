@@ -181,11 +181,10 @@ def outputs_of(row: Row, folder: Path, of: str = "") -> Outputs | None:
 
     of: "original_" for what the original says about them.
     """
-    sets, logits = (tensors_of(row, f"{of}{kind}", folder) for kind in ("sets", "outputs"))
+    sets, logits = (_sound(row, f"{of}{kind}", folder) for kind in ("sets", "outputs"))
     if not sets or not logits:
         return None
-    described = _find(row["artefacts"][f"{of}sets"], folder).with_suffix(".json")
-    return outputs(sets, json.loads(described.read_text())["about"], logits)
+    return outputs(_load(sets), json.loads(sets.with_suffix(".json").read_text())["about"], _load(logits))
 
 
 def kept_of(row: Row, folder: Path) -> dict[str, Tensor]:
@@ -196,9 +195,8 @@ def kept_of(row: Row, folder: Path) -> dict[str, Tensor]:
 
 def tensors_of(row: Row, kind: str, folder: Path) -> dict[str, Tensor] | None:
     """The tensors of an artefact that a row names; None where there is none."""
-    path = row["artefacts"].get(kind)
-    found = _find(path, folder) if path else None
-    return _load(found) if found else None
+    place = _sound(row, kind, folder)
+    return _load(place) if place else None
 
 
 @lru_cache(maxsize=12)  # what is read of two rows
@@ -210,8 +208,11 @@ def _load(path: Path) -> dict[str, Tensor] | None:
         return None
 
 
-def _find(path: str, folder: Path) -> Path | None:
-    """Where an artefact lies: as the row says, or beside the rows where the folder was moved."""
-    below = Path(*Path(path).parts[-3:])  # artefacts/kind/name
-    places = [Path(path), *(parent / below for parent in (folder.absolute(), *folder.absolute().parents))]
-    return next((place for place in places if place.suffix == ".safetensors" and place.is_file()), None)
+def _sound(row: Row, kind: str, folder: Path) -> Path | None:
+    """Where an artefact that a row names lies whole: as the row says, or in a folder above the row's own, which was
+    moved or came from another machine."""
+    path = Path(row["artefacts"].get(kind) or "")
+    below = Path(*path.parts[-3:])  # artefacts/kind/name
+    places = [path, *(parent / below for parent in Path(folder, row["path"]).absolute().parents)]
+    there = (place for place in places if place.suffix == ".safetensors" and place.is_file())
+    return next((place for place in there if _load(place) is not None), None)

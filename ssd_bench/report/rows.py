@@ -11,7 +11,7 @@ from ssd_bench.store.rows import Row, read_rows
 
 TASK_KEYS = (
     "data", "model", "original", "scenario", "target", "placebo", "forget_sha256", "seed", "seed_forget", "fidelity",
-    "evaluation",
+    "evaluation", "asked",
 )  # fmt: skip  # "original" is a hash of the data, the recipe and the training seed
 
 TUNED = "tuned"  # stands for the settings of a method, where the only ones that differ were found by a study

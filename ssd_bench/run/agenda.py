@@ -186,7 +186,11 @@ class Agenda:
 
     def journals(self) -> dict[str, list[dict[str, Any]]]:
         """By process, what it noted so far."""
-        return {
-            path.name: [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            for path in self.folder.glob("journal-*")
-        }
+        return {path.name: list(_events(path.read_text())) for path in self.folder.glob("journal-*")}
+
+
+def _events(text: str) -> Iterator[dict[str, Any]]:
+    """What the lines say that were written whole; a full disk or a kill leaves others."""
+    for line in text.splitlines():
+        with suppress(json.JSONDecodeError):
+            yield json.loads(line)

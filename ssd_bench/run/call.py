@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from ssd_bench.models.anew import copied
 from ssd_bench.store.artefacts import forget_recent
 from ssd_bench.train import devices
 from ssd_bench.train.loop import check_finite
-from ssd_bench.train.passes import pass_clock, predict
+from ssd_bench.train.passes import eval_mode, pass_clock, predict
 
 Given = tuple[str, Tensor, int]  # what a tensor is, the tensor, how often it was edited before
 
@@ -50,18 +51,40 @@ def call(
     if not isinstance(model, nn.Module):
         raise ConfigError(f"method {name} returned {type(model).__name__}; it has to return the model")
     check_finite(model, name)
+    _check_usable(model, name, data)
     return model, measured
 
 
+def _check_usable(model: nn.Module, name: str, data: Split) -> None:
+    """Raise ConfigError for a model that cannot read an image of D_f, or has another number of outputs."""
+    try:
+        with eval_mode(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+            said = model(data.images.batch(data.forget[:2])[0])
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as e:
+        why = " ".join(f"{type(e).__name__}: {e}".split())
+        raise ConfigError(f"method {name} returned a model that cannot be used ({why})") from e
+    if said.shape[1:] != (data.n_classes,):
+        raise ConfigError(
+            f"method {name} returned a model that says {tuple(said.shape[1:])} for {data.n_classes} classes"
+        )
+
+
 def plain(value: Any) -> Any:
-    """As a row holds it: numbers of Python, also for those of PyTorch and NumPy; None for what is not finite."""
+    """As a row holds it: numbers of Python, also for those of PyTorch and NumPy; None for what is not finite, names of
+    enumerations, and of what is neither number nor text its kind."""
     if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
+        return {key if isinstance(key, str | int | float) else str(key): plain(each) for key, each in value.items()}
     if isinstance(value, Tensor | np.ndarray | np.generic):
         value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, list | tuple | Set):
+        return [plain(each) for each in (sorted(value, key=repr) if isinstance(value, Set) else value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float) else f"<{type(value).__name__}>"
 
 
 def makes_it_again(model: nn.Module, original: nn.Module, data: Split) -> bool:

@@ -123,6 +123,8 @@ def identify(
     task = _described(plan, dataset, request)
     task |= {"recipe": digest(beginning.get("checkpoint", trained.training))[:16]}
     task |= {"original": digest(beginning)[:16], "reference": digest(ideal.key)[:16]}
+    if "code" in code_of(type(plan.scenario)):  # its sets may be others for the same D_f
+        task |= {"asked": digest(address(plan.scenario))[:16]}
     if request.clean is not None:
         task |= {"n_manipulated": len(request.train) - len(request.clean), "retrained": digest(retrained.key)[:16]}
     evaluate = address(plan.evaluate)

@@ -21,6 +21,7 @@ from ssd_bench.methods.original import Original
 from ssd_bench.models.checkpoint import fit_checkpoint
 from ssd_bench.models.fresh import fresh
 from ssd_bench.run.bench import Bench
+from ssd_bench.run.call import plain
 from ssd_bench.run.cases import tuned_by
 from ssd_bench.run.environment import environment
 from ssd_bench.run.evaluate import chosen_sets, evaluate
@@ -127,7 +128,7 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
     row = {"schema": SCHEMA, "layout": LAYOUT, "status": "done", "reason": None}
     row |= {"task": bench.identity.task, "method": plan.names["method"]}
     row |= {
-        "settings": asdict(plan.method),
+        "settings": plain(asdict(plan.method)),
         "tuned": tuned_by(plan.config, bench.identity.task["target"]),
         "config": plan.config,
         "metrics": dict.fromkeys(METRICS),

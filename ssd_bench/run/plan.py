@@ -156,7 +156,7 @@ def plan(cfg: DictConfig, names: dict[str, str]) -> Plan:
     evaluate = build(config["evaluate"], "evaluate", Evaluate)
     for name in evaluate.sets:
         check_choice("evaluate.sets", name, (*SETS, *getattr(objects["scenario"], "sets", ())))
-    metrics = {name: build(node, f"metric.{name}") for name, node in config["metric"].items()}
+    metrics = {name: build(node, f"metric.{name}") for name, node in (config.get("metric") or {}).items() if node}
     owner: dict[str, str] = {}
     for name, metric in metrics.items():
         check_names(name, getattr(metric, "about", ()), owner)

@@ -1,8 +1,8 @@
 """Addresses: what determines a result, in full, so that no result is mistaken for another.
 
 Settings count, and so does code. What the package ships declares a `version`, which is raised when what it computes
-changes; what a user brings counts by its source, and so do the modules of theirs that it imports. Comments and layout
-do not count.
+changes; what a user brings counts by its source, and so do the modules of theirs that it imports. A method that was put
+into the package, and has no version of its own yet, counts by its source as well. Comments and layout do not count.
 """
 
 from __future__ import annotations
@@ -89,7 +89,10 @@ def address(thing: Any, without: tuple[str, ...] = (), within: frozenset[int] = 
     if isinstance(thing, MethodType):
         return {"method": thing.__name__, "of": of_part(thing.__self__)}
     if isinstance(thing, type | FunctionType):
-        return {"class": _path(thing), **_code_of_part(thing, within), **of_part(_carried(thing))}
+        alone = (
+            {"lambda": _bytecode(thing)} if thing.__name__ == "<lambda>" else {}
+        )  # of which a module may have several
+        return {"class": _path(thing), **_code_of_part(thing, within), **of_part(_carried(thing)), **alone}
     if isinstance(thing, BuiltinFunctionType):
         of = thing.__self__
         return {"class": _path(thing)} | (
@@ -131,6 +134,8 @@ def code_of(thing: type | FunctionType) -> dict[str, Any]:
         if _top(module) == OURS:
             if "version" in vars(each):
                 parts.setdefault("versions", {})[_path(each)] = each.version
+            elif each is thing and hasattr(each, "version"):  # but another's, which it inherits
+                parts.setdefault("code", {})[module] = _hash_of(_source(module) or "")
         elif _is_users(module, thing.__module__):
             parts.setdefault("code", {})[module] = _source_with_imports(module) or _bytecode(each)
         for library in vars(each).get("libraries", ()):
@@ -248,6 +253,10 @@ def _source(module: str) -> str | None:
     return source
 
 
+def _hash_of(source: str) -> str:
+    return hashlib.sha256(_tokens(source).encode()).hexdigest()
+
+
 def _source_with_imports(module: str) -> dict[str, str] | None:
     """Hash of a user's module and of each module of theirs that it imports, directly or not; None without source."""
     found: dict[str, str] = {}
@@ -256,7 +265,7 @@ def _source_with_imports(module: str) -> dict[str, str] | None:
         name = waiting.pop()
         if name in found or not _is_users(name, module) or (source := _source(name)) is None:
             continue
-        found[name] = hashlib.sha256(_tokens(source).encode()).hexdigest()
+        found[name] = _hash_of(source)
         is_package = hasattr(sys.modules.get(name), "__path__") or _file_of(name).name == "__init__.py"
         waiting += _imported(source, name if is_package else name.rpartition(".")[0])
     return dict(sorted(found.items())) or None

@@ -27,6 +27,23 @@ YOUNG_S = 3600.0  # no single file takes that long to write
 PART = ".part-"  # what temporary files begin with: a process that is killed leaves its own behind
 
 
+def find(folder: Path, *patterns: str) -> list[Path]:
+    """The files under a folder whose paths end as one of these patterns (as of `Path.match`) says, sorted.
+
+    Folders that are links are searched as well, such as those that were moved to another disk; no folder twice.
+    """
+    seen, found = set(), []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:  # a link back, or to what is there anyway
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        below = Path(place).relative_to(folder)
+        found += [Path(place, name) for name in names if any((below / name).match(pattern) for pattern in patterns)]
+    return sorted(found)
+
+
 def write_atomically(path: Path, write: Callable[[Path], None], durable: bool = True) -> None:
     """`write` fills a temporary file beside `path`, which then takes its place whole or not at all.
 

@@ -12,10 +12,10 @@ from filelock import FileLock
 
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.store.artefacts import read_artefact
-from ssd_bench.store.files import PART, Damaged
+from ssd_bench.store.files import PART, Damaged, find
 from ssd_bench.store.locks import take
 from ssd_bench.store.resume import Checkpoint
-from ssd_bench.store.rows import every_row
+from ssd_bench.store.rows import ROW, every_row
 
 TRAINING = "training"  # the checkpoints of trainings that have not come to their end
 LIBRARY = ("library", "library_buffers")  # what `ssd_bench.unlearn` keeps: models, and what their state dicts leave out
@@ -24,7 +24,7 @@ NEEDS = "artefacts.json"  # names, in a folder of each pool and size, what its m
 
 def artefacts(folder: Path) -> list[Path]:
     """Where the tensors of every artefact under a folder lie, or should lie; checkpoints included."""
-    files = (path for path in folder.rglob("artefacts/*/*") if path.suffix in (".safetensors", ".json"))
+    files = find(folder, "artefacts/*/*.safetensors", "artefacts/*/*.json")
     return sorted({path.with_suffix(".safetensors") for path in files if not path.name.startswith(PART)})
 
 
@@ -44,13 +44,13 @@ def uses(folder: Path) -> Counter[tuple[str, ...]]:
 
 
 def _pools(folder: Path) -> list[Path]:
-    return sorted(folder.rglob(f"pools/*/*/{NEEDS}"))
+    return find(folder, f"pools/*/*/{NEEDS}")
 
 
 def unsound(folder: Path) -> list[Path]:
     """The rows under a folder that cannot be read."""
     sound = {folder / row["path"] for row in every_row(folder)}
-    return [path for path in sorted(folder.rglob("metrics.json")) if path not in sound]
+    return [path for path in find(folder, ROW) if path not in sound]
 
 
 def damage(path: Path) -> str | None:
@@ -67,8 +67,7 @@ def damage(path: Path) -> str | None:
 
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files of killed processes, agendas of sweeps that were cut short, and what was set aside as damaged."""
-    agendas = {p for p in folder.rglob("sweeps/*/jobs-*/**/*") if p.is_file()}
-    return sorted(agendas | {p for p in folder.rglob("*") if p.name.startswith(PART) or p.suffix == ".damaged"})
+    return find(folder, "sweeps/*/jobs-*/*", "sweeps/*/jobs-*/*/*", f"{PART}*", "*.damaged")
 
 
 @contextmanager
@@ -76,9 +75,9 @@ def at_rest(folder: Path) -> Iterator[None]:
     """Hold the locks of all rows and models of pools under a folder. Raises ConfigError while a run is going on, or a
     sweep makes what its runs share; one that begins later is not kept from it."""
     with ExitStack() as locks:
-        for lock in sorted([*folder.rglob("metrics.lock"), *folder.rglob("pools/*/locks/*.lock")]):
+        for lock in find(folder, "metrics.lock", "pools/*/locks/*.lock"):
             locks.callback(_taken(lock).release)
-        for lock in sorted([*folder.rglob("artefacts/*/*.lock"), *folder.rglob("sweeps/*/jobs-*/locks/*")]):
+        for lock in find(folder, "artefacts/*/*.lock", "sweeps/*/jobs-*/locks/*"):
             _taken(lock).release()  # too many to be held at once
         yield
 
@@ -91,7 +90,7 @@ def _taken(path: Path) -> FileLock:
 
 def unfinished(folder: Path) -> list[Path]:
     """The folders of runs and pools that have begun and have not come to their end."""
-    runs = [lock.parent for lock in sorted(folder.rglob("metrics.lock")) if not lock.with_suffix(".json").exists()]
+    runs = [lock.parent for lock in find(folder, "metrics.lock") if not lock.with_suffix(".json").exists()]
     return runs + [needs.parent for needs in _pools(folder) if not needs.with_name("pool.json").exists()]
 
 

@@ -8,11 +8,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ssd_bench.store.files import Damaged, set_aside, to_json, write_atomically
+from ssd_bench.store.files import Damaged, find, set_aside, to_json, write_atomically
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+ROW = "metrics.json"  # a row's file
 SCHEMA = 1
 STUDIES = "tuning"  # the folder beside runs that `ssd-bench-tune` puts its studies and their trials in
 LAYOUT = 2  # of rows: raised when older ones can no longer stand in one table with newer ones
@@ -51,7 +52,7 @@ def read_rows(folder: Path) -> list[Row]:
 def every_row(folder: Path) -> list[Row]:
     """The same whatever the version, trials included. `path` is added to each: where it lies below `folder`."""
     rows = []
-    for path in sorted(Path(folder).rglob("metrics.json")):
+    for path in find(Path(folder), ROW):
         try:
             rows.append(read_row(path) | {"path": path.relative_to(folder).as_posix()})
         except Damaged as e:
@@ -68,6 +69,8 @@ def read_row(path: Path) -> Row:
         row = json.loads(text)
         if row["schema"] != SCHEMA:
             raise ValueError(f"schema {row['schema']}, not {SCHEMA}")
+        if missing := {"task", "method", "artefacts"} - row.keys():
+            raise ValueError(f"it has no {min(missing)}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise Damaged(f"{type(e).__name__}: {e}") from e
     return row

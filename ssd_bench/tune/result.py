@@ -83,8 +83,9 @@ def write(study: Study, ended: optuna.Study, about: Mapping[str, Any], found: di
         text = yaml.safe_dump([*kept, found], sort_keys=False, width=110, allow_unicode=True)
         write_atomically(cases, lambda path: path.write_text(text))
     paths = [study.folder / name for name in ("result.json", "trials.csv")]
-    paths[0].write_text(json.dumps(about, indent=1) + "\n")
-    ended.trials_dataframe(attrs=("number", "state", "value", "params", "user_attrs")).to_csv(paths[1], index=False)
+    trials = ended.trials_dataframe(attrs=("number", "state", "value", "params", "user_attrs"))
+    write_atomically(paths[0], lambda path: path.write_text(json.dumps(about, indent=1) + "\n"))
+    write_atomically(paths[1], lambda path: trials.to_csv(path, index=False))
     return [cases, *paths]
 
 

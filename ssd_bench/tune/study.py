@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -20,6 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
+from ssd_bench.core.about import describe, describe_sets
 from ssd_bench.core.console import clock
 from ssd_bench.core.errors import ConfigError, check_choice
 from ssd_bench.core.seeds import derive_seed, generator
@@ -118,6 +120,19 @@ class Objective:
         return {term: metrics[term] * (100 if term.endswith("_auc") else 1) for term in self.terms}
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """A study's name, the seed of its targets and of its sampler, and the trials at random before that one learns."""
+
+    name: str | None = None
+    seed: int = 0
+    startup: int = 8
+
+    def __post_init__(self) -> None:
+        if self.seed < 0 or self.startup < 0:
+            raise ValueError(f"seed and startup must be whole numbers from 0 on, got {self.seed} and {self.startup}")
+
+
 @dataclass
 class Study:
     """One method on one kind of request."""
@@ -141,6 +156,7 @@ class Study:
         usual = Objective([*(TERMS if self.reference == "retrain" else CORRECTED)])
         if self.objective.terms is None:
             self.objective = replace(self.objective, terms=usual.terms)
+        self._check_terms()
         told = (
             f"objective.{key}={value}" for key, value in asdict(self.objective).items() if value != asdict(usual)[key]
         )
@@ -218,8 +234,10 @@ class Study:
         """The study as it stands. Raises ConfigError for one of another space or version under this name."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = str(self.folder / "journal.log")
-        storage = JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+        path = self.folder / "journal.log"
+        lock = JournalFileOpenLock(str(path))
+        _mend(path, lock)
+        storage = JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
         worst_quarter = 75.0  # of what was scored on the whole first request
         pruner = optuna.pruners.PercentilePruner(worst_quarter, n_warmup_steps=len(self.validation.seeds) - 1)
         study = optuna.create_study(storage=storage, study_name=self.name, pruner=pruner, load_if_exists=True)
@@ -236,6 +254,21 @@ class Study:
         """What is tried first, as far as it lies in the space: the published settings, those without any study."""
         settings = asdict(self.plan.method)
         return [{name: settings[name] for name, p in self.space.items() if p.holds(settings[name])}]
+
+    def _check_terms(self) -> None:
+        """Raise ConfigError for a term of the objective that none of the metrics finds, as far as they say so."""
+        metrics = self.plan.metrics
+        if not all(getattr(metric, "about", None) for metric in metrics.values()):
+            return
+        known = {"unseen_acc", *describe(metrics), *describe_sets(self.plan.scenario)}
+        usual = TERMS if self.reference == "retrain" else CORRECTED
+        for term in self.objective.terms:
+            if term in usual and term not in known:
+                raise ConfigError(
+                    f"metric=[{','.join(metrics)}] finds no {term}, which studies go by: add the metric that does, or "
+                    "give objective.terms=[...]"
+                )
+            check_choice("objective.terms", term, known)
 
     def references(self) -> tuple[list[dict[str, float]], dict[str, float], float]:
         """The terms of the reference of each task, the floor of each term, and what all that is shared took in seconds
@@ -344,6 +377,16 @@ class Study:
                 study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
                 study.enqueue_trial(trial.params, skip_if_exists=False)
                 log.info("trial %d of a process that is gone is taken up again", trial.number)
+
+
+def _mend(journal: Path, lock: JournalFileOpenLock) -> None:
+    """Cut off a last line that a full disk or a kill left unfinished: the next one would be written behind it."""
+    if journal.exists():
+        lock.acquire()
+        try:
+            os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
+        finally:
+            lock.release()
 
 
 def progress(study: optuna.Study, budget: Budget, trial: optuna.trial.FrozenTrial) -> str:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 import pytest
 from conftest import SHORT
 
+from ssd_bench.run.agenda import Agenda
 from ssd_bench.store.rows import read_rows
 
 SBATCH = """#!/usr/bin/env python3
@@ -61,6 +62,14 @@ def test_joblib_counts_every_job_once(swept, jobs):
     assert (ended.code, len(rows)) == (1, 1)
     assert "1 runs in" in ended.err
     assert "1 jobs failed" in ended.err
+
+
+def test_runs_that_could_not_tell_how_they_ended_count_as_failed(swept, monkeypatch):
+    """Such as where the disk is full."""
+    monkeypatch.setattr(Agenda, "journals", lambda self: {})
+    ended, rows = swept("hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "method=original", "scenario.target=1,2")
+    assert (ended.code, len(rows)) == (1, 2)
+    assert "2 of 2 runs could not tell how they ended" in ended.err
 
 
 @pytest.mark.skipif(not find_spec("submitit"), reason="needs pip install 'ssd-bench[cluster]'")

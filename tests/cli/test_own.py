@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import SHORT
 
+from ssd_bench.report.rows import across_seeds, by_task
 from ssd_bench.store.rows import read_rows
 
 FINETUNE = ("method=finetune", "method.epochs=1")
@@ -374,3 +375,64 @@ def test_a_method_that_changes_more_than_weights_has_its_own_numbers_each_time(b
     own("method=hooked", "evaluate.batch_size=100")
     found = [row for row in read_rows(begun) if row["method"] == "hooked"]
     assert [row["metrics"]["forget_acc"] for row in found] == [0, 0]
+
+
+def test_an_own_scenario_with_other_sets_is_another_run(bring, own):
+    body = """
+        from dataclasses import replace
+        from ssd_bench.scenarios.full_class import FullClass
+        @dataclass(frozen=True)
+        class Few(FullClass):
+            keep: int = 10
+            def __call__(self, dataset, targets, seed):
+                request = super().__call__(dataset, targets, seed)
+                part, rows = request.sets["forget"]
+                return replace(request, sets={**request.sets, "forget": (part, rows[: self.keep])})
+    """
+    settings = {"target": "null", "n_forget": "null", "placebo": "false", "batch_size": 64}
+    bring("scenario", "few", body, keep=4, **settings)
+    rows = [own("scenario=few", f"scenario.keep={n}").row for n in (3, 5)]
+    assert [row["samples"]["forget"] for row in rows] == [3, 5]
+    assert rows[0]["task"]["forget_sha256"] == rows[1]["task"]["forget_sha256"]
+    assert len(by_task(rows)) == len(across_seeds(rows)) == 2
+    bring("scenario", "few", body.replace(": self.keep", ": self.keep // 2"), keep=4, **settings)
+    assert own("scenario=few").row["samples"]["forget"] == 2
+
+
+def test_settings_and_details_of_any_kind_stand_in_the_row(bring, own):
+    body = """
+        from enum import Enum
+        class Kind(Enum):
+            near = 1
+            far = 2
+        @dataclass(frozen=True)
+        class Kinds:
+            kind: Kind = Kind.near
+            def __call__(self, model, data, context):
+                context.details |= {"seen": {3, 1}, "by": len, "kind": self.kind, (1, 2): np.float32(0.5)}
+                return model
+    """
+    bring("method", "kinds", body, kind="near")
+    row = own("method=kinds", "method.kind=far").row
+    assert row["settings"] == {"kind": "far"}
+    told = {"seen": [1, 3], "by": "<builtin_function_or_method>", "kind": "far", "(1, 2)": 0.5}
+    assert row["details"] == told
+
+
+UNUSABLE = {
+    "half": ("model.half()", "cannot be used (RuntimeError"),
+    "nine": ("nn.Sequential(model, nn.Linear(10, 9))", "says (9,) for 10"),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_a_model_that_cannot_be_used_is_one_line_that_names_the_method(bring, own, kind):
+    made, said = UNUSABLE[kind]
+    bring(
+        "method",
+        "odd",
+        f"@dataclass(frozen=True)\nclass Odd:\n    def __call__(self, model, data, context):\n        return {made}\n",
+    )
+    ended = own("method=odd")
+    assert ended.code == 2
+    assert f"ssd-bench: method odd returned a model that {said}" in ended.err.splitlines()[-1]

@@ -73,6 +73,24 @@ def test_prune_removes_what_no_row_names_and_nothing_else(stored, command, capfd
     assert ask(capfd, stored, "verify")[0] == 0
 
 
+def test_rows_behind_a_link_count(stored, tmp_path, capfd):
+    [task] = {path.parents[2] for path in stored.rglob("metrics.json")}
+    shutil.move(task, tmp_path / "elsewhere")
+    task.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(stored)  # no search is endless
+    assert "0 files" in ask(capfd, stored, "prune", "--yes")[1]
+    assert "3 rows read: none damaged" in ask(capfd, stored, "verify")[1]
+    assert len(read_rows(stored)) == 3
+
+
+def test_a_row_without_what_all_rows_have_is_damaged(stored, capfd):
+    row = next(iter(stored.rglob("metrics.json")))
+    row.with_suffix(".sha256").unlink()
+    row.write_text(json.dumps({name: value for name, value in json.loads(row.read_text()).items() if name != "task"}))
+    assert f"{row}: no sound row" in ask(capfd, stored, "verify")[1]
+    assert len(read_rows(stored)) == 2
+
+
 @pytest.mark.parametrize("going_on", ["row", "artefact", "sweep"])
 def test_prune_waits_for_what_goes_on(stored, capfd, going_on):
     sweep = stored / "sweeps/today/jobs-1/locks"

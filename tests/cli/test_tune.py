@@ -1,5 +1,6 @@
 """ssd-bench-tune: what a study may look at, that it repeats itself and goes on, and what it says to wrong input."""
 
+import errno
 import json
 import shutil
 from argparse import Namespace
@@ -28,6 +29,7 @@ from tests.conftest import composed
 
 optuna = pytest.importorskip("optuna")
 from ssd_bench.tune.space import read_space  # noqa: E402
+from ssd_bench.tune.study import Study  # noqa: E402
 
 SHORT = (
     "train.epochs=1", "model.width=4", "data.train_per_class=20", "metric=[accuracy,population]", "threads=1",
@@ -416,6 +418,40 @@ def test_the_command_that_is_kept_says_where_one_s_own_images_lie(tmp_path, monk
     monkeypatch.setattr(tune, "leave", lambda *parts: told.append(parts[-1]) or [tmp_path / "tuned/ssd.yaml"])
     tune.main([f"data={data}", lies, "scenario.target=1"])
     assert (lies in told[0]) == kept
+
+
+WRONG = {
+    "budget.trials=[": "budget.trials=[: while parsing",
+    "study.startup=x": "study.startup=x is not allowed; allowed: a whole number",
+    "study.seed=-1": "must be whole numbers from 0 on",
+    "validation.seeds=100": "validation.seeds must be a list",
+    "objective.terms=[forget_trian_acc]": "did you mean 'forget_train_acc'",
+    "metric=accuracy": "metric=[accuracy] finds no population_auc",
+}
+
+
+@pytest.mark.parametrize("given", WRONG)
+def test_what_is_wrong_with_a_study_is_said_before_anything_is_trained(capfd, tmp_path, given):
+    wanted = [o for o in SHORT if not o.startswith(given.partition("=")[0])]
+    assert WRONG[given] in wrong(capfd, *wanted, f"out={tmp_path / 'runs'}", given)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_study_goes_on_whose_journal_ends_in_half_a_line(tmp_path):
+    folder = study(tmp_path, "budget.trials=1")
+    whole = (folder / "journal.log").read_bytes()
+    (folder / "journal.log").write_bytes(whole + whole.splitlines()[-1][:20])  # as a full disk leaves it
+    study(tmp_path, "budget.trials=2")
+    assert (folder / "journal.log").read_bytes().startswith(whole)
+    assert json.loads((folder / "result.json").read_text())["budget"].startswith("2 trials")
+
+
+def test_a_full_disk_is_one_line(capfd, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Study, "open", full)
+    assert "cannot be written (No space left on device)" in wrong(capfd, *SHORT, f"out={tmp_path / 'runs'}")
 
 
 SPACES = {

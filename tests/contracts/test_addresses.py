@@ -5,15 +5,18 @@ import logging
 import sys
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import SHORT, planned
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from ssd_bench.core.build import class_of
 from ssd_bench.models import ResNet18
 from ssd_bench.run import identity, pipeline
 from ssd_bench.run.plan import CONF_DIR
@@ -245,6 +248,29 @@ def test_a_version_that_is_raised_is_another_address(monkeypatch):
         before = address(cls())
         monkeypatch.setattr(cls, "version", cls.version + 1)
         assert address(cls()) != before
+
+
+def test_what_lands_has_a_version_and_what_has_none_yet_counts_by_its_source(tmp_path):
+    for path in sorted((CONF_DIR / "method").glob("*.yaml")):
+        cls = class_of(yaml.safe_load(path.read_text())["_target_"], "method")
+        assert "version" in vars(cls), f"{cls.__name__}: version: ClassVar[int] = 1"
+
+    def landed(body):
+        name = "ssd_bench.methods.not_landed"
+        (tmp_path / "not_landed.py").write_text(f"from ssd_bench.core.task import Method\nclass Mine(Method):\n{body}")
+        spec = spec_from_file_location(name, tmp_path / "not_landed.py")
+        sys.modules[name] = module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        try:
+            return code_of(module.Mine)
+        finally:
+            del sys.modules[name]
+
+    first, again, edited = (
+        landed(f"    rate = {rate}  # {why}\n") for rate, why in ((1, ""), (1, "as it was"), (2, ""))
+    )
+    assert first == again != edited
+    assert landed("    version = 1\n    rate = 1\n") == landed("    version = 1\n    rate = 2\n")
 
 
 def test_what_is_typed_into_an_interpreter_counts_by_its_compiled_code(monkeypatch):

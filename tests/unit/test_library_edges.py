@@ -591,6 +591,32 @@ def test_settings_in_an_object_of_the_model_s_are_part_of_it(tmp_path, kind):
     assert len(set(paths)) == 3
 
 
+def scaled(by):
+    return lambda module, inputs, out: by * out
+
+
+def activated(by):
+    return lambda model: setattr(model, "act", by)
+
+
+CHANGES = {  # what a model computes with the same weights: an attribute, or a hook
+    "lambda": [activated(lambda z: torch.relu(z)), activated(lambda z: torch.tanh(z))],
+    "closure": [lambda m, by=by: m.register_forward_hook(scaled(by)) for by in (2.0, 3.0)],
+    "hook": [lambda m: None, lambda m: m.out.register_forward_hook(scaled(2.0))],
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_functions_and_hooks_of_a_model_are_part_of_it(tmp_path, kind):
+    paths = []
+    for change in (*CHANGES[kind], CHANGES[kind][0]):
+        torch.manual_seed(0)
+        model = trained(Configured(Config))
+        change(model)
+        paths.append(ssd_bench.unlearn(model, **ASKED, method="ssd", out=tmp_path).path)
+    assert paths[0] == paths[2] != paths[1]
+
+
 @pytest.mark.parametrize("named", ["seed_unlearn", ("seed_unlern",)])
 def test_seeds_that_are_no_names_of_seeds_are_one_line(named):
     method = type("Mine", (), {"seeds": named, "__call__": lambda self, model, data, context: model})()

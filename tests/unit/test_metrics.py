@@ -2,6 +2,7 @@
 
 import math
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -232,6 +233,28 @@ def test_population_attack_needs_a_hundred_others_for_one_percent():
     assert PopulationAttack()(seen(99))["population_tpr1"] is None
     assert PopulationAttack()(seen(99))["population_auc"] is not None
     assert 0 <= PopulationAttack()(seen(100))["population_tpr1"] <= 100
+
+
+def test_random_images_beside_a_class_are_held_against_others_of_their_own_classes():
+    """A class that is hard to tell and images that are easy: unseen ones of both, or members seem to be told apart."""
+    draws = torch.Generator().manual_seed(0)
+
+    def of(n_class, n_drawn):
+        labels = torch.cat([torch.zeros(n_class, dtype=torch.int64), 1 + torch.arange(n_drawn) % 3])
+        logits = torch.randn(len(labels), 4, generator=draws)
+        logits[labels > 0] += 6 * torch.eye(4)[labels[labels > 0]]
+        return logits, labels
+
+    parts = {"forget_train": of(400, 200), "forget": of(300, 0), "retain": of(0, 900)}
+    parts["test"] = tuple(torch.cat(both) for both in zip(parts["forget"], parts["retain"], strict=True))
+    seen = Outputs({k: part[0] for k, part in parts.items()}, {k: part[1] for k, part in parts.items()}, None)
+    attack = PopulationAttack(n_bootstrap=10)
+    beside = attack._beside(seen)
+    assert len(beside) == len(set(beside.tolist())) == 150  # as large a share of 300 as 200 are of 400
+    assert attack(seen)["population_auc"] == pytest.approx(0.5, abs=0.05)
+    alone = replace(seen, labels=seen.labels | {"forget_train": torch.zeros(600, dtype=torch.int64)})
+    assert not len(attack._beside(alone))
+    assert attack(alone)["population_auc"] != attack(seen)["population_auc"]
 
 
 def test_every_metric_says_what_it_means():

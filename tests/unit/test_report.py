@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from statistics import mean, stdev
@@ -309,6 +310,27 @@ class Surest:
     code, _, err = say(swept, "--metrics", "mai")
     assert code == 2
     assert "did you mean 'mia'" in err
+
+
+def test_artefacts_are_found_beside_their_rows_in_folders_of_several_machines(swept, say, tmp_path):
+    alone = pd.read_csv(io.StringIO(say(swept, "--format", "csv")[1]))
+    shutil.copytree(swept, tmp_path / "all/one")
+    moved = swept.rename(tmp_path / "elsewhere")  # where the rows say that they are, there is nothing
+    try:
+        together = pd.read_csv(io.StringIO(say(tmp_path / "all", "--format", "csv")[1]))
+    finally:
+        moved.rename(swept)
+    assert alone.js_forget.notna().any()
+    assert together.js_forget.tolist() == pytest.approx(alone.js_forget.tolist(), nan_ok=True)
+
+
+def test_an_output_without_room_is_one_line(swept):
+    asked = f"from ssd_bench.cli.report import main; main([{str(swept)!r}, '--format', 'csv'])"
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run([sys.executable, "-c", asked], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.splitlines()[-1] == "ssd-bench: the output cannot be written (No space left on device)"
+    assert "Traceback" not in ended.stderr
 
 
 def test_outputs_that_are_gone_leave_the_values_as_they_are(swept, say, caplog):
