@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from ssd_bench.core.build import class_of
 from ssd_bench.core.errors import ConfigError, check_choice
 from ssd_bench.store.rows import TRIED_HERE
 
@@ -127,10 +128,13 @@ def tuned_by(config: Mapping[str, Any], target: str | None) -> dict[str, Any] | 
     """For a row: the study that found the settings of this resolved config, unless one was set to something else.
 
     target: the name of what the row's request forgets (`Request.target`), however the config names it. The budget says
-    so where that, or a part of it, or the training seed, is one that the study tried settings on.
+    so where that, or a part of it, or the training seed, is one that the study tried settings on. None, too, for a
+    method of one's own whose code is another now: no study has seen that.
     """
     study = holding(config)
     if study is None or any(config["method"][key] != value for key, value in study["method"].items()):
+        return None
+    if (code := study["study"].get("code")) and code != code_hash(config["method"]["_target_"]):
         return None
     tried = [item for task in study["study"].get("tried_on") or () for item in task.items()]
     parts = {target, *re.split(r"\+|>", target or "")}
@@ -144,6 +148,14 @@ def tuned_by(config: Mapping[str, Any], target: str | None) -> dict[str, Any] | 
 
     among = f", {TRIED_HERE}" if any(here(*item) for item in tried) else ""
     return {"study": study["study"]["name"], "budget": f"{study['study']['budget']}{among}"}
+
+
+def code_hash(target: str) -> str | None:
+    """Of the code of the method that `_target_` names, where it counts by that; None where by its version."""
+    from ssd_bench.store.address import code_of, digest  # here, so that a hint does not wait for torch
+
+    code = code_of(class_of(target, "method")).get("code")
+    return digest(code) if code else None
 
 
 def _by_study(name: str, *, _root_: DictConfig) -> Any:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from optuna.trial import FrozenTrial, TrialState
 from optuna.visualization.matplotlib import plot_optimization_history, plot_param_importances, plot_slice
 
+from ssd_bench.run.cases import code_hash
 from ssd_bench.run.environment import commit
 from ssd_bench.store.files import write_atomically
 from ssd_bench.tune.study import OVER, Study
@@ -44,6 +45,7 @@ def describe(study: Study, ended: optuna.Study, command: str) -> dict[str, Any]:
         "name": study.name,
         "command": command,
         "commit": commit(),
+        "code": code_hash(study.plan.config["method"]["_target_"]),
         "budget": ", ".join([f"{len(over)} trials", *([f"{hours:g} h"] if hours is not None else []), *study.unlike]),
         "pruned": sum(t.state == TrialState.PRUNED for t in over),
         "seed": study.seed,
@@ -70,7 +72,8 @@ def case(about: Mapping[str, Any], when: dict[str, Any], published: Any, officia
     told = ("name", "budget", "objective", "untuned", "command", "commit", "runner_up")
     tried = [dict(override.split("=", 1) for override in task) for task in about["tasks"]]
     tried_on = [{key: yaml.safe_load(value) for key, value in task.items()} for task in tried]
-    return {"when": when, **known, "study": {**{name: about[name] for name in told}, "tried_on": tried_on}}
+    code = {"code": about["code"]} if about["code"] else {}
+    return {"when": when, **known, "study": {**{name: about[name] for name in told}, **code, "tried_on": tried_on}}
 
 
 def write(study: Study, ended: optuna.Study, about: Mapping[str, Any], found: dict[str, Any]) -> list[Path]:

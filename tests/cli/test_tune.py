@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import sys
 from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
@@ -399,15 +400,26 @@ def test_settings_are_dropped_after_a_whole_request_and_where_there_is_one_never
         assert ended[:2] == dropped[: len(ended)]
 
 
-def test_a_method_of_one_s_own_is_tuned_with_one_yaml(tried, tmp_path):
+def test_a_method_of_one_s_own_is_tuned_with_one_yaml(tried, tmp_path, capfd, command, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "conf/method").mkdir(parents=True)
     (tmp_path / "conf/search").mkdir()
-    (tmp_path / "conf/method/mine.yaml").write_text("_target_: ssd_bench.methods.finetune.Finetune\nepochs: 1\n")
+    code = "from ssd_bench.methods.finetune import Finetune\nclass Mine(Finetune):\n    {}\n"
+    (tmp_path / "mine.py").write_text(code.format("pass"))
+    (tmp_path / "conf/method/mine.yaml").write_text("_target_: mine.Mine\nepochs: 1\n")
     (tmp_path / "conf/search/mine.yaml").write_text("lr: {low: 0.001, high: 0.1, log: true}\n")
     own = ["method=mine", "budget.trials=1", f"out={tried}", "--config-dir", str(tmp_path / "conf")]
     tune.main([*SHORT, *own])
+    assert f"into {tmp_path / 'conf'}/tuned/mine.yaml" in capfd.readouterr().out
     [found] = yaml.safe_load((tried / "tuning/conf/tuned/mine.yaml").read_text())
     assert found["study"]["command"].startswith(f"ssd-bench-tune --config-dir={tmp_path / 'conf'} ")
+    shutil.copytree(tried / "tuning/conf/tuned", tmp_path / "conf/tuned")
+    short = [o for o in SHORT if not o.startswith(("budget", "validation", "method"))]
+    for body, tuned in (("pass", True), ("touched = 1", False)):  # no study has seen the second
+        (tmp_path / "mine.py").write_text(code.format(body))
+        sys.modules.pop("mine", None)
+        row = command("--config-dir", str(tmp_path / "conf"), *short, "method=mine", f"out={tmp_path / 'runs'}").row
+        assert (row["settings"]["lr"], bool(row["tuned"])) == (found["method"]["lr"], tuned)
 
 
 @pytest.mark.parametrize(("data", "kept"), [("cifar10", False), ("folder", True)])
