@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ssd_bench import __version__
 from ssd_bench.cli import failure, overrides, progress, sweeper
 from ssd_bench.cli.interrupt import interruptible
-from ssd_bench.cli.sweeper import REPORTED
+from ssd_bench.cli.sweeper import DIVERGED, REPORTED
 from ssd_bench.core import console
 from ssd_bench.core.errors import NO_ROOM, CannotWrite, ConfigError
 from ssd_bench.run import plan as planning
@@ -196,7 +196,7 @@ def _say(path: Path, sweep: bool, as_json: bool) -> None:
     row = json.loads(path.read_text())
     _note(row=path)
     if row["status"] == "diverged":
-        _note(code=3)
+        _note(code=DIVERGED)
     if row["reason"]:
         log.warning("%s: %s", row["status"], row["reason"])
     command.json |= as_json

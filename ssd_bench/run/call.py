@@ -65,10 +65,9 @@ def _check_usable(model: nn.Module, name: str, data: Split) -> None:
     except Exception as e:
         why = " ".join(f"{type(e).__name__}: {e}".split())
         raise ConfigError(f"method {name} returned a model that cannot be used ({why})") from e
-    if said.shape[1:] != (data.n_classes,):
-        raise ConfigError(
-            f"method {name} returned a model that says {tuple(said.shape[1:])} for {data.n_classes} classes"
-        )
+    of_each = tuple(said.shape[1:]) if isinstance(said, Tensor) else type(said).__name__
+    if of_each != (data.n_classes,):
+        raise ConfigError(f"method {name} returned a model that says {of_each} for {data.n_classes} classes")
 
 
 def plain(value: Any) -> Any:

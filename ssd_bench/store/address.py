@@ -89,9 +89,8 @@ def address(thing: Any, without: tuple[str, ...] = (), within: frozenset[int] = 
     if isinstance(thing, MethodType):
         return {"method": thing.__name__, "of": of_part(thing.__self__)}
     if isinstance(thing, type | FunctionType):
-        alone = (
-            {"lambda": _bytecode(thing)} if thing.__name__ == "<lambda>" else {}
-        )  # of which a module may have several
+        # of lambdas a module may have several
+        alone = {"lambda": _bytecode(thing)} if thing.__name__ == "<lambda>" else {}
         return {"class": _path(thing), **_code_of_part(thing, within), **of_part(_carried(thing)), **alone}
     if isinstance(thing, BuiltinFunctionType):
         of = thing.__self__

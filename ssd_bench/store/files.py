@@ -27,13 +27,13 @@ YOUNG_S = 3600.0  # no single file takes that long to write
 PART = ".part-"  # what temporary files begin with: a process that is killed leaves its own behind
 
 
-def find(folder: Path, *patterns: str) -> list[Path]:
+def find(folder: Path, *patterns: str, links: bool = True) -> list[Path]:
     """The files under a folder whose paths end as one of these patterns (as of `Path.match`) says, sorted.
 
-    Folders that are links are searched as well, such as those that were moved to another disk; no folder twice.
+    links: search folders that are links as well, such as those that were moved to another disk; no folder twice.
     """
     seen, found = set(), []
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, followlinks=links):
         status = os.stat(place)
         if (status.st_dev, status.st_ino) in seen:  # a link back, or to what is there anyway
             folders.clear()

@@ -22,9 +22,9 @@ LIBRARY = ("library", "library_buffers")  # what `ssd_bench.unlearn` keeps: mode
 NEEDS = "artefacts.json"  # names, in a folder of each pool and size, what its models and their margins are kept as
 
 
-def artefacts(folder: Path) -> list[Path]:
+def artefacts(folder: Path, links: bool = True) -> list[Path]:
     """Where the tensors of every artefact under a folder lie, or should lie; checkpoints included."""
-    files = find(folder, "artefacts/*/*.safetensors", "artefacts/*/*.json")
+    files = find(folder, "artefacts/*/*.safetensors", "artefacts/*/*.json", links=links)
     return sorted({path.with_suffix(".safetensors") for path in files if not path.name.startswith(PART)})
 
 
@@ -67,7 +67,7 @@ def damage(path: Path) -> str | None:
 
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files of killed processes, agendas of sweeps that were cut short, and what was set aside as damaged."""
-    return find(folder, "sweeps/*/jobs-*/*", "sweeps/*/jobs-*/*/*", f"{PART}*", "*.damaged")
+    return find(folder, "sweeps/*/jobs-*/*", "sweeps/*/jobs-*/*/*", f"{PART}*", "*.damaged", links=False)
 
 
 @contextmanager
@@ -97,7 +97,8 @@ def unfinished(folder: Path) -> list[Path]:
 def not_needed(folder: Path, artefacts_too: bool) -> list[Path]:
     """The files that no run needs: what was left behind, and (`artefacts_too`) artefacts that no row or pool names.
 
-    What the library made (`ssd_bench.unlearn(..., out=FOLDER)`) has no rows, and stays.
+    What the library made (`ssd_bench.unlearn(..., out=FOLDER)`) has no rows, and stays; so does what lies behind a link
+    to a folder, which others may use as well.
 
     Raises ConfigError where a row is damaged: what it names would be made anew.
     """
@@ -106,7 +107,7 @@ def not_needed(folder: Path, artefacts_too: bool) -> list[Path]:
     used = uses(folder)
     unused = [
         path
-        for path in artefacts(folder)
+        for path in artefacts(folder, links=False)
         if artefacts_too and not (used[path.parts[-2:]] or path.parent.name in LIBRARY)
     ]
     return leftovers(folder) + [p for path in unused for p in (path, path.with_suffix(".json")) if p.exists()]

@@ -81,6 +81,11 @@ def test_rows_behind_a_link_count(stored, tmp_path, capfd):
     assert "0 files" in ask(capfd, stored, "prune", "--yes")[1]
     assert "3 rows read: none damaged" in ask(capfd, stored, "verify")[1]
     assert len(read_rows(stored)) == 3
+    shared = tmp_path / "shared"  # by several folders
+    shutil.move(stored / "artefacts", shared)
+    (stored / "artefacts").symlink_to(shared)
+    (shared / "outputs/others.safetensors").write_bytes(b"of another folder's rows")
+    assert "0 files" in ask(capfd, stored, "prune", "--yes")[1]
 
 
 def test_a_row_without_what_all_rows_have_is_damaged(stored, capfd):
