@@ -432,7 +432,7 @@ def test_the_command_that_is_kept_says_where_one_s_own_images_lie(tmp_path, monk
     assert (lies in told[0]) == kept
 
 
-WRONG = {
+SENSELESS = {
     "budget.trials=[": "budget.trials=[: while parsing",
     "study.startup=x": "study.startup=x is not allowed; allowed: a whole number",
     "study.seed=-1": "must be whole numbers from 0 on",
@@ -442,10 +442,10 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("given", WRONG)
+@pytest.mark.parametrize("given", SENSELESS)
 def test_what_is_wrong_with_a_study_is_said_before_anything_is_trained(capfd, tmp_path, given):
     wanted = [o for o in SHORT if not o.startswith(given.partition("=")[0])]
-    assert WRONG[given] in wrong(capfd, *wanted, f"out={tmp_path / 'runs'}", given)
+    assert SENSELESS[given] in wrong(capfd, *wanted, f"out={tmp_path / 'runs'}", given)
     assert not (tmp_path / "runs").exists()
 
 
