@@ -113,10 +113,15 @@ class Split:
         return not torch.isin(self.forget[:1], self.rows).item()
 
     @property
-    def unsaid(self) -> tuple[int, ...]:
-        """The classes that are not to be said: what is forgotten, and what D_r has no image of (forgotten before)."""
-        left = torch.bincount(self.images.labels[self.retain.to(self.images.device)], minlength=self.n_classes)
-        return tuple(sorted({*self.forget_labels, *(left == 0).nonzero().flatten().tolist()}))
+    def unsaid(self) -> Tensor:
+        """Which classes are not to be said: what is forgotten, and what was before, of which D_r has no image: classes,
+        bool."""
+        labels = self.images.labels
+        said = torch.full((self.n_classes,), not len(self.gone), device=labels.device)
+        if len(self.gone):
+            said[labels[self.retain.to(labels.device)]] = True
+        said[list(self.forget_labels)] = False
+        return ~said
 
     def relabelled(self, forget: Tensor | int) -> Tensor:
         """The labels of all images, with these in place of D_f's: N, int64, on the images' device."""

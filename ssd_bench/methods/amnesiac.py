@@ -41,17 +41,18 @@ def wrong_labels(data: Split, draws_from: torch.Generator) -> Tensor:
     device.
     """
     own, unsaid = data.images.labels[data.forget.to(data.images.device)], data.unsaid
-    if len(unsaid) > 1 or (unsaid and data.forget_label is None):
-        allowed = may_be_said(own.cpu(), unsaid, data.n_classes)
+    several = data.forget_labels and data.forget_label is None
+    if several or (data.forget_labels and len(data.gone) and unsaid.sum() > 1):
+        allowed = may_be_said(own, unsaid).cpu()
         return data.relabelled(torch.multinomial(allowed.float(), 1, generator=draws_from).squeeze(1))
     steps = torch.randint(1, data.n_classes, own.shape, generator=draws_from).to(own.device)
     excluded = own if data.forget_label is None else data.forget_label
     return data.relabelled((excluded + steps) % data.n_classes)
 
 
-def may_be_said(own: Tensor, unsaid: tuple[int, ...], n_classes: int) -> Tensor:
-    """None of the classes `unsaid`, nor the image's own; where no other is left, any but its own: n x classes, bool."""
-    others = torch.arange(n_classes, device=own.device) != own[:, None]
-    allowed = others.clone()
-    allowed[:, list(unsaid)] = False
+def may_be_said(own: Tensor, unsaid: Tensor) -> Tensor:
+    """None of the classes `unsaid` (classes, bool), nor the image's own; where no other is left, any but its own:
+    n x classes, bool."""
+    others = torch.arange(len(unsaid), device=own.device) != own[:, None]
+    allowed = others & ~unsaid
     return torch.where(allowed.any(1, keepdim=True), allowed, others)

@@ -71,7 +71,7 @@ class BoundaryShrink(Boundary):
                 logits = model(fgsm(model, inputs, own, self.bound, mean, std))
             crossed += (logits.argmax(1) != own).sum()
             if self.exclude_own:
-                logits = logits.masked_fill(~may_be_said(own, unsaid, data.n_classes), -math.inf)
+                logits = logits.masked_fill(~may_be_said(own, unsaid), -math.inf)
             labels.append(logits.argmax(1))
         return {"labels": torch.cat(labels), "crossed": crossed}
 

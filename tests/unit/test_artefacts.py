@@ -137,5 +137,5 @@ def test_what_becomes_of_tensors_that_were_kept_does_not_matter(tmp_path):
 def test_a_row_of_another_layout_is_not_finished(tmp_path):
     path = tmp_path / "metrics.json"
     for layout, done in ((LAYOUT, True), (LAYOUT - 1, False)):
-        write_row(path, {"schema": SCHEMA, "layout": layout})
+        write_row(path, {"schema": SCHEMA, "layout": layout, "task": {}, "method": "ssd", "artefacts": {}})
         assert finished(path) is done
