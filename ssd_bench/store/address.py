@@ -1,8 +1,9 @@
 """Addresses: what determines a result, in full, so that no result is mistaken for another.
 
 Settings count, and so does code. What the package ships declares a `version`, which is raised when what it computes
-changes; what a user brings counts by its source, and so do the modules of theirs that it imports. A method that was put
-into the package, and has no version of its own yet, counts by its source as well. Comments and layout do not count.
+changes; what a user brings counts by its source, and so do the modules of theirs that it imports. A method, metric or
+model that was put into the package, and has no version of its own yet, counts by its source as well. Comments and
+layout do not count.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import torch
 from torch import Tensor
 
 OURS = __name__.partition(".")[0]
+LANDING = ("methods", "metrics", "models")  # rooms of the package in which others put what they make
 WRITTEN = (torch.dtype, torch.device, np.generic, bytes, range, complex, slice)  # that count as they are written
 AS_NUMPY = frozenset(  # types of tensors
     {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
@@ -133,7 +135,7 @@ def code_of(thing: type | FunctionType) -> dict[str, Any]:
         if _top(module) == OURS:
             if "version" in vars(each):
                 parts.setdefault("versions", {})[_path(each)] = each.version
-            elif each is thing and hasattr(each, "version"):  # but another's, which it inherits
+            elif each is thing and is_dataclass(each) and module.split(".")[1] in LANDING:  # it may inherit another's
                 parts.setdefault("code", {})[module] = _hash_of(_source(module) or "")
         elif _is_users(module, thing.__module__):
             parts.setdefault("code", {})[module] = _source_with_imports(module) or _bytecode(each)

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import re
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from conftest import SHORT, planned
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
@@ -251,13 +251,16 @@ def test_a_version_that_is_raised_is_another_address(monkeypatch):
 
 
 def test_what_lands_has_a_version_and_what_has_none_yet_counts_by_its_source(tmp_path):
-    for path in sorted((CONF_DIR / "method").glob("*.yaml")):
-        cls = class_of(yaml.safe_load(path.read_text())["_target_"], "method")
-        assert "version" in vars(cls), f"{cls.__name__}: version: ClassVar[int] = 1"
+    for group in ("method", "metric", "model"):
+        for path in sorted((CONF_DIR / group).glob("*.yaml")):
+            for target in re.findall(r"_target_: ([\w.]+)", path.read_text()):
+                assert "version" in vars(class_of(target, group)), f"{target}: version: ClassVar[int] = 1"
 
-    def landed(body):
-        name = "ssd_bench.methods.not_landed"
-        (tmp_path / "not_landed.py").write_text(f"from ssd_bench.core.task import Method\nclass Mine(Method):\n{body}")
+    def landed(body, room="methods"):
+        name = f"ssd_bench.{room}.not_landed"
+        of = "(Method)" if room == "methods" else ""
+        imports = "from dataclasses import dataclass\nfrom ssd_bench.core.task import Method\n"
+        (tmp_path / "not_landed.py").write_text(f"{imports}@dataclass\nclass Mine{of}:\n{body}")
         spec = spec_from_file_location(name, tmp_path / "not_landed.py")
         sys.modules[name] = module = module_from_spec(spec)
         spec.loader.exec_module(module)
@@ -266,10 +269,10 @@ def test_what_lands_has_a_version_and_what_has_none_yet_counts_by_its_source(tmp
         finally:
             del sys.modules[name]
 
-    first, again, edited = (
-        landed(f"    rate = {rate}  # {why}\n") for rate, why in ((1, ""), (1, "as it was"), (2, ""))
-    )
-    assert first == again != edited
+    for room in ("methods", "metrics"):
+        bodies = (f"    rate = {rate}  # {why}\n" for rate, why in ((1, ""), (1, "as it was"), (2, "")))
+        first, again, edited = (landed(body, room) for body in bodies)
+        assert first == again != edited
     assert landed("    version = 1\n    rate = 1\n") == landed("    version = 1\n    rate = 2\n")
 
 
