@@ -380,10 +380,11 @@ class _Task:
 
 
 def _value(of: Any) -> Any:
-    """What an attribute of a module adds to its address: functions count by their code, as activations do."""
+    """What an attribute of a module adds to its address: functions count by their code, as activations do, those of an
+    installed library by its version."""
     if isinstance(of, FunctionType):
         with suppress(TypeError, RuntimeError, AttributeError):  # it carries what has no address
-            return address(of)
+            return address([of])  # as a part: alone, it would count by the source of the whole library
     if isinstance(of, list | tuple):
         return [_value(each) for each in of]
     return values_of(of)

@@ -5,10 +5,11 @@ import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the suite's sizes are too small for more
 
+import copy
 import gc
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.hydra import Hydra
 from omegaconf import DictConfig
 from torch import nn
@@ -66,6 +68,25 @@ class Ended:
         last = self.out.strip().splitlines()[-1]
         assert last.startswith("metrics: "), self.out + self.err
         return json.loads(Path(last.removeprefix("metrics: ")).read_text())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _each_config_is_parsed_once() -> Iterator[None]:
+    """Most of what composing takes is reading the same YAML again."""
+    load, found = FileConfigSource.load_config, {}
+
+    def kept(source: FileConfigSource, config_path: str) -> Any:
+        file = Path(source.path) / source._normalize_file_name(config_path)
+        if not file.is_file():
+            return load(source, config_path)
+        key = (file, file.stat().st_mtime_ns, file.stat().st_size, source.provider)
+        if key not in found:
+            found[key] = load(source, config_path)
+        return copy.deepcopy(found[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileConfigSource, "load_config", kept)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -144,8 +144,8 @@ def at_work(plan: Plan, asked: Any) -> Iterator[Any]:
     from ssd_bench.train import devices
 
     with devices.threads_kept(), cards.leased(plan.settings.device) as device:
-        made = prepare(plan.on(device), asked)
-        with devices.arithmetic(made.bench.device, plan.settings.precision):
+        made, settings = prepare(plan.on(device), asked), plan.settings
+        with devices.arithmetic(made.bench.device, settings.precision, settings.compile):
             yield made
 
 

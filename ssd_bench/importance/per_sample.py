@@ -97,9 +97,10 @@ class PerSample:
 
     def _add_mapped(self, rest: dict[str, Tensor], inputs: Tensor, labels: Tensor, scale: Tensor) -> None:
         def loss(values: dict[str, Tensor], x: Tensor, y: Tensor, s: Tensor) -> Tensor:
-            return s * self.losses(functional_call(self.model, values, (x[None],)), y[None]).sum()
+            return s * self.losses(functional_call(self.model, others | values, (x[None],)), y[None]).sum()
 
         values = {name: p.detach() for name, p in rest.items()}
+        others = {name: p.detach() for name, p in self._trainable.items() if name not in rest}  # or sums hold a graph
         gradients_of = vmap(grad(loss), in_dims=(None, 0, 0, 0))
         bytes_each = sum(p.numel() * p.element_size() for p in values.values())
         chunk = max(1, min(CHUNK, GRADIENT_BYTES // bytes_each))

@@ -13,6 +13,7 @@ from ssd_bench.core.task import Context, Cost, Split
 from ssd_bench.methods.inputs import extremes, first_input
 from ssd_bench.methods.training import FurtherTraining
 from ssd_bench.train.loop import Pass
+from ssd_bench.train.passes import pass_clock
 from ssd_bench.train.recipe import Recipe, later
 
 TINY = 1e-12  # below any distance between an image and its noisy copy
@@ -28,9 +29,11 @@ class JiT(FurtherTraining):
     size. mode: of the model; train, as released, lets BatchNorm and dropout differ between x and x'. accumulate: as
     released, each step takes the gradients of all batches before it too. order: of D_f, shuffled or, as released,
     stored.
+
+    Whatever the run's precision, it computes in float32: bfloat16 rounds as much as a small sigma moves.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     lr: float = 0.01
     sigma: float = 0.5
     n_samples: int = 25
@@ -75,7 +78,8 @@ class JiT(FurtherTraining):
             return (rough.sum() if self.reduction == "sum" else rough.mean()), logits
 
         batches = Pass(data.forget, objective, shuffle=self.order == "shuffled")
-        return self.train(model, data.images, lambda epoch: [batches], context, "jit")
+        with pass_clock.using(data.forget.device, "float32"):
+            return self.train(model, data.images, lambda epoch: [batches], context, "jit")
 
     def roughness(self, model: nn.Module, inputs: Tensor, logits: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """How far the output moves for one noisy copy of each input, per distance: n."""

@@ -11,7 +11,7 @@ from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Method, Split, spoken
 from ssd_bench.methods.by_epoch import ByEpoch, warm_restarts
 from ssd_bench.methods.forward_order import LastPart, last_part
-from ssd_bench.train.loop import Objective, fit, mean_cross_entropy
+from ssd_bench.train.loop import Objective, Pass, fit, mean_cross_entropy
 from ssd_bench.train.recipe import Recipe
 
 
@@ -70,11 +70,15 @@ class LastK(Method):
         """The model with this part of it trained; afterwards everything takes gradients that did before."""
         recipe, name = self.recipe(context.recipe), spoken(self)
         augment = context.augment if self.epochs is None and recipe.augment else None
-        more = {"augment": augment, "objective": self._objective(part), "ready": partial(self._ready, part)}
+        objective, more = self._objective(part), {"augment": augment, "ready": partial(self._ready, part)}
         context.details["trained_parameters"] = sum(p.numel() for p in part.parameters)
         draws, checkpoint = context.generator("batches"), context.checkpoint(name)
+
+        def passes(epoch: int) -> list[Pass]:
+            return [Pass(recipe.epoch_rows(data.retain, epoch, context.seed), objective)]
+
         with part.rest_frozen():
-            return fit(part.model, data.images, data.retain, recipe, draws, name, checkpoint=checkpoint, **more)
+            return fit(part.model, data.images, passes, recipe, draws, name, checkpoint=checkpoint, **more)
 
     def _ready(self, part: LastPart, model: nn.Module) -> None:
         model.train(self.mode != "eval")

@@ -11,7 +11,7 @@ from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.seeds import initial_seed
 from ssd_bench.core.task import Context, Cost, Method, Split, row_hash
 from ssd_bench.methods.head import linear_head, not_linear
-from ssd_bench.train.passes import eval_mode, pass_clock
+from ssd_bench.train.passes import eval_mode, pass_clock, uncompiled
 
 BATCH = 128
 KIND = "head_moments"
@@ -87,7 +87,7 @@ def moments(model: nn.Module, head: nn.Linear, data: Split, rows: Tensor) -> dic
     hook = head.register_forward_pre_hook(see, with_kwargs=True)
     square, errors = 0.0, 0.0
     try:
-        with torch.no_grad(), eval_mode(model), torch.compiler.set_stance("force_eager"):  # compiled, no hook is called
+        with torch.no_grad(), eval_mode(model), uncompiled():  # compiled, no hook is called
             for part in rows.to(data.images.indexed_on).split(BATCH):
                 inputs, labels = data.images.batch(part)
                 with pass_clock():

@@ -34,12 +34,12 @@ class Scrub(FurtherTraining):
     all epochs it takes the one whose error on D_f is nearest to the last student's on images of the same classes that
     the original was not trained on, the earliest of equals. These are what `data.validation` (0.1, say) takes out of D,
     and for a pool's models what they leave out anyway; a run that has none is skipped. They weigh class by class as in
-    D_f; of a sub-class they are images of its whole class. The released code cannot take the original: it never saves
-    it. Its settings: 5 epochs, max_epochs 3, gamma 1, alpha 0.5, decay_at [3, 5, 9], batches of 16 and 32. Every
-    checkpoint holds all students so far.
+    D_f; of a sub-class they are its own, or where it has none left those of its whole class. The released code cannot
+    take the original: it never saves it. Its settings: 5 epochs, max_epochs 3, gamma 1, alpha 0.5, decay_at [3, 5, 9],
+    batches of 16 and 32. Every checkpoint holds all students so far.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     epochs: int = 3
     max_epochs: int = 2
     optimizer: str = "sgd"
@@ -124,6 +124,7 @@ def taught(data: Split) -> Tensor:
 
 def divergence(logits: Tensor, teachers: Tensor, temperature: float) -> Tensor:
     """T^2 KL(teacher || student) of outputs softened by T, the mean over a batch. Both n x classes."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # bfloat16 rounds as much as they differ by
     target = softmax(teachers.to(logits.dtype) / temperature, dim=1)
     total = kl_div(log_softmax(logits / temperature, dim=1), target, reduction="sum")
     return total * temperature**2 / len(logits)
@@ -186,10 +187,14 @@ class Students:
 
 
 def unseen(asked: Request | Split, train: Tensor, labels: Tensor) -> Tensor:
-    """Images of the classes of D_f that are neither among those trained on (`train`) nor in D_f: rows, ascending."""
+    """Images of what D_f is of that are neither among those trained on (`train`) nor in D_f: rows, ascending.
+
+    Of its sub-classes where some are forgotten; if there are no such images, and else, of its classes.
+    """
     outside = torch.ones(len(labels), dtype=torch.bool)
     outside[train] = outside[asked.forget] = False
-    return (outside & torch.isin(labels, labels[asked.forget])).nonzero().flatten()
+    of_group, of_class = (outside & torch.isin(kind, kind[asked.forget]) for kind in (asked.group.cpu(), labels))
+    return (of_group if of_group.any() else of_class).nonzero().flatten()
 
 
 def share_of(labels: Tensor, others: Tensor) -> Tensor:

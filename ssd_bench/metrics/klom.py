@@ -19,7 +19,8 @@ def klom(
     margins, clipped to +-clip; a bin of the retrained counts at least 1e-5. It depends on a and b: read it beside the
     value between two groups of retrained models. easydub and data_unlearning_bench: as those repositories compute it
     of these two arguments; both leave out margins at the upper edge, and the latter divides by the sums again, so that
-    a group that lies all there gives 0 in the one and NaN in the other. Raises ValueError.
+    a group that lies all there gives 0 in the one and NaN in the other. A margin that is NaN makes its sample's NaN.
+    Raises ValueError.
     """
     if variant not in VARIANTS:
         raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant}")
@@ -36,7 +37,8 @@ def klom(
         if variant == "data_unlearning_bench":
             p, q = p / p.sum(axis=0), q / q.sum(axis=0)
         terms = np.where(p > 0, p * np.log(p / q), p)  # where p is 0 so is its term, and NaN stays NaN
-    return terms.sum(axis=0)
+    unknown = np.isnan(ours).any(axis=0) | np.isnan(theirs).any(axis=0)  # which no bin holds
+    return np.where(unknown, np.nan, terms.sum(axis=0))
 
 
 def _shares(group: np.ndarray, edges: np.ndarray, closed: bool) -> np.ndarray:

@@ -24,7 +24,7 @@ from ssd_bench.models.anew import copied
 from ssd_bench.store.artefacts import forget_recent
 from ssd_bench.train import devices
 from ssd_bench.train.loop import check_finite
-from ssd_bench.train.passes import eval_mode, pass_clock, predict
+from ssd_bench.train.passes import eval_mode, pass_clock, predict, uncompiled
 
 Given = tuple[str, Tensor, int]  # what a tensor is, the tensor, how often it was edited before
 
@@ -58,7 +58,7 @@ def call(
 def _check_usable(model: nn.Module, name: str, data: Split) -> None:
     """Raise ConfigError for a model that cannot read an image of D_f, or has another number of outputs."""
     try:
-        with eval_mode(model), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        with eval_mode(model), torch.no_grad(), uncompiled():
             said = model(data.images.batch(data.forget[:2])[0])
     except torch.OutOfMemoryError:
         raise
@@ -99,7 +99,7 @@ def makes_it_again(model: nn.Module, original: nn.Module, data: Split) -> bool:
     except RuntimeError:
         return False
     rows = torch.cat([data.forget[:64], data.retain[:64]])
-    with torch.compiler.set_stance("force_eager"):  # a compiled model rounds otherwise
+    with uncompiled():  # a compiled model rounds otherwise
         first, second, theirs = (predict(each, data.images, rows, len(rows)) for each in (model, model, again))
     if not first.isfinite().all():
         return True

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from ssd_bench.metrics.bootstrap import Statistic, crossed_interval
+from ssd_bench.metrics.bootstrap import Statistic
 from ssd_bench.run.forgetting import Forgetting, Said, said_of
 from ssd_bench.run.originals import Number, Originals, too_few
 from ssd_bench.run.requests import Target
@@ -87,12 +87,12 @@ class ClassArm:
         gaps = {name: seen.accuracy[name] - retrained.accuracy[name] for name in SETS}
         found = {f"gap_{name}": self._mean(gaps[name]) for name in SETS}
         apart = np.stack([gaps[name] for name in TOW], axis=1)
-        found["tow"] = self._resampled(tow_of_means(apart), len(apart), bool(np.isfinite(apart).all()))
+        found["tow"] = self._jackknifed(tow_of_means(apart), len(apart), bool(np.isfinite(apart).all()))
         found["tow_mean"] = self._mean((1 - np.abs(apart) / 100).prod(axis=1))
         for name, where in self._parts().items():
             agree, floor = self._agreement(seen.argmax, retrained.argmax, where), among(retrained.argmax[:, where])
             found[f"agreement_{name}"] = self._mean(100 * agree)
-            found[f"beyond_floor_{name}"] = self._resampled(beyond_floor(agree, floor), len(agree), where.any())
+            found[f"beyond_floor_{name}"] = self._jackknifed(beyond_floor(agree, floor), len(agree), where.any())
         return found
 
     def _parts(self) -> dict[str, np.ndarray]:
@@ -110,24 +110,23 @@ class ClassArm:
         if not np.isfinite(values).all():
             return NO_IMAGES
         pairs = values.reshape(-1, 2).mean(axis=1)
-        value, error = float(pairs.mean()), float(pairs.std(ddof=1)) / len(pairs) ** 0.5
-        half = float(t.ppf(0.975, len(pairs) - 1)) * error
-        return {"value": value, "low": value - half, "high": value + half, "models": len(values)}
+        return _students(float(pairs.mean()), float(pairs.std(ddof=1)) / len(pairs) ** 0.5, len(pairs))
 
-    def _resampled(self, of_models: Statistic, n: int, defined: bool) -> Number:
-        """Of n models, with an interval over resampled pairs of them; None where it is not defined.
+    def _jackknifed(self, of_models: Statistic, n: int, defined: bool) -> Number:
+        """Of n models, with Student's interval of what leaving out one pair of them after the other changes, since a
+        bootstrap of a few pairs is too narrow; None where it is not defined.
 
         defined: whether the models have numbers at all that it is made of.
         """
-        models, asked = np.arange(n), self.originals.pool.asked
         if reason := too_few("accuracy", n):
             return reason
         value = float(of_models(np.ones((1, n)))[0, 0])
         if not np.isfinite(value):
             reason = "retrained models agree with each other in everything: no floor to be beyond"
             return {"value": None, "reason": reason} if defined else NO_IMAGES
-        low, high = crossed_interval(of_models, models // 2, np.zeros(n), asked.draws, asked.seed)[:, 0]
-        return {"value": value, "low": float(low), "high": float(high), "models": n}
+        pairs = n // 2
+        without = of_models(1 - np.eye(pairs).repeat(2, axis=1))[:, 0]
+        return _students(value, float(((pairs - 1) * without.var()) ** 0.5), pairs)
 
     def report(self) -> dict[str, Any]:
         """All numbers by column, why columns are missing, the seconds of a request."""
@@ -140,6 +139,12 @@ class ClassArm:
             halves = np.split(np.arange(len(self.models)), 2)  # those of a pair would differ by 0 on the mean
             numbers["another retrained"] = self.beside(*map(retrained.of, halves))
         return {"models": len(self.models), "numbers": numbers, "missing": self.missing, "seconds": seconds}
+
+
+def _students(value: float, error: float, pairs: int) -> Number:
+    """With Student's 95 % interval over pairs of models. error: the standard error over them."""
+    half = float(t.ppf(0.975, pairs - 1)) * error
+    return {"value": value, "low": value - half, "high": value + half, "models": 2 * pairs}
 
 
 def tow_of_means(apart: np.ndarray) -> Statistic:

@@ -231,7 +231,8 @@ def throughput(bench: Bench) -> tuple[float, float]:
         torch.autograd.grad(loss, list(model.parameters()))
 
     works = (lambda: predict(model, images, rows, BATCH), both)
-    with devices.arithmetic(bench.device, bench.plan.settings.precision):
+    settings = bench.plan.settings
+    with devices.arithmetic(bench.device, settings.precision, settings.compile):
         return tuple(_rate(work, len(rows), bench.device) for work in works)
 
 

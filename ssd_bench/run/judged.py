@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from ssd_bench.core.seeds import generator
 from ssd_bench.metrics.bootstrap import mean_of
@@ -22,6 +23,7 @@ from ssd_bench.run.originals import CHOSEN_ON_ALL, LEAST, Cells, Number, Origina
 from ssd_bench.run.pool import Pool
 from ssd_bench.run.requests import Target, scenario_of
 
+EIGHTHS = 8  # parts of the pairs that intervals of shares leave out
 GROUPS = 10  # of images that are about as much memorised, in a picture
 TESTED = 500  # test images, and single samples, that distances are measured on
 
@@ -245,12 +247,18 @@ class Judge:
         inside, outside = line.inside[:, places[0]], line.outside[:, places[0]]
         if reason := too_few("per_sample", 2 * len(inside)):
             return dict.fromkeys(names, reason)
-        leaks = leaking(p_values(inside, outside))
-        more = worse(aucs(*(of[:, places[0]] for of in line.before)), aucs(inside, outside), leaks)
-        asked = self.originals.pool.asked
+        before = tuple(of[:, places[0]] for of in line.before)
+
+        def leaks(pairs: np.ndarray) -> np.ndarray:
+            return leaking(p_values(inside[pairs], outside[pairs]))
+
+        def more(pairs: np.ndarray) -> np.ndarray:
+            return worse(aucs(*(of[pairs] for of in before)), aucs(inside[pairs], outside[pairs]), leaks(pairs))
+
+        asked, pairs = self.originals.pool.asked, len(inside)
         low, high = worst_interval(inside, outside, draws=asked.draws, seed=asked.seed)
-        worst_auc = {"value": worst(inside, outside), "low": low, "high": high, "models": 2 * len(inside)}
-        return dict(zip(names, (*(_share(of, 2 * len(inside)) for of in (leaks, more)), worst_auc), strict=True))
+        worst_auc = {"value": worst(inside, outside), "low": low, "high": high, "models": 2 * pairs}
+        return dict(zip(names, (_share(leaks, pairs), _share(more, pairs), worst_auc), strict=True))
 
     def accuracy(self, name: str, values: np.ndarray) -> Number:
         """In percent, of answers (pairs x samples, 0 to 1): of the target, each pair on its own set, or of all of them
@@ -305,7 +313,16 @@ def _twins(correct: np.ndarray) -> np.ndarray:
     return (correct[0::2] + correct[1::2].astype(float)) / 2
 
 
-def _share(which: np.ndarray, models: int) -> Number:
-    """In percent of the samples, with the exact interval of Clopper and Pearson: each was tested over models."""
-    low, high = binomtest(int(which.sum()), len(which)).proportion_ci(method="exact")
-    return {"value": 100 * float(which.mean()), "low": 100 * float(low), "high": 100 * float(high), "models": models}
+def _share(of: Callable[[np.ndarray], np.ndarray], pairs: int) -> Number:
+    """In percent of the samples. of: which pairs count -> which samples do.
+
+    Its interval is Student's, of the samples and of what leaving out an eighth of the pairs after the other changes,
+    and at least that of Clopper and Pearson, which knows nothing of what all samples of a model share.
+    """
+    which, group = of(np.ones(pairs, dtype=bool)), np.arange(pairs) % EIGHTHS
+    value, n = which.mean(), len(which)
+    without = [of(group != left_out).mean() for left_out in range(EIGHTHS)]
+    error = ((EIGHTHS - 1) * np.var(without) + value * (1 - value) / n) ** 0.5
+    half, exact = t.ppf(0.975, EIGHTHS - 1) * error, binomtest(int(which.sum()), n).proportion_ci(method="exact")
+    low, high = max(0.0, min(value - half, exact.low)), min(1.0, max(value + half, exact.high))
+    return {"value": 100 * float(value), "low": 100 * float(low), "high": 100 * float(high), "models": 2 * pairs}

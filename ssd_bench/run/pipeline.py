@@ -84,7 +84,7 @@ def run(plan: Plan, parallel: bool = False) -> Path:
     if finished(path) and not settings.force:
         log.info("%s: finished already; force=true runs it again", path)
         return path
-    with devices.arithmetic(bench.device, settings.precision) as nondeterministic:
+    with devices.arithmetic(bench.device, settings.precision, settings.compile) as nondeterministic:
         original = initial(bench, settings.seed)  # what cannot be built says so now
         if plan.model.checkpoint:
             fit_checkpoint(original, Path(plan.model.checkpoint))
@@ -110,7 +110,7 @@ def ahead(plan: Plan, what: str) -> None:
     what: "original", "retrained", or "outputs" (the original's, which is found or trained).
     """
     bench = prepare(plan, parallel=True)
-    with devices.arithmetic(bench.device, plan.settings.precision):
+    with devices.arithmetic(bench.device, plan.settings.precision, plan.settings.compile):
         if what == "retrained":
             train_or_find(bench, bench.retrained, plan.names["method"])
             return

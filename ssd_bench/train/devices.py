@@ -110,12 +110,12 @@ def _warn_of_bfloat16(longer: str) -> None:
 
 
 @contextmanager
-def arithmetic(device: torch.device, precision: str) -> Iterator[list[str]]:
+def arithmetic(device: torch.device, precision: str, compile: bool = False) -> Iterator[list[str]]:
     """This precision and deterministic kernels while it lasts; yields what turned out not to be deterministic.
 
     float32 is float32 proper: PyTorch's own default lets a GPU round the inputs of convolutions to TF32. Of the
-    attention kernels on CUDA, the one whose backward pass is not deterministic is switched off. PyTorch imports its
-    compiler for the first switch (seconds), so only who computes asks.
+    attention kernels on CUDA, the one whose backward pass is not deterministic is switched off. compile: models are, or
+    will be, compiled; PyTorch's compiler, which takes seconds to import, is told only then.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what CUDA needs for deterministic matrix products
     cuda, cudnn, fill = torch.backends.cuda, torch.backends.cudnn, torch.utils.deterministic
@@ -126,11 +126,12 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[list[str]]:
         (fill, "fill_uninitialized_memory"),
     ]
     before = [getattr(owner, name) for owner, name in flags]
-    was = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    was = torch.get_deterministic_debug_mode()
+    compiles = compile or "torch._inductor.config" in sys.modules
     efficient = cuda.mem_efficient_sdp_enabled()
     for (owner, name), value in zip(flags, (precision == "tf32", precision == "tf32", False, False), strict=True):
         setattr(owner, name, value)  # the last would write every new tensor twice
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    _deterministic(1, compiles)
     cuda.enable_mem_efficient_sdp(False)
     try:
         with pass_clock.using(device, precision), _nondeterministic() as seen:
@@ -138,8 +139,16 @@ def arithmetic(device: torch.device, precision: str) -> Iterator[list[str]]:
     finally:
         for (owner, name), value in zip(flags, before, strict=True):
             setattr(owner, name, value)
-        torch.use_deterministic_algorithms(was[0], warn_only=was[1])
+        _deterministic(was, compiles)
         cuda.enable_mem_efficient_sdp(efficient)
+
+
+def _deterministic(mode: int, compiles: bool) -> None:
+    """Deterministic kernels: 0: as they come, 1: a warning where there is none, 2: an error."""
+    if compiles:
+        torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
+    else:
+        torch.set_deterministic_debug_mode(mode)
 
 
 @contextmanager

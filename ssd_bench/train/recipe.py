@@ -88,7 +88,7 @@ class Recipe:
 
     def milestone_epochs(self) -> list[int]:
         """The epochs, counted from 1, from which on the learning rate is lower."""
-        return [round(m * self.epochs) for m in self.milestones]
+        return sorted(round(m * self.epochs) for m in self.milestones)
 
     def lr_trace(self, steps_per_epoch: int) -> list[float]:
         """The learning rate of every step: linear warm-up from 0, then as `schedule` says."""

@@ -8,6 +8,7 @@ from golden_data import FOLDER, Golden, by_hand, in_order, same
 
 from ssd_bench.core.task import Images
 from ssd_bench.methods.jit import JiT
+from ssd_bench.train.passes import pass_clock
 
 SETTINGS = {"lr": 0.02, "sigma": 0.5, "n_samples": 3, "batch_size": 4, "reduction": "sum", "clamp": "batch"}
 
@@ -69,6 +70,13 @@ def equal(ours, theirs):
 def test_gradients_accumulate_over_batches_alone(golden):
     assert not equal(weights(golden), weights(golden, accumulate=True))
     assert equal(weights(golden, batch_size=6), weights(golden, batch_size=6, accumulate=True))
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.5])
+def test_bfloat16_does_not_round_away_what_a_small_sigma_moves(golden, sigma):
+    whole = weights(golden, sigma=sigma)
+    with pass_clock.using(torch.device("cpu"), "bfloat16"):
+        assert equal(weights(golden, sigma=sigma), whole)
 
 
 def test_the_mean_over_a_batch_is_a_smaller_step(golden):

@@ -14,8 +14,8 @@ from ssd_bench.methods.eu_k import EUk
 from ssd_bench.methods.finetune import Finetune
 from ssd_bench.methods.forward_order import blocks, last_part
 from ssd_bench.models.resnet import SmallImageResNet
-from ssd_bench.train.loop import fit
-from ssd_bench.train.recipe import Recipe
+from ssd_bench.train.loop import Pass, fit
+from ssd_bench.train.recipe import Recipe, SameSteps
 
 
 @pytest.fixture
@@ -181,6 +181,19 @@ def test_all_of_it_anew_is_training_from_scratch(golden):
     ours = EUk(k=9)(golden.model, golden.data, context)
     start = context.fresh_model(context.seed_for("init"))
     theirs = fit(start, golden.data.images, golden.retain, recipe, context.generator("batches"), "scratch")
+    assert all(torch.equal(t, theirs.state_dict()[name]) for name, t in ours.state_dict().items())
+
+
+def test_it_sees_as_many_images_an_epoch_as_the_original_where_its_recipe_says_so(golden):
+    recipe = SameSteps(epochs=2, batch_size=6, images=31)
+    context = replace(golden.context(), recipe=recipe)
+
+    def passes(epoch):
+        return [Pass(recipe.epoch_rows(golden.retain, epoch, context.seed))]
+
+    ours = EUk(k=9)(golden.model, golden.data, context)
+    start = context.fresh_model(context.seed_for("init"))
+    theirs = fit(start, golden.data.images, passes, recipe, context.generator("batches"), "scratch")
     assert all(torch.equal(t, theirs.state_dict()[name]) for name, t in ours.state_dict().items())
 
 

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -24,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset, WeightedRandomS
 import ssd_bench
 from ssd_bench import api
 from ssd_bench.run.call import _warm
+from ssd_bench.store import address
 from ssd_bench.store.prune import not_needed
 
 CLASSES = 3
@@ -617,6 +619,18 @@ def test_functions_and_hooks_of_a_model_are_part_of_it(tmp_path, kind):
     assert paths[0] == paths[2] != paths[1]
 
 
+def test_a_library_s_function_counts_by_its_version_and_nothing_of_the_library_is_read(tmp_path, monkeypatch):
+    read, source = [], address._source
+    monkeypatch.setattr(address, "_source", lambda name: read.append(name) or source(name))
+    model = trained(Configured(Config))
+    model.act = nn.functional.silu
+    model.other = timm.layers.get_act_layer
+    path = ssd_bench.unlearn(model, **ASKED, method="ssd", out=tmp_path).path
+    assert {name.split(".")[0] for name in read}.isdisjoint({"torch", "timm"})
+    monkeypatch.setattr(timm, "__version__", "0.0")
+    assert path != ssd_bench.unlearn(model, **ASKED, method="ssd", out=tmp_path).path
+
+
 @pytest.mark.parametrize("named", ["seed_unlearn", ("seed_unlern",)])
 def test_seeds_that_are_no_names_of_seeds_are_one_line(named):
     method = type("Mine", (), {"seeds": named, "__call__": lambda self, model, data, context: model})()
@@ -683,8 +697,11 @@ def test_msg_leaves_out_what_no_loss_reaches_and_works_in_half_precision(kind):
     assert ssd_bench.unlearn(Heads().to(kind), **asked, method="msg", epochs=1).details["drawn_anew"] > 0
 
 
+COMPILE = partial(torch.compile, backend="eager")  # the wrapper alone: a compiler takes minutes
+
+
 @pytest.mark.parametrize(
-    ("wrap", "method"), [(nn.DataParallel, "retrain"), (nn.DataParallel, "eu_k"), (torch.compile, "eu_k")]
+    ("wrap", "method"), [(nn.DataParallel, "retrain"), (nn.DataParallel, "eu_k"), (COMPILE, "eu_k")]
 )
 def test_a_fresh_model_without_the_wrapper_is_put_into_it(wrap, method, tmp_path):
     model = wrap(trained(net()))

@@ -345,6 +345,15 @@ def test_the_general_way_holds_no_more_gradients_than_fit(case, monkeypatch):
         torch.testing.assert_close(sums[0][name], sums[1][name], rtol=1e-4, atol=1e-8)
 
 
+def test_sums_hold_no_graph(case):
+    """Also where some layers go the fast way and others the general way: a graph would grow with the samples."""
+    net, inputs, labels, _ = case
+    total = zeros(net)
+    with warnings.catch_warnings(action="ignore"):
+        PerSample(net, total).add(inputs, labels[:, 0])
+    assert not any(t.requires_grad for t in total.values())
+
+
 def test_a_recurrent_layer_cannot_be_mapped_and_goes_one_by_one(caplog):
     torch.manual_seed(0)
 

@@ -146,8 +146,24 @@ def test_classes_of_unseen_images_weigh_as_in_d_f():
 
 def test_only_images_outside_d_of_the_forgotten_classes_are_unseen():
     labels = torch.tensor([0, 0, 0, 1, 1, 2, 2, 0])
-    asked = SimpleNamespace(forget=torch.tensor([0, 3]))
+    asked = SimpleNamespace(forget=torch.tensor([0, 3]), group=labels)
     assert unseen(asked, torch.tensor([0, 1, 3, 5]), labels).tolist() == [2, 4, 7]
+
+
+def test_of_a_sub_class_its_own_images_are_unseen_where_it_has_any_left():
+    labels, group = torch.tensor([0, 0, 0, 0, 0, 1]), torch.tensor([5, 5, 6, 6, 6, 7])
+    asked = SimpleNamespace(forget=torch.tensor([0]), group=group)
+    assert unseen(asked, torch.tensor([0, 2]), labels).tolist() == [1]
+    assert unseen(asked, torch.tensor([0, 1, 2]), labels).tolist() == [3, 4]
+
+
+def test_students_that_are_near_their_teacher_are_told_apart_in_bfloat16():
+    """Rounded as logits are, a divergence may come out below 0."""
+    draws = torch.Generator().manual_seed(0)
+    theirs = torch.randn(64, 10, generator=draws)
+    ours = (theirs + 0.01 * torch.randn(64, 10, generator=draws)).bfloat16()
+    assert divergence(ours, theirs, 4.0) > 0
+    torch.testing.assert_close(divergence(ours, theirs, 4.0), divergence(ours.float(), theirs, 4.0))
 
 
 @pytest.mark.parametrize("setting", ["scenario=random scenario.n_forget=10", "scenario=label_noise"])

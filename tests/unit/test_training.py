@@ -55,6 +55,7 @@ def test_the_original_recipe_warms_up_for_one_epoch_and_steps_at_the_milestones(
 )
 def test_milestones_scale_with_the_epochs(epochs, milestones, expected):
     assert Recipe(epochs=epochs, milestones=milestones).milestone_epochs() == expected
+    assert Recipe(epochs=epochs, milestones=milestones[::-1]).milestone_epochs() == expected  # in any order
 
 
 def test_the_released_retrain_warms_up_twice_too_far_and_counts_epochs_from_zero():
