@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 from torch import nn
 
@@ -73,9 +74,11 @@ class Ended:
 @pytest.fixture(autouse=True, scope="session")
 def _each_config_is_parsed_once() -> Iterator[None]:
     """Most of what composing takes is reading the same YAML again."""
-    load, found = FileConfigSource.load_config, {}
+    Plugins.instance()  # makes the class that is used
+    files = SourcesRegistry.instance().resolve("file")
+    load, found = files.load_config, {}
 
-    def kept(source: FileConfigSource, config_path: str) -> Any:
+    def kept(source: Any, config_path: str) -> Any:
         file = Path(source.path) / source._normalize_file_name(config_path)
         if not file.is_file():
             return load(source, config_path)
@@ -85,7 +88,7 @@ def _each_config_is_parsed_once() -> Iterator[None]:
         return copy.deepcopy(found[key])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileConfigSource, "load_config", kept)
+        patch.setattr(files, "load_config", kept)
         yield
 
 
