@@ -78,9 +78,9 @@ class Images:
 
     @property
     def edits(self) -> int:
-        """How often the pixels were changed in place: nobody may do that."""
+        """How often the pixels, or what normalises them, were changed in place: nobody may do that."""
         pixels = self.pixels.host if isinstance(self.pixels, HostPixels) else self.pixels
-        return pixels._version
+        return sum(t._version for t in (pixels, self.mean, self.std) if t is not None)
 
     def with_labels(self, labels: Tensor) -> Images:
         """The same images under other labels (N, int64, on the same device)."""

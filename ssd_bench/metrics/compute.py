@@ -38,12 +38,16 @@ def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed] 
 
     probed: what a metric that looks into the model is handed beside the outputs; None where there is none of those.
     """
+    handed = [probed()] if looks_inside(metric) else []
+    before = _edits(seen, *handed)
     try:
         with seeded(0, "metric"):
-            values = metric(seen, probed()) if looks_inside(metric) else metric(seen)
+            values = metric(seen, *handed)
     except Exception as e:
         e.add_note(f"in metric {name}")
         raise
+    if _edits(seen, *handed) != before:
+        raise ConfigError(f"metric {name} changed outputs or images in place; it has to work on a clone")
     if not isinstance(values, Mapping):
         raise ConfigError(f"metric {name} returned {type(values).__name__}; allowed: a dict of named numbers")
     kept = {str(key): value for key, value in values.items() if isinstance(value, Tensor) and value.ndim}
@@ -52,6 +56,13 @@ def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed] 
         if value is not None and not (isinstance(value, Real) and math.isfinite(value)):
             raise ConfigError(f"metric {name} returned {key}={value}; allowed: a finite number, or None")
     return {key: value if value is None else float(value) for key, value in values.items()}, kept
+
+
+def _edits(seen: Outputs, probed: Probed | None = None) -> int:
+    """How often what metrics share was changed in place: others, and later runs, would see it."""
+    random = () if seen.random_logits is None else (seen.random_logits,)
+    of_outputs = sum(t._version for t in (*seen.logits.values(), *seen.labels.values(), *random))
+    return of_outputs + sum(of.edits + of.labels._version for of in (probed.images.values() if probed else ()))
 
 
 def _one_number(value: Any) -> Any:

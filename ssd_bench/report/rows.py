@@ -48,8 +48,9 @@ def across_seeds(rows: list[Row]) -> list[list[Row]]:
 
 def made_on(row: Row) -> dict[str, Any]:
     """What a row's numbers hang on beside its task: the arithmetic, the network, and how images look to it."""
+    compiled = bool(row["config"].get("compile"))
     return {
-        "arithmetic": [row["env"]["device"].split(":")[0].split()[0], row["config"].get("precision")],
+        "arithmetic": [row["env"]["device"].split(":")[0].split()[0], row["config"].get("precision"), compiled],
         "network": {name: v for name, v in (row["config"].get("model") or {}).items() if name != "checkpoint"},
         "images": _as_seen(row["config"]),
     }

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from ssd_bench.core.about import check_names
-from ssd_bench.core.errors import Diverged
+from ssd_bench.core.errors import ConfigError, Diverged
 from ssd_bench.core.seeds import derive_seed, generator
 from ssd_bench.core.task import SETS, Probed, hash_rows, looks_inside, outputs, read_by
+from ssd_bench.data.source import forget_loaded
 from ssd_bench.metrics.compute import Values, compute
 from ssd_bench.run.bench import Bench
 from ssd_bench.run.plan import Plan
 from ssd_bench.store.address import address, digest
-from ssd_bench.store.artefacts import Artefact
+from ssd_bench.store.artefacts import Artefact, forget_recent
 from ssd_bench.store.rows import METRICS
 from ssd_bench.train.features import Recording, recording
 from ssd_bench.train.passes import predict
@@ -218,7 +219,11 @@ def evaluate(
     for name, metric in plan.metrics.items():
 
         def make(name: str = name, metric: Any = metric) -> tuple[dict[str, Tensor], dict[str, Any]]:
-            found, kept = compute(name, metric, logits, lambda: _probed(bench, model, original, passed))
+            try:
+                found, kept = compute(name, metric, logits, lambda: _probed(bench, model, original, passed))
+            except ConfigError:
+                forget_loaded(), forget_recent()  # it may have changed what this process has in memory
+                raise
             return kept, found
 
         found = bench.store.get_or_make(VALUES, places[name], make, anew)

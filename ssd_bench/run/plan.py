@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ssd_bench.core.about import check_names
@@ -30,8 +30,14 @@ def _by_fidelity(corrected: Any, official: Any, *, _root_: DictConfig) -> Any:
 OmegaConf.register_new_resolver("by_fidelity", _by_fidelity, replace=True)
 
 
-def _kind_of_requests(requests: Any) -> str:
-    return "random" if str(requests).isdecimal() else "sub_class"
+def _kind_of_requests(requests: Any, targets: Any) -> str:
+    """Of a number of requests random; else full_class where the data have no finer classes, or where all that are named
+    are among their targets for it alone."""
+    if str(requests).isdecimal():
+        return "random"
+    whole, parts = ({str(name) for name in (targets or {}).get(of) or ()} for of in ("full_class", "sub_class"))
+    named = {str(name) for each in requests or () for name in (each if isinstance(each, ListConfig | list) else [each])}
+    return "full_class" if (whole and not parts) or (named and named <= whole - parts) else "sub_class"
 
 
 OmegaConf.register_new_resolver("kind_of_requests", _kind_of_requests, replace=True)

@@ -101,6 +101,36 @@ def test_what_a_metric_does_to_the_models_that_it_is_handed_concerns_nobody_else
     assert 0 < second["cka_forget_last"] < 1
 
 
+SCRIBBLE = """
+    @dataclass(frozen=True)
+    class Scribble:
+        needs = {needs}
+        def __call__(self, seen, probed=None):
+            {line}
+            return {{}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("needs", "line"),
+    [
+        ("()", "seen.logits['forget'].zero_()"),
+        ("()", "seen.labels['retain'].zero_()"),
+        ("('model',)", "probed.images['test'].pixels.zero_()"),
+        ("('model',)", "probed.images['train'].mean.zero_()"),
+        ("('model',)", "probed.images['test'].labels.zero_()"),
+    ],
+)
+def test_a_metric_that_changes_what_others_see_is_refused_and_nothing_of_it_stays(bring, own, tmp_path, needs, line):
+    bring("metric", "scribble", SCRIBBLE.format(needs=needs, line=line))
+    asked = "method=original", f"out={tmp_path / 'other'}"
+    ended = own("metric=[scribble,accuracy]", *asked)
+    assert ended.code == 2
+    said = "ssd-bench: metric scribble changed outputs or images in place; it has to work on a clone"
+    assert ended.err.splitlines()[-1] == said
+    assert own("metric=[accuracy]", *asked).row["metrics"] == own("metric=[accuracy]", "method=original").row["metrics"]
+
+
 def test_two_metrics_that_claim_one_name_are_refused(bring, own, tmp_path):
     metric(bring, "mine", "'mia': 1.0", about="{'mia': None}")
     ended = own("metric=[mia,mine]", f"out={tmp_path / 'none'}")
@@ -246,6 +276,7 @@ def test_global_random_numbers_follow_the_seeds(bring, own, tmp_path):
     ("line", "what"),
     [
         ("data.images.pixels[0] = 0", "the images"),
+        ("data.images.mean.zero_()", "the images"),
         ("context.cached('kept', {}, lambda: {'a': torch.ones(2)})['a'].zero_()", "what it got as kept"),
     ],
 )

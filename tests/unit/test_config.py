@@ -292,6 +292,24 @@ def test_a_sequence_s_published_settings_are_those_of_its_kind():
     assert found == {"full_class": 5.0, "sub_class": 10.0}
 
 
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [
+        ("data=cifar10 scenario.requests=[cat,dog]", "full_class"),
+        ("data=cifar100 scenario.requests=null", "full_class"),
+        ("data=cifar20 scenario.requests=[vehicle2,veg]", "full_class"),
+        ("data=cifar20 scenario.requests=[vehicle2,[veg,people]]", "full_class"),
+        ("data=cifar20 scenario.requests=[rocket,mushroom]", "sub_class"),
+        ("data=cifar20 scenario.requests=null", "sub_class"),
+        ("data=digits scenario.requests=[8,6]", "sub_class"),
+        ("data=digits scenario.requests=[8,6] scenario.of=full_class", "full_class"),
+        ("data=cifar10 scenario.requests=3", "random"),
+    ],
+)
+def test_what_is_named_says_what_kind_of_requests_they_are(asked, kind):
+    assert composed("scenario=sequence", *asked.split()).scenario.of == kind
+
+
 def test_a_kind_of_requests_that_does_not_exist_is_one_line():
     with pytest.raises(ConfigError, match="of=foo does not exist; allowed: full_class, random, sub_class"):
         planned("scenario=sequence", "scenario.of=foo")
