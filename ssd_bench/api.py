@@ -479,7 +479,7 @@ def _check_alike(what: Given, name: str, other: nn.Module | None) -> None:
 
 def _probed(what: Given, original: nn.Module | None, batch_size: int, model: nn.Module) -> Probed:
     copies = [None if each is None else copied(each).eval() for each in (model, original)]
-    return Probed(*copies, what.head, what.images, what.request, batch_size)
+    return Probed(*copies, what.head, what.images, what.request.clone(), batch_size)
 
 
 def _outputs(what: Given, model: nn.Module, batch_size: int, random_logits: Tensor | None) -> Outputs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -69,6 +69,10 @@ class Request:
         part, rows = self.sets.get("forget", ("train", None))
         return rows if part == "test" else None
 
+    def clone(self) -> Request:
+        """The same with tensors of its own, for who must not change these."""
+        return replace(self, **{f.name: _cloned(getattr(self, f.name)) for f in fields(self) if f.name != "dataset"})
+
     def split(self, images: Images) -> Split:
         """The training side, for a method: copies of what it must not change, but for the pixels."""
         return Split(
@@ -83,6 +87,15 @@ class Request:
             forget_labels=self.forget_labels,
             gone=self.gone,
         )
+
+
+def _cloned(value: Any) -> Any:
+    """Tensors and requests, alone or in mappings and tuples, cloned; anything else as it is."""
+    if isinstance(value, Tensor | Request):
+        return value.clone()
+    if isinstance(value, Mapping):
+        return {key: _cloned(each) for key, each in value.items()}
+    return tuple(map(_cloned, value)) if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True)
@@ -148,6 +161,10 @@ class Outputs:
 
     def has(self, *sets: str) -> bool:
         return all(name in self.logits for name in sets)
+
+    def clone(self) -> Outputs:
+        """The same with tensors of its own."""
+        return Outputs(*map(_cloned, (self.logits, self.labels, self.random_logits)), self.forget_is_train)
 
     def probs(self, name: str) -> Tensor:
         """Softmax of a set's logits: n x classes, float64."""

@@ -20,7 +20,7 @@ class EUk(LastK):
     distribution by fan-in and biases 0, in the layers that are counted; normalisations keep the original's values.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     epochs: int | None = None
     init: str = "default"
     needs = ("retain", "recipe")

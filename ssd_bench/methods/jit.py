@@ -30,7 +30,7 @@ class JiT(FurtherTraining):
     released, each step takes the gradients of all batches before it too. order: of D_f, shuffled or, as released,
     stored.
 
-    Whatever the run's precision, it computes in float32: bfloat16 rounds as much as a small sigma moves.
+    With precision=bfloat16, too, it computes in float32: bfloat16 rounds as much as a small sigma moves.
     """
 
     version: ClassVar[int] = 2

@@ -75,7 +75,7 @@ class Scrub(FurtherTraining):
         return super().skip(request)
 
     def recipe(self) -> Recipe:
-        milestones = [(epoch + 1) / self.epochs for epoch in self.decay_at if epoch < self.epochs]
+        milestones = [(epoch + 1) / self.epochs for epoch in sorted(self.decay_at) if epoch < self.epochs]
         return replace(super().recipe(), schedule="multistep", milestones=milestones, gamma=0.1)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
@@ -189,12 +189,14 @@ class Students:
 def unseen(asked: Request | Split, train: Tensor, labels: Tensor) -> Tensor:
     """Images of what D_f is of that are neither among those trained on (`train`) nor in D_f: rows, ascending.
 
-    Of its sub-classes where some are forgotten; if there are no such images, and else, of its classes.
+    Of its sub-classes where some are forgotten; of one that has no such images, and else, of its class.
     """
     outside = torch.ones(len(labels), dtype=torch.bool)
     outside[train] = outside[asked.forget] = False
-    of_group, of_class = (outside & torch.isin(kind, kind[asked.forget]) for kind in (asked.group.cpu(), labels))
-    return (of_group if of_group.any() else of_class).nonzero().flatten()
+    group = asked.group.cpu()
+    of_group = outside & torch.isin(group, group[asked.forget])
+    without = asked.forget[~torch.isin(group[asked.forget], group[of_group])]
+    return (of_group | outside & torch.isin(labels, labels[without])).nonzero().flatten()
 
 
 def share_of(labels: Tensor, others: Tensor) -> Tensor:

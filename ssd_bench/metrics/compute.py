@@ -34,20 +34,20 @@ def compute_all(metrics: Mapping[str, Any], seen: Outputs, probed: Callable[[], 
 
 def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed] | None) -> tuple[Values, Kept]:
     """A metric's values, checked: named numbers that are finite, or None; and the tensors among them, which are kept
-    for what compares two models. Raises ConfigError that names the metric.
+    for what compares two models. It gets outputs of its own. Raises ConfigError that names the metric.
 
     probed: what a metric that looks into the model is handed beside the outputs; None where there is none of those.
     """
     handed = [probed()] if looks_inside(metric) else []
-    before = _edits(seen, *handed)
+    before = [_edits(each) for each in handed]
     try:
         with seeded(0, "metric"):
-            values = metric(seen, *handed)
+            values = metric(seen.clone(), *handed)
     except Exception as e:
         e.add_note(f"in metric {name}")
         raise
-    if _edits(seen, *handed) != before:
-        raise ConfigError(f"metric {name} changed outputs or images in place; it has to work on a clone")
+    if [_edits(each) for each in handed] != before:
+        raise ConfigError(f"metric {name} changed the images in place; it has to work on a clone")
     if not isinstance(values, Mapping):
         raise ConfigError(f"metric {name} returned {type(values).__name__}; allowed: a dict of named numbers")
     kept = {str(key): value for key, value in values.items() if isinstance(value, Tensor) and value.ndim}
@@ -58,11 +58,9 @@ def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed] 
     return {key: value if value is None else float(value) for key, value in values.items()}, kept
 
 
-def _edits(seen: Outputs, probed: Probed | None = None) -> int:
-    """How often what metrics share was changed in place: others, and later runs, would see it."""
-    random = () if seen.random_logits is None else (seen.random_logits,)
-    of_outputs = sum(t._version for t in (*seen.logits.values(), *seen.labels.values(), *random))
-    return of_outputs + sum(of.edits + of.labels._version for of in (probed.images.values() if probed else ()))
+def _edits(probed: Probed) -> int:
+    """How often the images were changed in place, which others, and later runs, would see."""
+    return sum(images.edits + images.labels._version for images in probed.images.values())
 
 
 def _one_number(value: Any) -> Any:

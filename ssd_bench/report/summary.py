@@ -186,7 +186,8 @@ class Summary:
         precision = self.rows[0]["config"].get("precision", "float32")
         return (
             f"{task['data']}, {task['model']}, {task['scenario']}: {what}{placebo}, {seeds}, "
-            f"fidelity {task['fidelity']}{'' if precision == 'float32' else f', precision {precision}'}{self.apart}"
+            f"fidelity {task['fidelity']}{'' if precision == 'float32' else f', precision {precision}'}"
+            f"{', compiled' if self.rows[0]['config'].get('compile') else ''}{self.apart}"
         )
 
     @property

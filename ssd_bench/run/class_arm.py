@@ -126,7 +126,8 @@ class ClassArm:
             return {"value": None, "reason": reason} if defined else NO_IMAGES
         pairs = n // 2
         without = of_models(1 - np.eye(pairs).repeat(2, axis=1))[:, 0]
-        return _students(value, float(((pairs - 1) * without.var()) ** 0.5), pairs)
+        found = _students(value, float(((pairs - 1) * without.var()) ** 0.5), pairs)
+        return found | {"high": min(1.0, found["high"])}  # which neither number can pass
 
     def report(self) -> dict[str, Any]:
         """All numbers by column, why columns are missing, the seconds of a request."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ssd_bench.core.about import check_names
-from ssd_bench.core.errors import ConfigError, Diverged
+from ssd_bench.core.errors import Diverged
 from ssd_bench.core.seeds import derive_seed, generator
 from ssd_bench.core.task import SETS, Probed, hash_rows, looks_inside, outputs, read_by
 from ssd_bench.data.source import forget_loaded
@@ -221,7 +221,7 @@ def evaluate(
         def make(name: str = name, metric: Any = metric) -> tuple[dict[str, Tensor], dict[str, Any]]:
             try:
                 found, kept = compute(name, metric, logits, lambda: _probed(bench, model, original, passed))
-            except ConfigError:
+            except Exception:
                 forget_loaded(), forget_recent()  # it may have changed what this process has in memory
                 raise
             return kept, found
@@ -251,7 +251,9 @@ def _at_random(bench: Bench) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _probed(bench: Bench, model: nn.Module, original: nn.Module, passed: Passed | None) -> Probed:
     copies = (copy.deepcopy(each).eval() for each in (model, original))
-    return Probed(*copies, bench.plan.model.head, bench.images, bench.request, bench.plan.evaluate.batch_size, passed)
+    return Probed(
+        *copies, bench.plan.model.head, bench.images, bench.request.clone(), bench.plan.evaluate.batch_size, passed
+    )
 
 
 def _looked_into(bench: Bench) -> dict[str, Any]:

@@ -36,7 +36,8 @@ def _kind_of_requests(requests: Any, targets: Any) -> str:
     if str(requests).isdecimal():
         return "random"
     whole, parts = ({str(name) for name in (targets or {}).get(of) or ()} for of in ("full_class", "sub_class"))
-    named = {str(name) for each in requests or () for name in (each if isinstance(each, ListConfig | list) else [each])}
+    several = requests if isinstance(requests, ListConfig | list) else ()  # what else it is, the scenario refuses
+    named = {str(name) for each in several for name in (each if isinstance(each, ListConfig | list) else [each])}
     return "full_class" if (whole and not parts) or (named and named <= whole - parts) else "sub_class"
 
 

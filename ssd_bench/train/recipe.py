@@ -60,6 +60,8 @@ class Recipe:
             raise ValueError("nesterov=true needs optimizer=sgd and a momentum")
         if any(not 0 < m <= 1 for m in self.milestones):
             raise ValueError(f"milestones are shares of the epochs, between 0 and 1, got {list(self.milestones)}")
+        if list(self.milestones) != sorted(self.milestones):
+            raise ValueError(f"milestones must ascend, got {list(self.milestones)}")
 
     def without_selection(self) -> Recipe:
         """The same with the last epoch's weights: who trains without test data cannot select by them."""
@@ -88,7 +90,7 @@ class Recipe:
 
     def milestone_epochs(self) -> list[int]:
         """The epochs, counted from 1, from which on the learning rate is lower."""
-        return sorted(round(m * self.epochs) for m in self.milestones)
+        return [round(m * self.epochs) for m in self.milestones]
 
     def lr_trace(self, steps_per_epoch: int) -> list[float]:
         """The learning rate of every step: linear warm-up from 0, then as `schedule` says."""

@@ -112,23 +112,38 @@ SCRIBBLE = """
 
 
 @pytest.mark.parametrize(
-    ("needs", "line"),
+    "line",
     [
-        ("()", "seen.logits['forget'].zero_()"),
-        ("()", "seen.labels['retain'].zero_()"),
-        ("('model',)", "probed.images['test'].pixels.zero_()"),
-        ("('model',)", "probed.images['train'].mean.zero_()"),
-        ("('model',)", "probed.images['test'].labels.zero_()"),
+        "probed.images['test'].pixels.zero_()",
+        "probed.images['train'].mean.zero_()",
+        "probed.images['test'].labels.zero_()",
     ],
 )
-def test_a_metric_that_changes_what_others_see_is_refused_and_nothing_of_it_stays(bring, own, tmp_path, needs, line):
-    bring("metric", "scribble", SCRIBBLE.format(needs=needs, line=line))
+def test_a_metric_that_changes_the_images_is_refused_and_nothing_of_it_stays(bring, own, tmp_path, line):
+    bring("metric", "scribble", SCRIBBLE.format(needs="('model',)", line=line))
     asked = "method=original", f"out={tmp_path / 'other'}"
     ended = own("metric=[scribble,accuracy]", *asked)
     assert ended.code == 2
-    said = "ssd-bench: metric scribble changed outputs or images in place; it has to work on a clone"
+    said = "ssd-bench: metric scribble changed the images in place; it has to work on a clone"
     assert ended.err.splitlines()[-1] == said
     assert own("metric=[accuracy]", *asked).row["metrics"] == own("metric=[accuracy]", "method=original").row["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("needs", "line"),
+    [
+        ("()", "[t.zero_() for t in (*seen.logits.values(), *seen.labels.values())]"),
+        ("()", "[seen.probs(name).fill_(0.1) for name in seen.logits]"),
+        ("()", "seen.logits['forget'].numpy()[:] = 0"),
+        ("('model',)", "[rows.zero_() for _, rows in probed.request.sets.values()]"),
+        ("('model',)", "probed.request.forget.zero_()"),
+    ],
+)
+def test_outputs_and_rows_that_a_metric_scribbles_on_are_its_own(bring, own, tmp_path, needs, line):
+    bring("metric", "scribble", SCRIBBLE.format(needs=needs, line=line))
+    others = "zrf,calibration,accuracy"
+    row = own(f"metric=[scribble,{others}]", "method=original", f"out={tmp_path / 'other'}").row
+    assert row["metrics"] == own(f"metric=[{others}]", "method=original").row["metrics"]
 
 
 def test_two_metrics_that_claim_one_name_are_refused(bring, own, tmp_path):

@@ -310,6 +310,12 @@ def test_what_is_named_says_what_kind_of_requests_they_are(asked, kind):
     assert composed("scenario=sequence", *asked.split()).scenario.of == kind
 
 
+@pytest.mark.parametrize("asked", ["-3", "true", "2.5"])
+def test_requests_that_are_neither_targets_nor_a_number_are_one_line(asked):
+    with pytest.raises(ConfigError, match="neither a list of targets nor a number of random batches"):
+        planned("scenario=sequence", f"scenario.requests={asked}")
+
+
 def test_a_kind_of_requests_that_does_not_exist_is_one_line():
     with pytest.raises(ConfigError, match="of=foo does not exist; allowed: full_class, random, sub_class"):
         planned("scenario=sequence", "scenario.of=foo")

@@ -157,6 +157,12 @@ def test_of_a_sub_class_its_own_images_are_unseen_where_it_has_any_left():
     assert unseen(asked, torch.tensor([0, 1, 2]), labels).tolist() == [3, 4]
 
 
+def test_a_sub_class_without_unseen_images_has_those_of_its_class_whatever_others_have():
+    labels, group = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([5, 5, 6, 7, 7])
+    asked = SimpleNamespace(forget=torch.tensor([0, 2]), group=group)
+    assert unseen(asked, torch.tensor([0, 2, 3]), labels).tolist() == [1, 4]
+
+
 def test_students_that_are_near_their_teacher_are_told_apart_in_bfloat16():
     """Rounded as logits are, a divergence may come out below 0."""
     draws = torch.Generator().manual_seed(0)

@@ -55,7 +55,6 @@ def test_the_original_recipe_warms_up_for_one_epoch_and_steps_at_the_milestones(
 )
 def test_milestones_scale_with_the_epochs(epochs, milestones, expected):
     assert Recipe(epochs=epochs, milestones=milestones).milestone_epochs() == expected
-    assert Recipe(epochs=epochs, milestones=milestones[::-1]).milestone_epochs() == expected  # in any order
 
 
 def test_the_released_retrain_warms_up_twice_too_far_and_counts_epochs_from_zero():
@@ -109,7 +108,16 @@ def test_cosine_ends_near_zero():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"batch_size": 0}, {"lr": 0}, {"lr": math.inf}, {"milestones": [15]}, {"weight_decay": -1}]
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch_size": 0},
+        {"lr": 0},
+        {"lr": math.inf},
+        {"milestones": [15]},
+        {"milestones": [0.8, 0.4]},
+        {"weight_decay": -1},
+    ],
 )
 def test_recipes_out_of_range(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
