@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ssd_bench.cli import class_table
+from ssd_bench.metrics.bootstrap import mean_of
 from ssd_bench.run import class_arm
 from ssd_bench.run.class_arm import TWIN, ClassArm, Seen, among, beyond_floor, tow_of_means
 from ssd_bench.run.forgetting import Said
@@ -126,6 +127,12 @@ def test_the_interval_is_students_over_pairs(monkeypatch):
     assert number["value"] == 2.5
     assert number["high"] - number["value"] == pytest.approx(3.1824 * 1.29099 / 2, rel=1e-4)
     assert number["models"] == 8
+
+
+def test_of_a_mean_leaving_out_pairs_gives_students_interval_and_nothing_passes_the_ideal(monkeypatch):
+    arm, values = Made().arm(monkeypatch), np.array([0.0, 0.2, 0.2, 0.4, 0.1, 0.3, 0.3, 0.5])
+    assert arm._jackknifed(mean_of(values), 8, True) == pytest.approx(arm._mean(values))
+    assert arm._jackknifed(mean_of(values + 0.6), 8, True)["high"] == 1.0
 
 
 def test_no_number_without_enough_models_floor_or_twins(monkeypatch):

@@ -6,13 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from ssd_bench.core.design import Parts, divide
 from ssd_bench.metrics.lira import pair_left_out
 from ssd_bench.metrics.roc import auc, tpr_at
 from ssd_bench.report.attacks import roc
 from ssd_bench.run.forgetting import Said
-from ssd_bench.run.judged import Judge, scores_of
+from ssd_bench.run.judged import Judge, _share, scores_of
 from ssd_bench.run.originals import Originals
 from ssd_bench.run.pool import PoolSettings
 from ssd_bench.run.requests import Target
@@ -89,6 +90,18 @@ def test_retraining_has_forgotten_and_doing_nothing_has_not(models, sets):
     floor = judge.numbers(judge.retrained())
     assert floor["auc"]["low"] <= 0.5 <= floor["auc"]["high"]
     assert floor["auc"]["models"] == models // 2
+
+
+def test_the_interval_of_a_share_knows_what_pairs_have_in_common():
+    exact = binomtest(200, 400).proportion_ci(method="exact")
+    same = _share(lambda pairs: np.arange(400) < 200, 16)  # whatever pairs are left out
+    assert same["value"] == 50
+    assert 0 < 100 * exact.low - same["low"] < 2
+    by_pairs = _share(lambda pairs: np.arange(400) < 200 + 100 * (int(pairs[0]) - int(pairs[1])), 16)
+    assert by_pairs["high"] - by_pairs["low"] > 3 * (same["high"] - same["low"])
+    none = _share(lambda pairs: np.zeros(400, dtype=bool), 16)
+    assert (none["value"], none["low"]) == (0, 0)
+    assert none["high"] == pytest.approx(100 * binomtest(0, 400).proportion_ci(method="exact").high)
 
 
 def test_too_much_is_seen_as_well_as_too_little():

@@ -130,3 +130,11 @@ def test_retraining_lies_at_the_floor_and_something_else_above(measure):
 
 def test_points_by_hand():
     assert points([0.0, 0.5, 0.49, 3.0], 16).tolist() == [1, 0.5, 1, 0]
+
+
+def test_a_margin_that_is_no_number_is_not_called_alike():
+    margins = np.random.default_rng(0).normal(size=(8, 3))
+    unknown = margins.copy()
+    unknown[2, 1] = np.nan
+    for pair in ((unknown, margins), (margins, unknown)):
+        assert np.isnan(klom(*pair)).tolist() == [False, True, False]

@@ -194,6 +194,14 @@ def test_what_earlier_requests_forgot_is_no_validation():
         assert len(step.gone) == sum(len(each.forget) for each in step.earlier)
 
 
+def test_compiled_runs_are_a_table_of_their_own_that_says_so():
+    rows = [row("ssd", seed, 70.0) for seed in (0, 1)]
+    rows[1]["config"] |= {"compile": True}
+    assert len(by_task(rows)) == len(across_seeds(rows)) == 2
+    titles = [summary.title for summary in summarise(rows, {each["path"]: {} for each in rows})]
+    assert sorted(", compiled" in title for title in titles) == [False, True]
+
+
 def test_no_table_and_no_placebo_of_the_one_stands_beside_the_other():
     rows = [row("ssd", 0, 70.0), row("ssd", 0, 70.0, task={"data_sha256": "less", "n_train": 450, "original": "other"})]
     assert len(by_task(rows)) == len(across_seeds(rows)) == 2
