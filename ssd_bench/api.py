@@ -26,9 +26,9 @@ from ssd_bench.core.about import check_names
 from ssd_bench.core.build import build, class_of
 from ssd_bench.core.errors import Diverged, check_choice
 from ssd_bench.core.seeds import derive_seed, initial_seed, seeded
-from ssd_bench.core.task import Context, Outputs, Probed, ask, looks_inside
+from ssd_bench.core.task import Context, Outputs, Probed, ask, compares, looks_inside
 from ssd_bench.metrics.against import kept_against, metrics_against, outputs_against, weights_against
-from ssd_bench.metrics.compute import compute_all
+from ssd_bench.metrics.compute import compare, compute_all
 from ssd_bench.models.anew import anew, copied
 from ssd_bench.run.cache import Cache
 from ssd_bench.run.call import call, makes_it_again, plain, seeds_used, warm_up
@@ -123,7 +123,7 @@ def evaluate(
     None: all that outputs and what was given suffice for, so not those that look into the model, such as features. A
     value that has no meaning here is left out. Raises ValueError, in one line, for input that is wrong.
     """
-    chosen = _metrics(metrics)
+    chosen = _metrics(metrics, reference is not None)
     _check_arguments(fresh_model=fresh_model)
     if not isinstance(batch_size, Integral) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number from 1 on, got {batch_size!r}")
@@ -136,11 +136,15 @@ def evaluate(
         if wanting := [name for name, metric in chosen.items() if "random_logits" in getattr(metric, "needs", ())]:
             random_logits = _random_logits(what, fresh_model, batch_size, wanting[0] if metrics is not None else None)
         seen = _outputs(what, model, batch_size, random_logits)
-        values, kept = compute_all(chosen, seen, partial(probed, model))
+        comparing = {name: metric for name, metric in chosen.items() if compares(metric)}
+        if comparing and reference is None:
+            raise ValueError(f"metric {next(iter(comparing))} needs reference=..., a model trained without forget")
+        alone = {name: metric for name, metric in chosen.items() if name not in comparing}
+        values, kept = compute_all(alone, seen, partial(probed, model))
         if reference is not None:
             theirs = _outputs(what, reference, batch_size, random_logits)
-            values |= outputs_against(seen, theirs)
-            of_reference, kept_of_reference = compute_all(chosen, theirs, partial(probed, reference))
+            values |= outputs_against(seen, theirs) | compare(comparing, seen, theirs)
+            of_reference, kept_of_reference = compute_all(alone, theirs, partial(probed, reference))
             values |= metrics_against(values, of_reference, what.request.scenario)
             values |= kept_against(kept, kept_of_reference)
             if _shapes(model) == _shapes(reference):
@@ -236,12 +240,13 @@ def _defaults(method: str, scenario: str, given: Mapping[str, Any]) -> dict[str,
     return found
 
 
-def _metrics(metrics: Iterable[Any] | None) -> dict[str, Any]:
-    """Metrics by name. Raises ValueError for a name that does not exist."""
+def _metrics(metrics: Iterable[Any] | None, reference: bool) -> dict[str, Any]:
+    """Metrics by name. reference: whether there is one. Raises ValueError for a name that does not exist."""
     known = _described_metrics()
     if metrics is None:
         built = {name: build(node, f"metric.{name}") for name, node in known.items()}
-        return {name: metric for name, metric in built.items() if not looks_inside(metric)}
+        asks = {name for name, metric in built.items() if looks_inside(metric) or (compares(metric) and not reference)}
+        return {name: metric for name, metric in built.items() if name not in asks}
     if isinstance(metrics, str) or not isinstance(metrics, Iterable):
         raise ValueError(f"metrics must be a list of names or objects, such as metrics=['accuracy'], got {metrics!r}")
     chosen, owner = {}, {}

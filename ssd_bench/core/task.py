@@ -166,6 +166,11 @@ class Outputs:
         """The same with tensors of its own."""
         return Outputs(*map(_cloned, (self.logits, self.labels, self.random_logits)), self.forget_is_train)
 
+    def only(self, *sets: str) -> Outputs:
+        """Of these sets alone, as far as they are there."""
+        kept = [{name: of[name] for name in sets if name in of} for of in (self.logits, self.labels)]
+        return Outputs(*kept, self.random_logits, self.forget_is_train)
+
     def probs(self, name: str) -> Tensor:
         """Softmax of a set's logits: n x classes, float64."""
         if name not in self._probs:
@@ -194,6 +199,11 @@ class Probed:
 def looks_inside(metric: Any) -> bool:
     """Whether a metric is to be handed `Probed`."""
     return "model" in getattr(metric, "needs", ())
+
+
+def compares(metric: Any) -> bool:
+    """Whether a metric is to be handed the retrained model's outputs beside the model's."""
+    return "reference" in getattr(metric, "needs", ())
 
 
 def read_by(metric: Any, request: Request) -> Mapping[str, Tensor]:

@@ -32,7 +32,23 @@ def compute_all(metrics: Mapping[str, Any], seen: Outputs, probed: Callable[[], 
     return values, kept
 
 
-def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed] | None) -> tuple[Values, Kept]:
+def compare(metrics: Mapping[str, Any], seen: Outputs, reference: Outputs) -> Values:
+    """The values of metrics with `needs = ("reference",)`. Raises ConfigError as `compute_all`.
+
+    reference: what a retrained model says about the same images.
+    """
+    values: Values = {}
+    owner: dict[str, str] = {}
+    for name, metric in metrics.items():
+        found, _ = compute(name, metric, seen, None, reference)
+        check_names(name, found, owner)
+        values |= found
+    return values
+
+
+def compute(
+    name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed] | None, reference: Outputs | None = None
+) -> tuple[Values, Kept]:
     """A metric's values, checked: named numbers that are finite, or None; and the tensors among them, which are kept
     for what compares two models. It gets outputs of its own. Raises ConfigError that names the metric.
 
@@ -40,9 +56,10 @@ def compute(name: str, metric: Any, seen: Outputs, probed: Callable[[], Probed] 
     """
     handed = [probed()] if looks_inside(metric) else []
     before = [_edits(each) for each in handed]
+    compared_with = [] if reference is None else [reference.clone()]
     try:
         with seeded(0, "metric"):
-            values = metric(seen.clone(), *handed)
+            values = metric(seen.clone(), *handed, *compared_with)
     except Exception as e:
         e.add_note(f"in metric {name}")
         raise

@@ -17,7 +17,7 @@ from torch import Tensor
 from ssd_bench.core.about import describe
 from ssd_bench.core.build import build
 from ssd_bench.core.errors import ConfigError
-from ssd_bench.core.task import Outputs, looks_inside, outputs
+from ssd_bench.core.task import Outputs, compares, looks_inside, outputs
 from ssd_bench.metrics.against import (
     average_gap,
     gap_after,
@@ -27,7 +27,7 @@ from ssd_bench.metrics.against import (
     outputs_against,
     weights_against,
 )
-from ssd_bench.metrics.compute import compute_all
+from ssd_bench.metrics.compute import compare, compute_all
 from ssd_bench.metrics.perturbed import seen_from_there
 from ssd_bench.metrics.residual import RESIDUAL, readings, residual_shares, telling
 from ssd_bench.report.columns import compared, of_metrics
@@ -50,7 +50,8 @@ def derived(rows: list[Row], folder: Path | str) -> dict[str, Values]:
     be told from chance. Empty without a retrained model; no floor with one seed; no distances where the artefacts are
     gone.
     """
-    return _derived(rows, lambda row, retrained: gaps(row, retrained) | _distances(row, retrained, Path(folder)))
+    built: dict[str, Any] = {}
+    return _derived(rows, lambda row, retrained: gaps(row, retrained) | _distances(row, retrained, Path(folder), built))
 
 
 def derived_metrics(rows: list[Row]) -> dict[str, Values]:
@@ -124,7 +125,13 @@ def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any], known: dict[st
     for name, metric in built.items():
         if looks_inside(metric):
             raise ConfigError(f"metric {name} needs the model, not its outputs alone; run ssd-bench with it in metric=")
-    values, _ = compute_all(built, answers, None)
+    comparing = [name for name, metric in built.items() if compares(metric)]
+    row = row | {
+        "config": row["config"] | {"metric": (row["config"].get("metric") or {}) | config["metric"]},
+        "comparing": list(dict.fromkeys([*row.get("comparing", ()), *comparing])),
+    }
+    alone = {name: metric for name, metric in built.items() if name not in comparing}
+    values, _ = compute_all(alone, answers, None)
     about = {name: asdict(each) for name, each in of_metrics(row).items()} | describe(built)
     found = row | {"metrics": row["metrics"] | values, "about": about}
     if row["original_metrics"] is None:
@@ -133,7 +140,7 @@ def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any], known: dict[st
     key = json.dumps([of, config["metric"]], sort_keys=True)
     if key not in known:
         before = outputs_of(row, folder, "original_")
-        known[key] = compute_all(built, before, None)[0] if before else dict.fromkeys(values)
+        known[key] = compute_all(alone, before, None)[0] if before else dict.fromkeys(values)
     return found | {"original_metrics": row["original_metrics"] | known[key]}
 
 
@@ -164,16 +171,38 @@ def _means(values: list[Values]) -> Values:
     return {name: sum(each[name] for each in values) / len(values) for name in known}
 
 
-def _distances(row: Row, retrained: Row, folder: Path) -> Values:
+def _distances(row: Row, retrained: Row, folder: Path, built: dict[str, Any]) -> Values:
+    """built: see `_comparing`."""
     if row["status"] != "done":
         return {}
     answers = [outputs_of(each, folder) for each in (row, retrained)]
-    values = outputs_against(*answers) if all(answers) else {}
-    if row["task"]["forget_sha256"] != retrained["task"]["forget_sha256"]:  # other images were drawn for D_f
-        values = {name: value for name, value in values.items() if not name.endswith("_forget")}
+    values: Values = {}
+    if all(answers):
+        if row["task"]["forget_sha256"] != retrained["task"]["forget_sha256"]:  # other images were drawn for D_f
+            answers = [each.only("retain", "test") for each in answers]
+        values = outputs_against(*answers) | compare(_comparing(row, built), *answers)
     values |= kept_against(*(kept_of(each, folder) for each in (row, retrained)))
     weights = [tensors_of(each, "unlearned", folder) for each in (row, retrained)]
     return values | (weights_against(*weights) if all(weights) else {})
+
+
+def _comparing(row: Row, built: dict[str, Any]) -> dict[str, Any]:
+    """The row's metrics that compare two models, by name; without those that cannot be built here, as the log says.
+
+    built: what has been, by name and YAML, and None for what cannot be.
+    """
+    found = {}
+    for name in row.get("comparing", ()):
+        node = row["config"]["metric"][name]
+        key = json.dumps([name, node], sort_keys=True)
+        if key not in built:
+            try:
+                built[key] = build(node, f"metric.{name}")
+            except ConfigError as e:
+                log.warning("%s; the metric is left out (--config-dir names the folder beside its module)", e)
+                built[key] = None
+        found[name] = built[key]
+    return {name: metric for name, metric in found.items() if metric is not None}
 
 
 def outputs_of(row: Row, folder: Path, of: str = "") -> Outputs | None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ssd_bench.core.about import check_names
 from ssd_bench.core.errors import Diverged
 from ssd_bench.core.seeds import derive_seed, generator
-from ssd_bench.core.task import SETS, Probed, hash_rows, looks_inside, outputs, read_by
+from ssd_bench.core.task import SETS, Probed, compares, hash_rows, looks_inside, outputs, read_by
 from ssd_bench.data.source import forget_loaded
 from ssd_bench.metrics.compute import Values, compute
 from ssd_bench.run.bench import Bench
@@ -202,8 +202,9 @@ def evaluate(
     plan, sets = bench.plan, find_sets(bench)
     rows = {name.removeprefix("rows."): t for name, t in sets.tensors.items() if name.startswith("rows.")}
     made = made_of(bench, key)
-    places = {name: values_key(bench, made, metric) for name, metric in plan.metrics.items()}
-    reading = [name for name, metric in plan.metrics.items() if read_by(metric, bench.request)]
+    metrics = {name: metric for name, metric in plan.metrics.items() if not compares(metric)}  # tables compare
+    places = {name: values_key(bench, made, metric) for name, metric in metrics.items()}
+    reading = [name for name, metric in metrics.items() if read_by(metric, bench.request)]
     lacking = any(anew or bench.store.get(VALUES, places[name]) is None for name in reading)
     listens = lacking and passed_bytes(plan, rows, head_width(model, plan.model.head)) > 0
     passed = Passed(bench, model, key, rows, anew) if listens else None
@@ -216,7 +217,7 @@ def evaluate(
     logits = outputs(sets.tensors, sets.about, seen.tensors, random_logits)
     values: Values = dict.fromkeys(METRICS)
     owner: dict[str, str] = {}
-    for name, metric in plan.metrics.items():
+    for name, metric in metrics.items():
 
         def make(name: str = name, metric: Any = metric) -> tuple[dict[str, Tensor], dict[str, Any]]:
             try:

@@ -14,7 +14,7 @@ from torch import nn
 
 from ssd_bench.core.about import describe, describe_sets
 from ssd_bench.core.errors import ConfigError, Diverged
-from ssd_bench.core.task import of_data
+from ssd_bench.core.task import compares, of_data
 from ssd_bench.data.source import vouched
 from ssd_bench.data.view import view, with_validation
 from ssd_bench.methods.original import Original
@@ -135,6 +135,7 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
     }
     row["about"] = describe(plan.metrics) | describe_sets(plan.scenario)
     row["columns"] = {key: asdict(about) for key, about in getattr(plan.method, "columns", {}).items()}
+    row["comparing"] = [name for name, metric in plan.metrics.items() if compares(metric)]
     row["control"] = getattr(plan.method, "control", False)
     row["classes"] = list(bench.request.classes)
     row["samples"] = {name: len(rows) for name, (_, rows) in chosen_sets(bench).items()}

@@ -76,7 +76,7 @@ class Evaluate:
 
 
 MODEL = ("build", "input_side", "checkpoint")  # what every run asks a model's settings for
-NEEDS = ("outputs", "model", "random_logits")  # what a metric may ask for; tables and pools compare models
+NEEDS = ("outputs", "model", "random_logits", "reference")  # what a metric may ask for; pools have numbers of their own
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
@@ -164,9 +164,21 @@ def plan(cfg: DictConfig, names: dict[str, str]) -> Plan:
     for name in evaluate.sets:
         check_choice("evaluate.sets", name, (*SETS, *getattr(objects["scenario"], "sets", ())))
     metrics = {name: build(node, f"metric.{name}") for name, node in (config.get("metric") or {}).items() if node}
-    owner: dict[str, str] = {}
-    for name, metric in metrics.items():
-        check_names(name, getattr(metric, "about", ()), owner)
-        for need in getattr(metric, "needs", ()):
-            check_choice(f"metric {name}: needs", need, NEEDS)
+    _check_metrics(metrics)
     return Plan(settings=settings, evaluate=evaluate, metrics=metrics, names=names, config=config, **objects)
+
+
+def _check_metrics(metrics: dict[str, Any]) -> None:
+    """Raise ConfigError for what two of them return, or one beside tables, and for needs that do not exist."""
+    from ssd_bench.metrics.against import ABOUT  # here, for it imports torch
+
+    owner = dict.fromkeys(ABOUT, "against")
+    for name, metric in metrics.items():
+        about, needs = getattr(metric, "about", ()), getattr(metric, "needs", ())
+        check_names(name, about, owner)
+        for need in needs:
+            check_choice(f"metric {name}: needs", need, NEEDS)
+        if "reference" in needs and "model" in needs:
+            raise ConfigError(f"metric {name} needs model or reference, not both: tables compare outputs")
+        if "reference" in needs and not about:
+            raise ConfigError(f"metric {name} needs reference, so its class has to describe its values in about")

@@ -25,6 +25,7 @@ from ssd_bench.core.about import describe, describe_sets
 from ssd_bench.core.console import clock
 from ssd_bench.core.errors import ConfigError, check_choice
 from ssd_bench.core.seeds import derive_seed, generator
+from ssd_bench.core.task import compares
 from ssd_bench.run import pipeline
 from ssd_bench.run.estimate import passes
 from ssd_bench.run.plan import GROUPS, Plan
@@ -257,7 +258,7 @@ class Study:
 
     def _check_terms(self) -> None:
         """Raise ConfigError for a term of the objective that none of the metrics finds, as far as they say so."""
-        metrics = self.plan.metrics
+        metrics = {name: metric for name, metric in self.plan.metrics.items() if not compares(metric)}
         if not all(getattr(metric, "about", None) for metric in metrics.values()):
             return
         known = {"unseen_acc", *describe(metrics), *describe_sets(self.plan.scenario)}

@@ -1,5 +1,6 @@
 """What a user brings (methods, metrics, models): never mistaken for something else, and an error in it names it."""
 
+import logging
 import sys
 import textwrap
 from pathlib import Path
@@ -7,7 +8,10 @@ from pathlib import Path
 import pytest
 from conftest import SHORT
 
+from ssd_bench.report.derive import derived, reevaluate
 from ssd_bench.report.rows import across_seeds, by_task
+from ssd_bench.report.summary import summarise
+from ssd_bench.report.table import markdown
 from ssd_bench.store.rows import read_rows
 
 FINETUNE = ("method=finetune", "method.epochs=1")
@@ -47,13 +51,14 @@ METRIC = """
     @dataclass(frozen=True)
     class {cls}:
         about = {about}
+        needs = {needs}
         def __call__(self, seen):
             return {{{returns}}}
 """
 
 
-def metric(bring, name, returns, about="{}"):
-    bring("metric", name, METRIC.format(cls=name.capitalize(), about=about, returns=returns))
+def metric(bring, name, returns, about="{}", needs=()):
+    bring("metric", name, METRIC.format(cls=name.capitalize(), about=about, returns=returns, needs=needs))
 
 
 def made(tmp_path, kind):
@@ -144,6 +149,93 @@ def test_outputs_and_rows_that_a_metric_scribbles_on_are_its_own(bring, own, tmp
     others = "zrf,calibration,accuracy"
     row = own(f"metric=[scribble,{others}]", "method=original", f"out={tmp_path / 'other'}").row
     assert row["metrics"] == own(f"metric=[{others}]", "method=original").row["metrics"]
+
+
+COMPARES = """
+    from ssd_bench.core.about import About
+
+    @dataclass(frozen=True)
+    class Apart:
+        needs = ("reference",)
+        about = {{"apart_forget": About("percent", "0", heading="apart %"), "apart_test": About("percent", "0")}}
+        factor: float = 100.0
+        def __call__(self, seen, reference):
+            sets = [name for name in ("forget", "test") if seen.has(name)]
+            said = {{name: [of.logits[name].argmax(1) for of in (seen, reference)] for name in sets}}
+            return {{f"apart_{{name}}": {factor} * (a != b).double().mean() for name, (a, b) in said.items()}}
+"""
+
+
+def test_a_metric_that_compares_with_the_retrained_model_stands_in_tables(bring, own, tmp_path):
+    bring("metric", "apart", COMPARES.format(factor="self.factor"))
+    asked = "metric=[accuracy,mia,apart]"
+    assert "apart_forget" not in own(asked, *FINETUNE).row["metrics"]  # there is no retrained model yet
+    for seed in (0, 1):
+        for method in (("method=original",), ("method=retrain",), FINETUNE):
+            own(asked, f"seed={seed}", *method)
+    rows = read_rows(tmp_path / "runs")
+    values = derived(rows, tmp_path / "runs")
+    assert "| apart % |" in markdown(summarise(rows, values))
+    assert len(rows) == 6
+    for row in rows:
+        of_row = values[row["path"]]
+        for name in ("forget", "test"):
+            assert of_row[f"apart_{name}"] == pytest.approx(100 - of_row[f"agreement_{name}"])
+            assert of_row[f"floor.apart_{name}"] == pytest.approx(100 - of_row[f"floor.agreement_{name}"])
+            assert of_row[f"floor.apart_{name}"] > 0
+    bring("metric", "apart", COMPARES.format(factor="2 * self.factor"))
+    before = {kind: made(tmp_path, kind) for kind in ("trained", "unlearned", "outputs", "values")}
+    own(asked, "seed=1", *FINETUNE)
+    assert {kind: made(tmp_path, kind) for kind in before} == before
+
+
+def test_old_runs_are_compared_by_a_metric_that_is_new(bring, own, tmp_path, monkeypatch):
+    for method in (("method=retrain",), FINETUNE):
+        own("metric=[accuracy,mia]", *method)
+    bring("metric", "apart", COMPARES.format(factor="self.factor"), factor=1.0)
+    folder = tmp_path / "runs"
+    rows = reevaluate(read_rows(folder), folder, {"apart": {"_target_": "apart.Apart", "factor": 1.0}})
+    values = [derived(rows, folder)[row["path"]] for row in rows]
+    assert all(of["apart_forget"] == pytest.approx(1 - of["agreement_forget"] / 100) for of in values)
+    assert [of["apart_forget"] for of in values].count(0) == 1
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
+    sys.modules.pop("apart")
+    told = []
+    monkeypatch.setattr(
+        logging.getLogger("ssd_bench.report.derive"), "warning", lambda line, *of: told.append(line % of)
+    )
+    assert not any("apart_forget" in of for of in derived(rows, folder).values())
+    assert told == [
+        "metric.apart._target_=apart.Apart cannot be imported (ModuleNotFoundError: No module named 'apart'); "
+        "the metric is left out (--config-dir names the folder beside its module)"
+    ]
+
+
+def test_of_seeds_that_forget_other_images_what_both_have_is_compared(bring, own, tmp_path):
+    bring("metric", "apart", COMPARES.format(factor="self.factor"))
+    for seed in (0, 1):
+        own("metric=[accuracy,mia,apart]", "scenario=random", "scenario.n_forget=20", "method=retrain", f"seed={seed}")
+    for of_row in derived(read_rows(tmp_path / "runs"), tmp_path / "runs").values():
+        assert of_row["apart_forget"] == of_row["apart_test"] == 0
+        assert of_row["floor.apart_test"] > 0
+        assert "floor.apart_forget" not in of_row
+
+
+@pytest.mark.parametrize(
+    ("needs", "about", "said"),
+    [
+        (("reference", "model"), "{'mine': None}", "mine needs model or reference, not both: tables compare outputs"),
+        (("reference",), "{}", "mine needs reference, so its class has to describe its values in about"),
+        (("reference",), "{'tow': None}", "mine and metric against both return tow; rename it in one of them"),
+        (("references",), "{}", "mine: needs=references does not exist; did you mean 'reference'?"),
+    ],
+)
+def test_a_metric_that_asks_for_what_there_is_not_is_one_line(bring, own, tmp_path, needs, about, said):
+    metric(bring, "mine", "", about, needs)
+    ended = own("metric=[accuracy,mine]", f"out={tmp_path / 'none'}")
+    assert ended.code == 2
+    assert ended.err.splitlines()[-1].startswith(f"ssd-bench: metric {said}")
+    assert not (tmp_path / "none").exists()
 
 
 def test_two_metrics_that_claim_one_name_are_refused(bring, own, tmp_path):

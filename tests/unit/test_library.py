@@ -513,6 +513,24 @@ def test_an_own_metric_and_an_own_method():
     assert scores["worst"] >= scores["forget_loss"]
 
 
+def test_an_own_metric_that_compares_is_handed_the_reference_s_outputs():
+    class Apart:
+        needs = ("reference",)
+
+        def __call__(self, seen, reference):
+            reference.labels["forget"].zero_()  # its own
+            return {"apart": (seen.logits["forget"] - reference.logits["forget"]).abs().max()}
+
+    asked, model, other = request(*data(4)), nn.Linear(4, CLASSES), nn.Linear(4, CLASSES)
+    with torch.no_grad():
+        other.weight.copy_(model.weight), other.bias.copy_(model.bias + 2)
+    scores = ssd_bench.evaluate(model, **asked, reference=other, metrics=[Apart(), "accuracy"])
+    assert scores["apart"] == pytest.approx(2, abs=1e-5)
+    assert scores["forget_acc"] == ssd_bench.evaluate(model, **asked, metrics=["accuracy"])["forget_acc"]
+    with pytest.raises(ValueError, match=r"^metric apart needs reference=\.\.\., a model trained without forget$"):
+        ssd_bench.evaluate(model, **asked, metrics=[Apart()])
+
+
 def test_importing_the_library_loads_neither_hydra_nor_torch_before_it_is_used():
     code = (
         "import sys, ssd_bench; assert 'torch' not in sys.modules; ssd_bench.unlearn; "
