@@ -26,7 +26,7 @@ from ssd_bench.core.about import check_names
 from ssd_bench.core.build import build, class_of
 from ssd_bench.core.errors import Diverged, check_choice
 from ssd_bench.core.seeds import derive_seed, initial_seed, seeded
-from ssd_bench.core.task import Context, Outputs, Probed, ask, compares, looks_inside
+from ssd_bench.core.task import Context, Outputs, Probed, ask, compares, judges, looks_inside
 from ssd_bench.metrics.against import kept_against, metrics_against, outputs_against, weights_against
 from ssd_bench.metrics.compute import compare, compute_all
 from ssd_bench.models.anew import anew, copied
@@ -245,8 +245,8 @@ def _metrics(metrics: Iterable[Any] | None, reference: bool) -> dict[str, Any]:
     known = _described_metrics()
     if metrics is None:
         built = {name: build(node, f"metric.{name}") for name, node in known.items()}
-        asks = {name for name, metric in built.items() if looks_inside(metric) or (compares(metric) and not reference)}
-        return {name: metric for name, metric in built.items() if name not in asks}
+        more = looks_inside, judges, *([] if reference else [compares])
+        return {name: metric for name, metric in built.items() if not any(needs(metric) for needs in more)}
     if isinstance(metrics, str) or not isinstance(metrics, Iterable):
         raise ValueError(f"metrics must be a list of names or objects, such as metrics=['accuracy'], got {metrics!r}")
     chosen, owner = {}, {}
@@ -260,6 +260,8 @@ def _metrics(metrics: Iterable[Any] | None, reference: bool) -> dict[str, Any]:
             raise ValueError(f"metrics names {name} twice; ask for two of a kind in two calls")
         chosen[name] = build(known[metric], f"metric.{metric}") if isinstance(metric, str) else metric
         check_names(name, getattr(chosen[name], "about", ()), owner)
+        if judges(chosen[name]):
+            raise ValueError(f"metric {name} needs a pool of models; take ssd-bench-pool metric=[{name}]")
     return chosen
 
 

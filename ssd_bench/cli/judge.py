@@ -167,7 +167,10 @@ def methods(pool: Any, plans: Plans, placebo: bool, command: str, gate: dict[str
             _write_table(paths[-1], rows)
     paths.append(pool.results / "methods.json")
     chosen = settings_of(plans)
-    text = to_json({"gate": gate, "targets": report, "methods": chosen, "command": command, "commit": commit()})
+    said = {"gate": gate, "targets": report, "methods": chosen, "command": command, "commit": commit()}
+    if pool.metrics:
+        said["metrics"] = {name: pool.bench.plan.config["metric"][name] for name in pool.metrics}
+    text = to_json(said)
     write_atomically(paths[-1], lambda part: part.write_text(text))
     if figures:
         paths += draw(pool, figures, [command, verdict(gate), who_was_tuned(chosen)])

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 from ssd_bench.cli import beside, judge, overrides
 from ssd_bench.cli.arguments import Parser
 from ssd_bench.core import console
+from ssd_bench.core.about import check_names
 from ssd_bench.core.build import build
 from ssd_bench.core.console import clock
 from ssd_bench.core.errors import ConfigError
@@ -28,7 +29,7 @@ from ssd_bench.run.plan import Plan
 
 log = logging.getLogger(__name__)
 
-NOT_OURS = ("scenario", "metric", "experiment", "seed", "seed_unlearn", "seed_forget", "force", "save_model")
+NOT_OURS = ("scenario", "experiment", "seed", "seed_unlearn", "seed_forget", "force", "save_model")
 TASK = ["scenario=random", "scenario.n_forget=1", "method=original"]  # whose original a pool's models are like
 LINES = {  # of the table: heading, decimals
     "auc": ("LiRA, AUC", 3),
@@ -67,6 +68,7 @@ def pool(args: argparse.Namespace) -> None:
     _, own = beside.own_settings(args, "pool")
     chosen.check(args)
     plan = beside.composed(args, TASK)
+    check_metrics(plan, args.overrides)
     from ssd_bench.run.pool import PoolSettings  # here, so that a typo does not wait for torch
 
     asked = build(own["pool"], "pool", PoolSettings)
@@ -86,6 +88,21 @@ def pool(args: argparse.Namespace) -> None:
         beside.launch(args, TASK, min(missing, workers), job)
     with at_work(plan, asked) as made:
         write_tables(made, [table, *judge.methods(made, plans, chosen.placebo, command, passed)])
+
+
+def check_metrics(plan: Plan, given: list[str]) -> None:
+    """Raise ConfigError for metrics that cannot judge methods on a pool, where some are asked for."""
+    from ssd_bench.cli.target_table import TABLES  # here, for it imports torch
+
+    owner = {name: "of a pool" for columns in TABLES.values() for name in columns}
+    for name, metric in plan.metrics.items():
+        if "pool" in getattr(metric, "needs", ()):
+            check_names(name, metric.about, owner)
+        elif any(override.lstrip("+~").startswith("metric") for override in given):
+            raise ConfigError(
+                f"metric={name}: a pool measures by itself; allowed: metrics of your own whose class says "
+                'needs = ("pool",) (docs/extending.md)'
+            )
 
 
 def what_there_is_to_do(

@@ -55,8 +55,13 @@ def sheets_of(pool: Any, name: str, report: dict[str, Any], gate: dict[str, Any]
     title = (
         f"{warned}{names['data']}, {names['model']}: {report['samples']:,} images ({name}), {pool.asked.size} models"
     )
+    brought = {
+        name: (about.heading or name, about.decimals, about.ideal)
+        for metric in pool.metrics.values()
+        for name, about in metric.about.items()
+    }
     found = []
-    for what, columns in TABLES.items():
+    for what, columns in {**TABLES, "metrics that were brought along": brought}.items():
         part = {column: about for column, about in columns.items() if _said(report, column)}  # notes say why not
         if not part:
             continue

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -196,6 +197,24 @@ class Probed:
         return self.request.unseen
 
 
+@dataclass(frozen=True)
+class Pooled:
+    """What a metric with `needs = ("pool",)` is handed: margins of the models of a pool on what they were to forget.
+
+    Arrays are float64, pairs x samples; where two sets are forgotten, each pair's own. The models of a pair are alike
+    but for what they were trained on: of each sample, one was and the other was not.
+    """
+
+    inside: np.ndarray  # of the model that was trained on the sample, and has forgotten it
+    outside: np.ndarray  # of the other one, which has forgotten others (of a block: nothing)
+    inside_before: np.ndarray  # of both before they forgot
+    outside_before: np.ndarray
+
+    def of(self, pairs: np.ndarray) -> Pooled:
+        """Of these pairs alone, with arrays of its own. pairs: bool, or places."""
+        return Pooled(*(values[pairs].copy() for values in vars(self).values()))
+
+
 def looks_inside(metric: Any) -> bool:
     """Whether a metric is to be handed `Probed`."""
     return "model" in getattr(metric, "needs", ())
@@ -204,6 +223,11 @@ def looks_inside(metric: Any) -> bool:
 def compares(metric: Any) -> bool:
     """Whether a metric is to be handed the retrained model's outputs beside the model's."""
     return "reference" in getattr(metric, "needs", ())
+
+
+def judges(metric: Any) -> bool:
+    """Whether a metric is to be handed `Pooled`."""
+    return "pool" in getattr(metric, "needs", ())
 
 
 def read_by(metric: Any, request: Request) -> Mapping[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ssd_bench.core.about import check_names
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.seeds import seeded
-from ssd_bench.core.task import Outputs, Probed, looks_inside
+from ssd_bench.core.task import Outputs, Pooled, Probed, looks_inside
 
 Values = dict[str, float | None]
 Kept = dict[str, Tensor]
@@ -57,14 +57,27 @@ def compute(
     handed = [probed()] if looks_inside(metric) else []
     before = [_edits(each) for each in handed]
     compared_with = [] if reference is None else [reference.clone()]
+    values = _called(name, metric, seen.clone(), *handed, *compared_with)
+    if [_edits(each) for each in handed] != before:
+        raise ConfigError(f"metric {name} changed the images in place; it has to work on a clone")
+    return _checked(name, values)
+
+
+def judge(name: str, metric: Any, pooled: Pooled) -> Values:
+    """The values of a metric with `needs = ("pool",)`. Raises ConfigError as `compute`."""
+    return _checked(name, _called(name, metric, pooled))[0]
+
+
+def _called(name: str, metric: Any, *handed: Any) -> Any:
     try:
         with seeded(0, "metric"):
-            values = metric(seen.clone(), *handed, *compared_with)
+            return metric(*handed)
     except Exception as e:
         e.add_note(f"in metric {name}")
         raise
-    if [_edits(each) for each in handed] != before:
-        raise ConfigError(f"metric {name} changed the images in place; it has to work on a clone")
+
+
+def _checked(name: str, values: Any) -> tuple[Values, Kept]:
     if not isinstance(values, Mapping):
         raise ConfigError(f"metric {name} returned {type(values).__name__}; allowed: a dict of named numbers")
     kept = {str(key): value for key, value in values.items() if isinstance(value, Tensor) and value.ndim}

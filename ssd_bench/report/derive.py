@@ -17,7 +17,7 @@ from torch import Tensor
 from ssd_bench.core.about import describe
 from ssd_bench.core.build import build
 from ssd_bench.core.errors import ConfigError
-from ssd_bench.core.task import Outputs, compares, looks_inside, outputs
+from ssd_bench.core.task import Outputs, compares, judges, looks_inside, outputs
 from ssd_bench.metrics.against import (
     average_gap,
     gap_after,
@@ -125,6 +125,8 @@ def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any], known: dict[st
     for name, metric in built.items():
         if looks_inside(metric):
             raise ConfigError(f"metric {name} needs the model, not its outputs alone; run ssd-bench with it in metric=")
+        if judges(metric):
+            raise ConfigError(f"metric {name} needs a pool of models; take ssd-bench-pool metric=[{name}]")
     comparing = [name for name, metric in built.items() if compares(metric)]
     row = row | {
         "config": row["config"] | {"metric": (row["config"].get("metric") or {}) | config["metric"]},

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest, t
+from scipy.stats import binomtest
 
 from ssd_bench.core.seeds import generator
+from ssd_bench.core.task import Pooled
 from ssd_bench.metrics.bootstrap import mean_of
 from ssd_bench.metrics.lira import Score, likelihood_ratio, pair_left_out
 from ssd_bench.metrics.per_sample_privacy import aucs, leaking, p_values, worse, worst, worst_interval
@@ -21,9 +22,9 @@ from ssd_bench.run.distances import Pairs, distances
 from ssd_bench.run.forgetting import Forgetting, Said
 from ssd_bench.run.originals import CHOSEN_ON_ALL, LEAST, Cells, Number, Originals, attack, number, too_few
 from ssd_bench.run.pool import Pool
+from ssd_bench.run.pool_metrics import EIGHTHS, half_width, numbers_of
 from ssd_bench.run.requests import Target, scenario_of
 
-EIGHTHS = 8  # parts of the pairs that intervals of shares leave out
 GROUPS = 10  # of images that are about as much memorised, in a picture
 TESTED = 500  # test images, and single samples, that distances are measured on
 
@@ -170,7 +171,14 @@ class Judge:
             found |= distances(line.apart, self.originals)
         else:
             found |= self.privacy(line, self.places, "") | ({} if line.placebo else self.others(line))
-        return found | {f"accuracy_{name}": self.accuracy(name, values) for name, values in line.accuracies.items()}
+        found |= {f"accuracy_{name}": self.accuracy(name, values) for name, values in line.accuracies.items()}
+        return found | numbers_of(self.originals.pool.metrics, self.pooled(line), len(self.places))
+
+    def pooled(self, line: Line) -> Pooled:
+        """What a metric that is brought along sees of a line."""
+        step, pairs = len(self.places), np.arange(len(line.inside))
+        own = np.stack([self.places[p % step] for p in pairs])  # sets are of one size
+        return Pooled(*(of[pairs[:, None], own] for of in (line.inside, line.outside, *line.before)))
 
     def attacks(self, line: Line) -> dict[str, Number]:
         """U-LiRA and RULI: who has forgotten a sample, and who never held it?"""
@@ -322,7 +330,7 @@ def _share(of: Callable[[np.ndarray], np.ndarray], pairs: int) -> Number:
     which, group = of(np.ones(pairs, dtype=bool)), np.arange(pairs) % EIGHTHS
     value, n = which.mean(), len(which)
     without = [of(group != left_out).mean() for left_out in range(EIGHTHS)]
-    error = ((EIGHTHS - 1) * np.var(without) + value * (1 - value) / n) ** 0.5
-    half, exact = t.ppf(0.975, EIGHTHS - 1) * error, binomtest(int(which.sum()), n).proportion_ci(method="exact")
+    half = half_width(without, value * (1 - value) / n)
+    exact = binomtest(int(which.sum()), n).proportion_ci(method="exact")
     low, high = max(0.0, min(value - half, exact.low)), min(1.0, max(value + half, exact.high))
     return {"value": 100 * float(value), "low": 100 * float(low), "high": 100 * float(high), "models": 2 * pairs}

@@ -14,7 +14,7 @@ from torch import nn
 
 from ssd_bench.core.about import describe, describe_sets
 from ssd_bench.core.errors import ConfigError, Diverged
-from ssd_bench.core.task import compares, of_data
+from ssd_bench.core.task import compares, judges, of_data
 from ssd_bench.data.source import vouched
 from ssd_bench.data.view import view, with_validation
 from ssd_bench.methods.original import Original
@@ -47,6 +47,9 @@ def prepare(plan: Plan, parallel: bool = False, to_count: bool = False) -> Bench
     to_count: only to say what there is to do; nothing is put on the device.
     """
     settings = plan.settings
+    for name, metric in plan.metrics.items():
+        if judges(metric):
+            raise ConfigError(f"metric {name} needs a pool of models; take ssd-bench-pool metric=[{name}]")
     device = devices.choose_device(settings.device)
     devices.check_precision(settings.precision, device)
     threads = devices.use_threads(settings.threads, parallel)

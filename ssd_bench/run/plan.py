@@ -76,7 +76,7 @@ class Evaluate:
 
 
 MODEL = ("build", "input_side", "checkpoint")  # what every run asks a model's settings for
-NEEDS = ("outputs", "model", "random_logits", "reference")  # what a metric may ask for; pools have numbers of their own
+NEEDS = ("outputs", "model", "random_logits", "reference", "pool")  # what a metric may ask for
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
@@ -178,7 +178,8 @@ def _check_metrics(metrics: dict[str, Any]) -> None:
         check_names(name, about, owner)
         for need in needs:
             check_choice(f"metric {name}: needs", need, NEEDS)
-        if "reference" in needs and "model" in needs:
-            raise ConfigError(f"metric {name} needs model or reference, not both: tables compare outputs")
-        if "reference" in needs and not about:
-            raise ConfigError(f"metric {name} needs reference, so its class has to describe its values in about")
+        alone = [need for need in ("model", "reference", "pool") if need in needs]
+        if len(alone) > 1:
+            raise ConfigError(f"metric {name} needs {' and '.join(alone)}; allowed: one of them")
+        if alone not in ([], ["model"]) and not about:
+            raise ConfigError(f"metric {name} needs {alone[0]}, so its class has to describe its values in about")

@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from ssd_bench.core.dataset import Dataset
 from ssd_bench.core.design import Design, Parts, divide
 from ssd_bench.core.errors import ConfigError, Diverged, check_choice
 from ssd_bench.core.seeds import derive_seed
-from ssd_bench.core.task import hash_rows
+from ssd_bench.core.task import hash_rows, judges
 from ssd_bench.data.source import vouched
 from ssd_bench.metrics.margin import margins
 from ssd_bench.run import pipeline
@@ -90,6 +90,7 @@ class Pool:
     dataset: Dataset
     asked: PoolSettings
     design: Design
+    metrics: Mapping[str, Any] = field(default_factory=dict)  # that are brought along, to judge methods by
 
     @cached_property
     def base(self) -> Trained:
@@ -277,7 +278,9 @@ def prepare(plan: Plan, asked: PoolSettings, to_count: bool = False) -> Pool:
     design = divide(dataset.train.fine, asked, _sub_classes(plan, dataset, asked), asked.seed)
     if asked.same_steps:
         plan = replace(plan, train=_same_steps(plan.train, design))
-    pool = Pool(pipeline.prepare(plan, parallel=True, to_count=to_count), dataset, asked, design)
+    metrics = {name: metric for name, metric in plan.metrics.items() if judges(metric)}
+    bench = pipeline.prepare(replace(plan, metrics={}), parallel=True, to_count=to_count)
+    pool = Pool(bench, dataset, asked, design, metrics)
     if plan.model.checkpoint:
         raise ConfigError("model.checkpoint gives one model, and a pool trains its own; leave it out")
     if not writable(Path(plan.settings.out)):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from dataclasses import asdict
 from hashlib import sha256
 from importlib.util import find_spec
@@ -398,6 +399,68 @@ def test_a_method_has_the_settings_that_a_study_found_for_as_many_images(copied,
     (own / "tuned" / "finetune.yaml").write_text(json.dumps(found))
     made(copied, "--config-dir", str(own), "method=finetune", *JUDGED)
     assert {bench.plan.method.epochs for bench in unlearned} == {2}
+
+
+OWN = """
+from dataclasses import dataclass
+from ssd_bench.core.about import About
+
+@dataclass(frozen=True)
+class Gap:
+    needs = {needs}
+    about = {{"{name}": About("nats", "0", heading="gap of margins (nats)", decimals=2)}}
+    factor: float = 1.0
+
+    def __call__(self, pool):
+        return {{"{name}": self.factor * (pool.inside - pool.outside).mean()}}
+"""
+
+
+@pytest.fixture
+def gap(tmp_path, monkeypatch):
+    """Bring a metric along."""
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the command adds to it
+
+    def bring(name="gap", needs=("pool",)):
+        (tmp_path / "own/metric").mkdir(parents=True)
+        (tmp_path / "own/gap_metric.py").write_text(OWN.format(name=name, needs=needs))
+        (tmp_path / "own/metric/gap.yaml").write_text("gap: {_target_: gap_metric.Gap, factor: 2.0}\n")
+        return "--config-dir", str(tmp_path / "own"), "metric=[gap]"
+
+    yield bring
+    sys.modules.pop("gap_metric", None)
+
+
+def test_a_metric_of_ones_own_judges_methods_on_a_pool(copied, gap, monkeypatch, capfd):
+    capfd.readouterr()
+    monkeypatch.setattr("ssd_bench.run.pool_metrics.EIGHTHS", 4)
+    folder, _ = made(copied, *gap(), "method=ssd", "pool.targets=[random,blocks]", "pool.gate=false")
+    report, table = judged(folder), pd.read_csv(folder / "ssd-random.csv")
+    number = report["targets"]["random"]["numbers"]["ssd"]["gap"]
+    forgotten = table[table["forgotten"]]
+    assert number["value"] == pytest.approx(2 * (forgotten["margin"] - forgotten["margin_never"]).mean())
+    assert number["low"] < number["value"] < number["high"]
+    assert "gap" in report["targets"]["blocks"]["numbers"]["original"]
+    assert report["metrics"] == {"gap": {"_target_": "gap_metric.Gap", "factor": 2.0}}
+    said = capfd.readouterr().out
+    assert "metrics that were brought along" in said
+    assert "gap of margins (nats)" in said
+
+
+def test_metrics_that_a_pool_and_a_run_cannot_have_are_one_line(gap, command, tmp_path, capfd):
+    own = gap("auc")
+    assert ends(capfd, f"out={tmp_path / 'none'}", *own) == (
+        2, "ssd-bench: metric gap and metric of a pool both return auc; rename it in one of them",
+    )  # fmt: skip
+    code, said = ends(capfd, f"out={tmp_path / 'none'}", "metric=[accuracy]")
+    assert code == 2
+    assert said.startswith("ssd-bench: metric=accuracy: a pool measures by itself; allowed: metrics of your own")
+    ended = command(*own, f"out={tmp_path / 'none'}")
+    assert ended.code == 2
+    assert (
+        ended.err.splitlines()[-1] == "ssd-bench: metric gap needs a pool of models; take ssd-bench-pool metric=[gap]"
+    )
+    assert not (tmp_path / "none").exists()
 
 
 def test_what_a_pool_would_cost(tmp_path, capfd, monkeypatch):

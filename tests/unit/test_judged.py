@@ -2,13 +2,17 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest
 
+from ssd_bench.core.about import About
 from ssd_bench.core.design import Parts, divide
+from ssd_bench.core.errors import ConfigError
+from ssd_bench.core.task import Pooled
 from ssd_bench.metrics.lira import pair_left_out
 from ssd_bench.metrics.roc import auc, tpr_at
 from ssd_bench.report.attacks import roc
@@ -16,6 +20,7 @@ from ssd_bench.run.forgetting import Said
 from ssd_bench.run.judged import Judge, _share, scores_of
 from ssd_bench.run.originals import Originals
 from ssd_bench.run.pool import PoolSettings
+from ssd_bench.run.pool_metrics import numbers_of
 from ssd_bench.run.requests import Target
 
 FINE = torch.arange(10).repeat_interleave(40)
@@ -32,7 +37,7 @@ class Made:
         self.shift = shift
         asked = PoolSettings(size=models, draws=draws)
         dataset = SimpleNamespace(fine_names=[str(c) for c in range(10)], train=SimpleNamespace(fine=FINE))
-        self.pool = SimpleNamespace(design=self.design, asked=asked, dataset=dataset)
+        self.pool = SimpleNamespace(design=self.design, asked=asked, dataset=dataset, metrics={})
         self.originals = self.of(self.said(shift))
 
     def of(self, said):
@@ -102,6 +107,67 @@ def test_the_interval_of_a_share_knows_what_pairs_have_in_common():
     none = _share(lambda pairs: np.zeros(400, dtype=bool), 16)
     assert (none["value"], none["low"]) == (0, 0)
     assert none["high"] == pytest.approx(100 * binomtest(0, 400).proportion_ci(method="exact").high)
+
+
+class Gap:
+    """A metric that is brought along: by how much margins of those that forgot are too high."""
+
+    about: ClassVar = {"gap": About("nats", "0"), "gain": About("nats")}
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def __call__(self, pool):
+        self.seen.append(Pooled(*(values.copy() for values in vars(pool).values())))
+        found = {"gap": (pool.inside - pool.outside).mean(), "gain": (pool.inside_before - pool.outside_before).mean()}
+        for values in vars(pool).values():
+            values[:] = 0  # they are its own
+        return found
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_a_metric_that_is_brought_along_sees_each_pair_s_own_samples(sets):
+    made, seen = Made(32), []
+    made.pool.metrics = {"mine": Gap(seen)}
+    judge = made.judge(n=50, sets=sets)
+    found = judge.numbers(judge.method([made.said(0.5)]))
+    inside, outside = (of[:, : made.originals.singles] for of in judge._split(made.originals.margin))
+    for p in range(16):
+        places = judge.places[p % sets]
+        np.testing.assert_array_equal(seen[0].inside_before[p], inside[p, places])
+        np.testing.assert_array_equal(seen[0].outside_before[p], outside[p, places])
+    assert [len(each.inside) for each in seen] == [16, *[14] * 8]
+    assert found["gap"]["low"] <= 0.5 <= found["gap"]["high"]
+    assert found["gain"]["low"] <= made.shift <= found["gain"]["high"]
+    assert found["gap"]["models"] == 32
+    few = Made(16)
+    few.pool.metrics = {"mine": Gap([])}
+    number = few.judge(n=50, sets=2).numbers(few.judge(n=50, sets=2).original())["gap"]
+    assert number == {"value": None, "reason": "an interval needs 32 models, there are 16"}
+
+
+def test_its_interval_holds_the_truth_as_often_as_it_says():
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(400):
+        of_models = rng.normal(size=(16, 1))  # what all samples of a model share
+        pooled = Pooled(*(of_models + rng.normal(size=(16, 30)), *np.zeros((3, 16, 30))))
+        number = numbers_of({"mine": Gap([])}, pooled, 1)["gap"]
+        held += number["low"] <= 0 <= number["high"]
+    assert binomtest(held, 400, 0.95).pvalue > 0.001
+
+
+@pytest.mark.parametrize(
+    ("returns", "said"),
+    [(float("nan"), "metric mine returned gap=nan; allowed: a finite number, or None"), ("x", "returned gap=x")],
+)
+def test_what_a_metric_that_is_brought_along_may_not_return(returns, said):
+    made = Made(16)
+    made.pool.metrics["mine"] = type(
+        "Mine", (), {"about": Gap.about, "__call__": lambda self, pool: {"gap": returns}}
+    )()
+    judge = made.judge()
+    with pytest.raises(ConfigError, match=said):
+        judge.numbers(judge.original())
 
 
 def test_too_much_is_seen_as_well_as_too_little():
