@@ -37,6 +37,8 @@ FEW_BYTES = 1 << 28  # labels and names are read at once
 class Arrays(DataSettings):
     """`file` is an .npz with images as uint8, N x H x W x C or N x H x W, and whole numbers from 0 on as labels.
 
+    Images that are not square are padded with black to squares, alike on both sides. C may be any number of channels.
+
     class_names (texts) names the classes. coarse_of (the coarser class of each class) makes them the finer classes of
     the sub_class scenario, and coarse_names names the coarser ones. Nothing is unpickled.
     """
@@ -74,6 +76,9 @@ def _load(path: Path, max_bytes: int) -> Dataset:
         members = {name: member for name, member in members.items() if name not in others}
         headers = {name: Header.of(archive, member) for name, member in members.items()}
         _check(headers, max_bytes)
+        _, height, width = _shape(headers["x_train"])
+        if height != width:
+            log.warning("data.file=%s: images of %d x %d pixels are padded with black to squares", path, height, width)
         few = {name: _whole(archive, members[name], headers[name]) for name in members if not name.startswith("x_")}
         labels = {part: _labels(few[f"y_{part}"], headers, part) for part in ("train", "test")}
         names = _names(few, labels)
@@ -132,25 +137,34 @@ def _check(headers: dict[str, Header], max_bytes: int) -> None:
         shape, dtype = headers[name].shape, headers[name].dtype
         if dtype != np.uint8:
             raise ValueError(f"{name} is {dtype}; allowed: uint8, from 0 to 255")
-        if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
-            hint = "; channels come last: x.transpose(0, 2, 3, 1)" if len(shape) == 4 and shape[1] in (1, 3) else ""
-            raise ValueError(f"{name} has the shape {shape}; allowed: N x H x W x 3, N x H x W x 1 or N x H x W{hint}")
+        if len(shape) not in (3, 4) or _channels_first(shape):
+            hint = "; channels come last: x.transpose(0, 2, 3, 1)" if len(shape) == 4 else ""
+            raise ValueError(f"{name} has the shape {shape}; allowed: N x H x W x C or N x H x W{hint}")
         if min(shape) < 1:
             raise ValueError(f"{name} has the shape {shape}, which holds no image")
-        if shape[1] != shape[2]:
-            raise ValueError(
-                f"{name} holds images of {shape[1]} x {shape[2]} pixels; allowed: square ones, cut or padded"
-            )
         if headers[name].by_column:
             raise ValueError(f"{name} is in Fortran order; save np.ascontiguousarray({name})")
-    if _row(headers["x_train"]) != _row(headers["x_test"]):
+    if _shape(headers["x_train"]) != _shape(headers["x_test"]):
         shapes = [headers[name].shape[1:] for name in ("x_train", "x_test")]
         raise ValueError(f"images of x_train and x_test differ: {shapes[0]} and {shapes[1]}; allowed: one shape")
 
 
-def _row(header: Header) -> tuple[int, int, int]:
-    """channels x side x side."""
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether a shape of four numbers looks like N x C x H x W."""
+    if len(shape) != 4 or shape[3] in (1, 3):
+        return False
+    return shape[1] in (1, 3) or shape[1] < shape[2] == shape[3]
+
+
+def _shape(header: Header) -> tuple[int, int, int]:
+    """Of an image: channels x height x width."""
     return header.shape[3] if len(header.shape) == 4 else 1, *header.shape[1:3]
+
+
+def _row(header: Header) -> tuple[int, int, int]:
+    """Of an image as it is kept: channels x side x side."""
+    channels, *sides = _shape(header)
+    return channels, max(sides), max(sides)
 
 
 def _whole(archive: zipfile.ZipFile, member: str, header: Header) -> np.ndarray:
@@ -220,11 +234,16 @@ def _decode(
     return about_parts(**parts)
 
 
+def _both_sides(length: int, side: int) -> tuple[int, int]:
+    """What is added before and after."""
+    return (side - length) // 2, (side - length + 1) // 2
+
+
 def _blocks(archive: zipfile.ZipFile, member: str) -> Iterator[np.ndarray]:
-    """The images in their order, a block at a time: n x channels x side x side."""
+    """The images in their order, a block at a time, padded to squares: n x channels x side x side."""
     with archive.open(member) as file:
         header = Header.read(file, member)
-        row = math.prod(header.shape[1:])
+        row, (_, height, width), (_, _, side) = math.prod(header.shape[1:]), _shape(header), _row(header)
         n = max(1, BLOCK_BYTES // row)
         for start in range(0, header.shape[0], n):
             count = min(n, header.shape[0] - start)
@@ -232,4 +251,5 @@ def _blocks(archive: zipfile.ZipFile, member: str) -> Iterator[np.ndarray]:
             if len(data) < count * row:
                 raise EOFError(f"{member} ends too early")
             pixels = np.frombuffer(data, np.uint8).reshape(count, *header.shape[1:])
-            yield pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+            pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+            yield np.pad(pixels, [(0, 0), (0, 0), *map(_both_sides, (height, width), (side, side))])

@@ -454,7 +454,7 @@ def archive(path, save=np.savez, **change):
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-@pytest.mark.parametrize("channels", [None, 1, 3])
+@pytest.mark.parametrize("channels", [None, 1, 2, 3, 4, 13])
 def test_arrays_are_taken_as_they_are(tmp_path, monkeypatch, save, channels):
     monkeypatch.setattr("ssd_bench.data.arrays.BLOCK_BYTES", 500)  # several blocks
     shape = () if channels is None else (channels,)
@@ -467,6 +467,22 @@ def test_arrays_are_taken_as_they_are(tmp_path, monkeypatch, save, channels):
     assert data.fine_names == ("0", "1", "2")
     again = anew(Arrays(file=str(tmp_path / "a.npz")))
     assert again.fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 3), (8, 5), (8, 6, 1), (8, 7, 4)])
+def test_arrays_that_are_not_square_are_padded_alike_on_both_sides(tmp_path, monkeypatch, caplog, shape):
+    monkeypatch.setattr("ssd_bench.data.arrays.BLOCK_BYTES", 300)
+    x = {"x_train": noise(0, 6, *shape), "x_test": noise(1, 3, *shape)}
+    archive(tmp_path / "a.npz", **x)
+    data = Arrays(file=str(tmp_path / "a.npz")).load()
+    for part, of_part in (("x_train", data.train), ("x_test", data.test)):
+        pixels = x[part].reshape(*x[part].shape[:3], -1).transpose(0, 3, 1, 2)
+        top, left = ((8 - length) // 2 for length in shape[:2])
+        assert of_part.pixels.shape == (len(pixels), pixels.shape[1], 8, 8)
+        inside = of_part.pixels[:, :, top : top + shape[0], left : left + shape[1]]
+        assert np.array_equal(inside.numpy(), pixels)
+        assert of_part.pixels.sum() == pixels.sum()
+    assert f"images of {shape[0]} x {shape[1]} pixels are padded with black to squares" in caplog.text
 
 
 def test_names_and_coarser_classes(tmp_path):
@@ -488,11 +504,13 @@ OBJECTS = np.array([print, print], dtype=object)
         ({"x_train": OBJECTS}, "Python objects, which are never read"),
         ({"class_names": OBJECTS}, "Python objects, which are never read"),
         ({"x_train": noise(0, 6, 8, 8, 3) / 255}, "x_train is float64; allowed: uint8"),
-        ({"x_train": noise(0, 6, 3, 8, 8)}, r"N x H x W x 3.*channels come last: x.transpose\(0, 2, 3, 1\)"),
-        ({"x_train": noise(0, 6, 8, 8, 4)}, "allowed: N x H x W x 3"),
-        ({"x_train": noise(0, 6, 64)}, "allowed: N x H x W x 3"),
+        ({"x_train": noise(0, 6, 3, 8, 8)}, r"N x H x W x C.*channels come last: x.transpose\(0, 2, 3, 1\)"),
+        ({"x_train": noise(0, 6, 4, 8, 8)}, r"channels come last: x.transpose\(0, 2, 3, 1\)"),
+        ({"x_train": noise(0, 6, 64)}, "allowed: N x H x W x C or N x H x W$"),
+        ({"x_train": noise(0, 6, 8, 8, 4)}, "x_train and x_test differ"),
         ({"x_train": noise(0, 0, 8, 8, 3)}, "holds no image"),
-        ({"x_train": noise(0, 6, 8, 9, 3)}, "8 x 9 pixels; allowed: square"),
+        ({"x_train": noise(0, 6, 8, 9, 3)}, "x_train and x_test differ"),
+        ({"x_train": noise(0, 6, 8, 6, 3), "x_test": noise(0, 3, 6, 8, 3)}, "x_train and x_test differ"),
         ({"x_test": noise(0, 3, 4, 4, 3)}, "x_train and x_test differ"),
         ({"x_train": np.asfortranarray(noise(0, 6, 8, 8, 3))}, "Fortran order"),
         ({"y_train": np.arange(5)}, r"y_train has the shape \(5,\); allowed: \(6,\)"),
