@@ -13,7 +13,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
@@ -231,6 +231,13 @@ def compose_with(search: list[str], overrides: list[str], **how: bool) -> DictCo
     """The config that Hydra, once initialised, composes. Raises ConfigError."""
     try:
         return compose("config", search + overrides, **how)
+    except MissingConfigException as e:
+        group, _, name = str(e.missing_cfg_file).partition("/")
+        if group != "train":
+            raise ConfigError(f"{' '.join(overrides)}: {' '.join(str(e).split())}") from e
+        raise ConfigError(
+            f"model={name} has no recipe of its name (train/{name}.yaml); give one of train={','.join(e.options)}"
+        ) from e
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as e:  # ValueError: wrong bytes, too
         raise ConfigError(f"{' '.join(overrides)}: {' '.join(str(e).split())}") from e
 

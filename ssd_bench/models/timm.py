@@ -45,7 +45,7 @@ class Timm:
 
     @cached_property
     def head(self) -> str:
-        """Name of the last layer. Raises ConfigError where there is none or more than one."""
+        """Name of the last layer, "" where there is more than one. Raises ConfigError where there is none."""
         with torch.device("meta"):
             return _name_of_head(self._create(2, 3, self._config.input_size[-1]), self.architecture)
 
@@ -90,14 +90,15 @@ def _check_name(architecture: str) -> None:
 
 
 def _name_of_head(model: nn.Module, architecture: str) -> str:
-    """Name of the layer that timm calls the classifier. Raises ConfigError where it is not one layer."""
+    """Name of the layer that timm calls the classifier; "" where several answer together. Raises ConfigError."""
     head = model.get_classifier() if hasattr(model, "get_classifier") else None
+    if isinstance(head, nn.ModuleList | tuple | list):
+        return ""
     names = [name for name, module in model.named_modules() if name and module is head]
-    if isinstance(head, nn.ModuleList | tuple | list) or not names or isinstance(head, nn.Identity):
-        how_many = "several last layers" if isinstance(head, nn.ModuleList | tuple | list) else "no last layer"
+    if not names or isinstance(head, nn.Identity):
         raise ConfigError(
-            f"model.architecture={architecture} has {how_many} that a class could be forgotten in; allowed: a "
-            "classifier with one, such as resnet18 or vit_tiny_patch16_224"
+            f"model.architecture={architecture} has no last layer that a class could be forgotten in; allowed: a "
+            "classifier, such as resnet18 or vit_tiny_patch16_224"
         )
     return names[0]
 

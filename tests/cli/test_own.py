@@ -291,6 +291,15 @@ def test_an_own_model_is_not_taken_for_the_package_s_nor_for_its_former_self(bri
     assert len({row["metrics"]["test_loss"] for row in (shipped, mine, edited)}) == 3
 
 
+def test_an_own_model_without_a_recipe_of_its_name_is_told_which_there_are(bring, own, tmp_path):
+    bring("model", "net", NET.format(scale=1.0), width=4, checkpoint="null")
+    ended = own("model=net", f"out={tmp_path / 'none'}")
+    assert ended.code == 2
+    line = "ssd-bench: model=net has no recipe of its name (train/net.yaml); give one of train=fast,resnet18,"
+    assert ended.err.splitlines()[-1].startswith(line)
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_model_that_a_method_cannot_change_is_a_reason_before_anything_is_trained(bring, own):
     bring("model", "net", NET.format(scale=1.0).replace("64, classes", "64, classes, bias=False"), width=64)
     arguments = ("model=net", "train=resnet18_slim")

@@ -6,6 +6,9 @@ import torch
 from torch import nn
 
 from ssd_bench.core.errors import ConfigError
+from ssd_bench.methods.boundary_expand import BoundaryExpand
+from ssd_bench.methods.mask_head import MaskHead
+from ssd_bench.methods.ntk_head import NtkHead
 from ssd_bench.models.fresh import fresh
 from ssd_bench.models.timm import Timm
 from ssd_bench.store.address import address
@@ -47,7 +50,6 @@ def test_the_input_is_the_architecture_s_where_it_takes_one_size_alone():
 @pytest.mark.parametrize(
     ("architecture", "said"),
     [
-        ("deit_tiny_distilled_patch16_224", "has several last layers"),
         ("convnext_atto", r"does not take 3 x 8 x 8 pixels \(RuntimeError"),
         ("vgg11", "does not take 3 x 8 x 8 pixels"),
     ],
@@ -57,6 +59,19 @@ def test_what_does_not_work_is_one_line(architecture, said):
         Timm(architecture=architecture, side=8).build(5, 3, 8)
     assert "\n" not in str(e.value)
     assert len(str(e.value)) < 350
+
+
+@pytest.mark.parametrize("architecture", ["deit_tiny_distilled_patch16_224", "levit_128s"])
+def test_where_several_last_layers_answer_together_none_is_named(architecture):
+    settings = Timm(architecture=architecture, side=32 if architecture.startswith("deit") else None)
+    model = settings.build(5, 3, 32)
+    assert settings.head == ""
+    for ready in (model.train(), model.eval()):
+        assert ready(torch.zeros(2, 3, *2 * (settings.input_side(32),))).shape == (2, 5)
+    heads = model.get_classifier()
+    assert len(heads) == 2
+    for method in (MaskHead(), NtkHead(), BoundaryExpand()):
+        assert "needs a last layer" in method.unfit(model, settings.head)
 
 
 def test_what_is_no_classifier_is_refused(monkeypatch):
