@@ -224,7 +224,7 @@ def test_of_seeds_that_forget_other_images_what_both_have_is_compared(bring, own
 @pytest.mark.parametrize(
     ("needs", "about", "said"),
     [
-        (("reference", "model"), "{'mine': None}", "mine needs model or reference, not both: tables compare outputs"),
+        (("reference", "model"), "{'mine': None}", "mine needs model and reference; allowed: one of them"),
         (("reference",), "{}", "mine needs reference, so its class has to describe its values in about"),
         (("reference",), "{'tow': None}", "mine and metric against both return tow; rename it in one of them"),
         (("references",), "{}", "mine: needs=references does not exist; did you mean 'reference'?"),
