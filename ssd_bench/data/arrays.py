@@ -67,18 +67,21 @@ class Arrays(DataSettings):
 def _load(path: Path, max_bytes: int) -> Dataset:
     with path.open("rb") as file:
         content = file_digest(file, "sha256").hexdigest()
+    told = []
     with zipfile.ZipFile(path) as archive:
         members = {name.removesuffix(".npy"): name for name in archive.namelist()}
         if missing := [name for name in NEEDED if name not in members]:
             raise ValueError(f"{missing[0]} is missing; needed: {', '.join(NEEDED)}; it holds {', '.join(members)}")
         if others := members.keys() - {*NEEDED, *NAMES}:
-            log.warning("data.file=%s: ignored: %s; allowed beside what is needed: %s", path, sorted(others), NAMES)
+            told.append(f"ignored: {', '.join(sorted(others))}; allowed beside what is needed: {', '.join(NAMES)}")
         members = {name: member for name, member in members.items() if name not in others}
         headers = {name: Header.of(archive, member) for name, member in members.items()}
         _check(headers, max_bytes)
         _, height, width = _shape(headers["x_train"])
         if height != width:
-            log.warning("data.file=%s: images of %d x %d pixels are padded with black to squares", path, height, width)
+            told.append(f"images of {height} x {width} pixels are padded with black to squares")
+        if told:
+            log.warning("data.file=%s: %s", path, "; ".join(told))
         few = {name: _whole(archive, members[name], headers[name]) for name in members if not name.startswith("x_")}
         labels = {part: _labels(few[f"y_{part}"], headers, part) for part in ("train", "test")}
         names = _names(few, labels)
