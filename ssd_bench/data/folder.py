@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -68,19 +68,20 @@ class Folder(DataSettings):
             dataset, unreadable = _load(root, pictures, tuple(self.exclude), self.test_share, self.split_seed)
         except OSError as e:
             raise ConfigError(f"data.root={root} cannot be used: {e}") from e
+        counted = f"{len(unreadable)} image{'s' * (len(unreadable) > 1)} cannot be read: {some(unreadable)}"
         if unreadable and not self.skip_unreadable:
             raise ConfigError(
-                f"data.root={root}: {_counted(unreadable)}; replace or remove them, or leave them out with "
-                "data.skip_unreadable=true"
+                f"data.root={root}: {counted}; replace or remove them, or leave them out with data.skip_unreadable=true"
             )
-        if unreadable:
-            log.warning("data.root=%s: %s; left out", root, _counted(unreadable))
         _check_classes(root, dataset)
+        _tell(root, [f"{counted}; left out", *_no_test(dataset.fine_names, dataset.test.fine)] if unreadable else [])
         return dataset
 
 
-def _counted(unreadable: list[str]) -> str:
-    return f"{len(unreadable)} image{'s' * (len(unreadable) > 1)} cannot be read: {some(unreadable)}"
+def _tell(root: Path, remarks: list[str]) -> None:
+    """In one line, so that an error that follows stands out."""
+    if remarks:
+        log.warning("data.root=%s: %s", root, "; ".join(remarks))
 
 
 @remembered(2)
@@ -95,9 +96,12 @@ def _load(
         if "test" not in found
         else {part: _labelled(found[part], classes) for part in ("train", "test")}
     )
-    _report(root, found)
-    key = {"files": _hash_files(root, files), "pictures": pictures.key(), "classes": [list(c) for c in classes]}
-    known = kept(key, partial(_decode, root, pictures, files))
+    hashes, both = _hash_files(root, files)
+    remarks = [*_left_aside(found), *_no_test(_names(classes), files["test"][1])]
+    remarks += [f"{both} test images are training images, too (the same files)"] * bool(both)
+    key = {"files": hashes, "pictures": pictures.key(), "classes": [list(c) for c in classes]}
+    known = kept(key, partial(_decode, root, pictures, files, remarks))
+    _tell(root, remarks)
     unreadable = known.about["unreadable"]
     parts = zip(parts_of(known), (files[part][0] for part in ("train", "test")), strict=True)
     bad = set(known.about.get("left_out", ()))  # of a cache from before there was this, nobody knows which they are
@@ -136,29 +140,31 @@ def _split(found: Found, classes: list[Class], share: float, seed: int) -> Files
     return {part: ([names[i] for i in of_part.tolist()], fine[of_part]) for part, of_part in rows.items()}
 
 
-def _report(root: Path, found: dict[str, Found]) -> None:
-    """Say what was left aside."""
+def _left_aside(found: dict[str, Found]) -> list[str]:
     ignored: Counter[str] = sum((part.ignored for part in found.values()), Counter())
+    remarks = []
     if ignored:
         kinds = some([f"{n} {suffix}" for suffix, n in ignored.most_common()])
-        log.info("data.root=%s: ignored, as they are no images: %s", root, kinds)
+        remarks.append(f"ignored, as they are no images: {kinds}")
     for part in found.values():
         if part.loose:
-            log.warning("data.root=%s: ignored: %d images beside the folders of the classes", root, part.loose)
+            remarks.append(f"ignored: {part.loose} images beside the folders of the classes")
         if part.excluded:
-            log.info("data.root=%s: left out by data.exclude: %s", root, some(part.excluded))
+            remarks.append(f"left out by data.exclude: {some(part.excluded)}")
     empty = [
         "/".join(filter(None, (name if len(found) > 1 else "", *c)))
         for name, part in found.items()
         for c in sorted(part.files.keys() - part.classes)
         if not any(inner[: len(c)] == c for inner in part.classes)
     ]
-    if empty:
-        log.warning("data.root=%s: left out, as they hold no images: %s", root, some(empty))
+    return remarks + ([f"left out, as they hold no images: {some(empty)}"] if empty else [])
 
 
-def _hash_files(root: Path, files: Files) -> dict[str, str]:
-    """sha256 over the names, classes and contents of each part. A copy, or a date that changes, changes nothing."""
+def _hash_files(root: Path, files: Files) -> tuple[dict[str, str], int]:
+    """sha256 over the names, classes and contents of each part, and how many test images are training images, too.
+
+    A copy, or a date that changes, changes nothing.
+    """
     hashes, seen = {}, {}
     with console.counting("reading the images", sum(len(names) for names, _ in files.values())) as more:
         for part, (names, fine) in files.items():
@@ -168,14 +174,18 @@ def _hash_files(root: Path, files: Files) -> dict[str, str]:
                 more(len(block))
             seen[part] = set(contents)
             hashes[part] = digest([list(triple) for triple in zip(names, fine.tolist(), contents, strict=True)])
-    if both := len(seen["train"] & seen["test"] - {""}):
-        log.warning("data.root=%s: %d test images are training images, too (the same files)", root, both)
-    return hashes
+    return hashes, len(seen["train"] & seen["test"] - {""})
 
 
-def _decode(root: Path, pictures: Pictures, files: Files) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Pixels and classes of what can be read, in the order of `files`, and the names of what cannot."""
-    log.info("decoding the images of %s (once; kept in the cache)", root)
+def _decode(
+    root: Path, pictures: Pictures, files: Files, remarks: list[str]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Pixels and classes of what can be read, in the order of `files`, and the names of what cannot.
+
+    remarks: are told, and then gone.
+    """
+    _tell(root, ["decoding the images (once; kept in the cache)", *remarks])
+    remarks.clear()
     parts, unreadable, left_out = {}, [], []
     with console.counting("decoding the images", sum(len(names) for names, _ in files.values())) as more:
         for part, (names, fine) in files.items():
@@ -208,22 +218,33 @@ def _unreadable(names: list[str], block: list[Result]) -> list[str]:
 
 
 def _check_classes(root: Path, dataset: Dataset) -> None:
-    """Every class has training images left; those without test images are named."""
+    """Raise ConfigError for a class without training images, and where no class has test images."""
     names = dataset.fine_names
     for part, images in (("training", dataset.train), ("test", dataset.test)):
-        counts = torch.bincount(images.fine, minlength=len(names)).tolist()
-        without = [name for name, n in zip(names, counts, strict=True) if not n]
+        without = _without(names, images.fine)
         if without and (part == "training" or len(without) == len(names)):
             raise ConfigError(f"data.root={root}: no {part} image that can be read of {some(without)}")
-        if without:
-            log.warning("data.root=%s: no test images of %s, which cannot be a target", root, some(without))
+
+
+def _no_test(names: Sequence[str], of_test: Tensor) -> list[str]:
+    """A remark on classes without test images."""
+    without = _without(names, of_test)
+    return [f"no test images of {some(without)}, which cannot be a target"] if without else []
+
+
+def _without(names: Sequence[str], fine: Tensor) -> list[str]:
+    return [name for name, n in zip(names, torch.bincount(fine, minlength=len(names)).tolist(), strict=True) if not n]
+
+
+def _names(classes: list[Class]) -> tuple[str, ...]:
+    often = Counter(c[-1] for c in classes)
+    return tuple(c[-1] if often[c[-1]] == 1 else "/".join(c) for c in classes)
 
 
 def _dataset(classes: list[Class], train: Part, test: Part, about: dict[str, Any]) -> Dataset:
     deep = len(classes[0]) == 2
     coarse = sorted({c[0] for c in classes}) if deep else []
-    often = Counter(c[-1] for c in classes)
-    names = tuple(c[-1] if often[c[-1]] == 1 else "/".join(c) for c in classes)
+    names = _names(classes)
     return Dataset(
         name="folder",
         train=train,

@@ -1,5 +1,6 @@
 """A stranger's folder, arrays and models on the command line: what is answered, and that a run comes out."""
 
+import shutil
 import sys
 
 import numpy as np
@@ -67,6 +68,23 @@ def test_a_folder_of_a_stranger(command, tmp_path):
     assert "did you mean 'Ana de Armas'?" in wrong.err.splitlines()[-1]
     bare = command(*given, "scenario.target=Müller")
     assert "quotes of their own" in bare.err.splitlines()[-1]
+
+
+def test_remarks_on_a_folder_are_one_line_before_an_error(command, tmp_path):
+    root = stranger(tmp_path / "set", ("train/cat", "train/dog", "test/cat"))
+    (root / "train/empty").mkdir()
+    (root / "train/cat/notes.txt").write_bytes(b"x")
+    shutil.copy(root / "train/cat/img 0.jpg", root / "test/cat/same.jpg")
+    asked = "data=folder", f"data.root={root}", *SMALL, "scenario.target=cow"
+    for cached in (False, True):
+        forget_loaded()
+        lines = command(*asked).err.splitlines()
+        assert lines[-1].startswith("ssd-bench: scenario.target=cow")
+        assert len(lines) == 2
+        for said in ("hold no images: train/empty", "1 .txt", "1 test images are training images, too"):
+            assert said in lines[0]
+        assert "no test images of dog, which cannot be a target" in lines[0]
+        assert ("decoding the images" in lines[0]) != cached
 
 
 def test_a_sub_class_of_a_folder(command, tmp_path):
