@@ -14,7 +14,7 @@ from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Split, row_hash
 from ssd_bench.methods.amnesiac import may_be_said
 from ssd_bench.methods.boundary import Boundary
-from ssd_bench.methods.inputs import extremes, first_input
+from ssd_bench.methods.inputs import first_input, pixel_units
 from ssd_bench.train.passes import eval_mode, pass_clock
 from ssd_bench.train.recipe import Recipe
 
@@ -77,14 +77,11 @@ class BoundaryShrink(Boundary):
 
     def _units(self, data: Split) -> tuple[Tensor, Tensor]:
         """Mean and std that take inputs to pixels from 0 to 1, as the attack sees them: channels x 1 x 1, or single."""
-        first, images = first_input(data, "boundary_shrink", "moved"), data.images
         if self.attack_norm == "released":
+            first = first_input(data, "boundary_shrink", "moved")
             mean, std = (torch.tensor(of[: first.shape[1]]).to(first)[:, None, None] for of in RELEASED)
             return mean, std
-        if images.mean is not None:
-            return images.mean[:, None, None], images.std[:, None, None]
-        low, high = extremes(images, data.forget, BATCH)
-        return -low / (high - low), 1 / (high - low)
+        return pixel_units(data, "boundary_shrink")
 
 
 def fgsm(model: nn.Module, inputs: Tensor, labels: Tensor, bound: float, mean: Tensor, std: Tensor) -> Tensor:

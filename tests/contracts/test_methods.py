@@ -24,6 +24,7 @@ from ssd_bench.store.rows import read_row
 METHODS = sorted(path.stem for path in (CONF_DIR / "method").glob("*.yaml"))
 SCENARIOS = ("full_class", "sub_class", "random", "several", "sequence")  # several: classes and random images together
 FAST = {
+    "amun": ["method.epochs=1", "method.steps=5", "method.bound=10"],  # more balls cost more than it says
     "cf_k": ["method.epochs=1"],
     "ct": ["method.epochs=1"],
     "delete": ["method.epochs=2"],

@@ -19,6 +19,7 @@ from ssd_bench.methods.ssd import SSD
 
 CLASSES = 3
 QUICK = {
+    "amun": {"epochs": 1, "steps": 2},
     "amnesiac": {"epochs": 1},
     "boundary_expand": {"epochs": 1},
     "boundary_shrink": {"epochs": 1},
@@ -40,7 +41,7 @@ QUICK = {
     "scrub": {"epochs": 1},
     "unsir": {"noise_steps": 2, "noise_batch": 4, "noise_images": 4, "copies": 2},
 }
-MOVES_INPUTS = ("boundary_shrink", "jit", "mu_mis", "unsir")
+MOVES_INPUTS = ("amun", "boundary_shrink", "jit", "mu_mis", "unsir")
 METHODS = sorted(ssd_bench.list_methods().keys() - {"clean"})  # which nothing here is manipulated for
 
 

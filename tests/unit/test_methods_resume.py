@@ -6,6 +6,7 @@ import pytest
 import torch
 from golden_data import FOLDER, Golden
 
+from ssd_bench.methods.amun import Amun
 from ssd_bench.methods.boundary_expand import BoundaryExpand
 from ssd_bench.methods.boundary_shrink import BoundaryShrink
 from ssd_bench.methods.cf_k import CFk
@@ -19,6 +20,7 @@ from ssd_bench.methods.scrub import Scrub
 from ssd_bench.train.recipe import Recipe
 
 METHODS = {
+    "amun": Amun(epochs=3, steps=3, batch_size=9, lr_step=2),
     "cf_k": CFk(k=1, epochs=2, batch_size=6, penalty=0.1),
     "eu_k": EUk(k=1),
     "boundary_shrink": BoundaryShrink(lr=0.01, epochs=3, batch_size=3),
