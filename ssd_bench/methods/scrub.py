@@ -10,15 +10,14 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssd_bench.core.errors import check_choice, check_range
-from ssd_bench.core.task import Context, Cost, Images, Request, Split
+from ssd_bench.core.task import Context, Cost, Request, Split
 from ssd_bench.methods import teaching
 from ssd_bench.methods.training import FurtherTraining
+from ssd_bench.methods.unseen import error, lacking, of_split
 from ssd_bench.train.loop import Pass
-from ssd_bench.train.passes import predict
 from ssd_bench.train.recipe import Recipe, later
 
 log = logging.getLogger(__name__)
-KIND = "original_logits"  # of D and D_f
 STILL = 1e-6  # nats: a divergence that ascent cannot begin from
 
 
@@ -67,12 +66,7 @@ class Scrub(FurtherTraining):
     def skip(self, request: Request) -> str | None:
         if self.rewind and request.clean is not None:
             return "scrub with rewind=true compares errors, and the labels of D_f are wrong"
-        if self.rewind and not len(unseen(request, torch.cat([request.train, request.gone]), request.train_labels)):
-            return (
-                "scrub with rewind=true needs images of the forgotten classes that the original was not trained on: on "
-                "the command line data.validation=0.1 takes them out of D, and the models of a pool have them"
-            )
-        return super().skip(request)
+        return (lacking(request, "scrub with rewind=true") if self.rewind else None) or super().skip(request)
 
     def recipe(self) -> Recipe:
         milestones = [(epoch + 1) / self.epochs for epoch in sorted(self.decay_at) if epoch < self.epochs]
@@ -82,13 +76,13 @@ class Scrub(FurtherTraining):
         ascended = min(self.max_epochs, self.epochs) * len(data.forget)
         forward = 0
         if self.rewind:
-            others = unseen(data, torch.cat([data.rows, data.gone]), data.images.labels.cpu())
+            others, _ = of_split(data)
             forward = (self.epochs + 1) * len(data.forget) + len(others)
         backward = ascended + self.epochs * len(data.retain)
-        return Cost(forward, backward, shared=teaching.cost(KIND, taught(data)))
+        return Cost(forward, backward, shared=teaching.cost(teaching.ORIGINAL, teaching.taught(data)))
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
-        teacher = teaching.Teaching(KIND, taught(data), model, data, context)
+        teacher = teaching.Teaching(teaching.ORIGINAL, teaching.taught(data), model, data, context)
         first = FirstAscent(len(data.forget) if self.max_epochs else 0)
         after = Students(first, model) if self.rewind else first
 
@@ -115,11 +109,6 @@ class Scrub(FurtherTraining):
             if taken == 0:
                 log.warning("scrub: rewound to the original, whose error on D_f is nearest: nothing is forgotten")
         return model
-
-
-def taught(data: Split) -> Tensor:
-    """The rows of D and D_f, ascending: the same for all requests, but with a placebo, whose D_f is no part of D."""
-    return torch.cat([data.rows, data.forget]).unique()
 
 
 def divergence(logits: Tensor, teachers: Tensor, temperature: float) -> Tensor:
@@ -167,9 +156,7 @@ class Students:
 
     def rewind(self, data: Split) -> int:
         """Give the model the weights of the student that is taken, and say after which epoch (0: the original)."""
-        labels = data.images.labels.cpu()
-        others = unseen(data, torch.cat([data.rows, data.gone]), labels)
-        wanted = error(self.model, data.images, others, share_of(labels[data.forget], labels[others]))
+        wanted = error(self.model, data.images, *of_split(data))
         epochs = 1 + max(int(name.split(".", 1)[0]) for name in self.state if name[0].isdecimal())
         away = [abs(self._error_after(epoch, data) - wanted) for epoch in range(epochs)]
         taken = away.index(min(away))
@@ -184,32 +171,6 @@ class Students:
     def _error_after(self, epoch: int, data: Split) -> float:
         self._restore(epoch)
         return error(self.model, data.images, data.forget, torch.ones(len(data.forget)))
-
-
-def unseen(asked: Request | Split, train: Tensor, labels: Tensor) -> Tensor:
-    """Images of what D_f is of that are neither among those trained on (`train`) nor in D_f: rows, ascending.
-
-    Of its sub-classes where some are forgotten; of one that has no such images, and else, of its class.
-    """
-    outside = torch.ones(len(labels), dtype=torch.bool)
-    outside[train] = outside[asked.forget] = False
-    group = asked.group.cpu()
-    of_group = outside & torch.isin(group, group[asked.forget])
-    without = asked.forget[~torch.isin(group[asked.forget], group[of_group])]
-    return (of_group | outside & torch.isin(labels, labels[without])).nonzero().flatten()
-
-
-def share_of(labels: Tensor, others: Tensor) -> Tensor:
-    """A weight for each of `others` (labels), so that their classes weigh as in `labels`."""
-    n = 1 + int(labels.max())
-    return (torch.bincount(labels, minlength=n) / torch.bincount(others, minlength=n).clamp(min=1))[others]
-
-
-def error(model: nn.Module, images: Images, rows: Tensor, weights: Tensor) -> float:
-    """The weighted share of these rows that the model tells wrong, 0 to 1."""
-    wrong = predict(model, images, rows, teaching.BATCH).argmax(1) != images.labels.cpu()[rows]
-    weights = weights.double()
-    return ((wrong * weights).sum() / weights.sum()).item()
 
 
 def _has_batchnorm(model: nn.Module) -> bool:

@@ -11,6 +11,7 @@ from ssd_bench.core.task import Context, Cost, Split, row_hash
 from ssd_bench.train.passes import predict
 
 BATCH = 128
+ORIGINAL = "original_logits"  # the kind of what is `taught`
 
 
 class Teaching:
@@ -31,6 +32,11 @@ class Teaching:
     def __call__(self, rows: Tensor) -> Tensor:
         """n x classes, float32, of these rows (int64, on the images' device)."""
         return self.logits[self.place[rows]]
+
+
+def taught(data: Split) -> Tensor:
+    """The rows of D and D_f, ascending: the same for all requests, but with a placebo, whose D_f is no part of D."""
+    return torch.cat([data.rows, data.forget]).unique()
 
 
 def cost(kind: str, rows: Tensor) -> dict[str, tuple[Any, Cost]]:

@@ -5,7 +5,8 @@ import torch
 from conftest import SHORT, planned
 
 from ssd_bench.methods import scrub
-from ssd_bench.methods.scrub import Students, error
+from ssd_bench.methods.scrub import Students
+from ssd_bench.methods.unseen import error
 from ssd_bench.report.rows import across_seeds
 from ssd_bench.report.summary import summarise
 from ssd_bench.run import pipeline, trained

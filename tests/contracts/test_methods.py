@@ -31,6 +31,7 @@ FAST = {
     "finetune": ["method.epochs=1"],
     "influence": ["method.n_samples=50"],
     "l1_sparse": ["method.epochs=1"],
+    "lotus": ["method.epochs=1"],
     "msg": ["method.epochs=1"],
     "neggrad": ["method.epochs=2", "method.stop_at=null"],  # a stop makes it cheaper than it says
     "neggrad_plus": ["method.epochs=1"],

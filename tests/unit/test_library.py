@@ -31,6 +31,7 @@ QUICK = {
     "influence": {"iterations": 2},
     "jit": {"n_samples": 2},
     "l1_sparse": {"epochs": 1},
+    "lotus": {"epochs": 1},
     "msg": {"epochs": 1},
     "mu_mis": {"epochs": 1},
     "neggrad": {"epochs": 1},

@@ -13,6 +13,7 @@ from ssd_bench.methods.cf_k import CFk
 from ssd_bench.methods.ct import CT
 from ssd_bench.methods.eu_k import EUk
 from ssd_bench.methods.jit import JiT
+from ssd_bench.methods.lotus import LoTUS
 from ssd_bench.methods.msg import MSG
 from ssd_bench.methods.mu_mis import MUMis
 from ssd_bench.methods.prune_finetune import PruneFinetune
@@ -20,6 +21,7 @@ from ssd_bench.methods.scrub import Scrub
 from ssd_bench.train.recipe import Recipe
 
 METHODS = {
+    "lotus": LoTUS(epochs=3, lr=0.01, batch_size=6),
     "amun": Amun(epochs=3, steps=3, batch_size=9, lr_step=2),
     "cf_k": CFk(k=1, epochs=2, batch_size=6, penalty=0.1),
     "eu_k": EUk(k=1),

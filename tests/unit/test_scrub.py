@@ -11,7 +11,8 @@ from golden_data import Golden, by_hand, in_order, network, same
 from torch import nn
 
 from ssd_bench.methods.finetune import Finetune
-from ssd_bench.methods.scrub import Scrub, Students, divergence, share_of, unseen
+from ssd_bench.methods.scrub import Scrub, Students, divergence
+from ssd_bench.methods.unseen import share_of, unseen
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from ssd_bench.data.digits import Digits
 from ssd_bench.data.mapped import joined
 from ssd_bench.data.source import DataSettings
 from ssd_bench.data.view import with_validation
-from ssd_bench.methods.scrub import Scrub, unseen
+from ssd_bench.methods.scrub import Scrub
+from ssd_bench.methods.unseen import unseen
 from ssd_bench.report.rows import across_seeds, by_task
 from ssd_bench.report.summary import summarise
 from ssd_bench.run import pipeline
