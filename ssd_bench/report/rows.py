@@ -201,6 +201,7 @@ def _flat(row: Row, derived: dict[str, dict[str, float | None]]) -> dict[str, An
         **{key: task[key] for key in ("n_train", "n_manipulated", "n_forget") if key in task},
         **{key: task.get(key) for key in ("seed_unlearn", "seed_forget", "fidelity", *ADDRESSES)},
         "precision": row["config"].get("precision", "float32"),
+        **({"compile": True} if row["config"].get("compile") else {}),
         "method": row["method"],
         "tuned": row.get("tuned") and f"{row['tuned']['study']}, {row['tuned']['budget']}",
         "status": row["status"],

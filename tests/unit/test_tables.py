@@ -161,6 +161,12 @@ def test_a_changed_source_tree_shows_in_the_csv():
     assert list(to_frame(rows, {})["git"]) == ["g", "g+"]
 
 
+def test_a_compiled_run_shows_in_the_csv():
+    frame = to_frame([row("retrain", 0, 50), row("mine", 0, 52, config={"compile": True})], {})
+    assert frame["compile"].fillna(False).tolist() == [False, True]
+    assert "compile" not in to_frame([row("retrain", 0, 50)], {})
+
+
 def test_a_method_that_diverged_for_some_seeds_is_not_the_nearest():
     rows = [row("retrain", seed, 50) for seed in range(3)] + [row("steady", seed, 52) for seed in range(3)]
     lucky = [row("lucky", 0, 50.1), *(row("lucky", seed, 0, status="diverged") for seed in (1, 2))]
