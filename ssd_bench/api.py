@@ -27,6 +27,7 @@ from ssd_bench.core.build import build, class_of
 from ssd_bench.core.errors import Diverged, check_choice
 from ssd_bench.core.seeds import derive_seed, initial_seed, seeded
 from ssd_bench.core.task import Context, Outputs, Probed, ask, compares, judges, looks_inside
+from ssd_bench.metrics.against import ABOUT as AGAINST
 from ssd_bench.metrics.against import kept_against, metrics_against, outputs_against, weights_against
 from ssd_bench.metrics.compute import compare, compute_all
 from ssd_bench.models.anew import anew, copied
@@ -249,7 +250,7 @@ def _metrics(metrics: Iterable[Any] | None, reference: bool) -> dict[str, Any]:
         return {name: metric for name, metric in built.items() if not any(needs(metric) for needs in more)}
     if isinstance(metrics, str) or not isinstance(metrics, Iterable):
         raise ValueError(f"metrics must be a list of names or objects, such as metrics=['accuracy'], got {metrics!r}")
-    chosen, owner = {}, {}
+    chosen, owner = {}, dict.fromkeys(AGAINST, "against")
     for metric in metrics:
         if isinstance(metric, str):
             check_choice("metrics", metric, known)

@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +74,15 @@ class Golden:
         return Context(
             torch.device("cpu"), 0, 0, Recipe(), lambda seed, pretrained=True: fresh(self, seed), "fc", cached
         )
+
+
+def with_pixels() -> Golden:
+    """The one of the SSD family whose images are pixels with a normalisation, so that true pixel units are known."""
+    golden = Golden(FOLDER / "ssd_family")
+    half = torch.full((3,), 0.5)
+    images = Images(golden.given["pixels"], golden.data.images.labels, half, half, 8)
+    golden.data = replace(golden.data, images=images)
+    return golden
 
 
 def fresh(golden: Golden, seed: int) -> nn.Module:

@@ -202,7 +202,9 @@ class Pooled:
     """What a metric with `needs = ("pool",)` is handed: margins of the models of a pool on what they were to forget.
 
     Arrays are float64, pairs x samples; where two sets are forgotten, each pair's own. The models of a pair are alike
-    but for what they were trained on: of each sample, one was and the other was not.
+    but for what they were trained on: of each sample, one was and the other was not. Two lines of the table are
+    controls of which this is not so: *retrained* are models that never held the samples, half of the pairs beside the
+    other half, and of a *placebo* `inside` was asked to forget what it never held; there both are alike before.
     """
 
     inside: np.ndarray  # of the model that was trained on the sample, and has forgotten it

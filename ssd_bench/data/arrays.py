@@ -8,7 +8,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import file_digest
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ssd_bench.core import console
 from ssd_bench.core.dataset import Dataset, Part
-from ssd_bench.core.errors import ConfigError
+from ssd_bench.core.errors import ConfigError, check_choice
 from ssd_bench.data.listing import printable
 from ssd_bench.data.mapped import Pile, about_parts, kept, parts_of
 from ssd_bench.data.source import DataSettings, remembered
@@ -38,24 +38,27 @@ class Arrays(DataSettings):
     """`file` is an .npz with images as uint8, N x H x W x C or N x H x W, and whole numbers from 0 on as labels.
 
     Images that are not square are padded with black to squares, alike on both sides. C may be any number of channels.
+    channels: last, or first (N x C x H x W); auto: last, but refused where the shape looks like the other.
 
     class_names (texts) names the classes. coarse_of (the coarser class of each class) makes them the finer classes of
     the sub_class scenario, and coarse_names names the coarser ones. Nothing is unpickled.
     """
 
     file: str | None = None
+    channels: str = field(default="auto", metadata={"later": True})
     max_bytes: int = 20_000_000_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.file:
             raise ValueError("file must name an .npz with x_train, y_train, x_test, y_test: data.file=FILE.npz")
+        check_choice("channels", self.channels, ("auto", "last", "first"))
         if self.max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, got {self.max_bytes}")
 
     def load_all(self) -> Dataset:
         try:
-            return _load(Path(os.path.expanduser(self.file)).absolute(), self.max_bytes)
+            return _load(Path(os.path.expanduser(self.file)).absolute(), self.max_bytes, self.channels)
         except ValueError as e:
             raise ConfigError(f"data.file={self.file}: {e}") from e
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as e:
@@ -64,7 +67,7 @@ class Arrays(DataSettings):
 
 
 @remembered(2)
-def _load(path: Path, max_bytes: int) -> Dataset:
+def _load(path: Path, max_bytes: int, channels: str) -> Dataset:
     with path.open("rb") as file:
         content = file_digest(file, "sha256").hexdigest()
     told = []
@@ -76,16 +79,20 @@ def _load(path: Path, max_bytes: int) -> Dataset:
             told.append(f"ignored: {', '.join(sorted(others))}; allowed beside what is needed: {', '.join(NAMES)}")
         members = {name: member for name, member in members.items() if name not in others}
         headers = {name: Header.of(archive, member) for name, member in members.items()}
-        _check(headers, max_bytes)
-        _, height, width = _shape(headers["x_train"])
+        _check(headers, max_bytes, channels)
+        n_channels, height, width = _shape(headers["x_train"], channels)
         if height != width:
-            told.append(f"images of {height} x {width} pixels are padded with black to squares")
+            of = f"{height} x {width} pixels and {n_channels} channel{'s' * (n_channels > 1)}"
+            told.append(f"images of {of} are padded with black to squares")
         if told:
             log.warning("data.file=%s: %s", path, "; ".join(told))
         few = {name: _whole(archive, members[name], headers[name]) for name in members if not name.startswith("x_")}
         labels = {part: _labels(few[f"y_{part}"], headers, part) for part in ("train", "test")}
         names = _names(few, labels)
-        known = kept({"archive": content, "version": 1}, partial(_decode, path, archive, members, headers, labels))
+        known = kept(
+            {"archive": content, "version": 1} | ({"channels": channels} if channels == "first" else {}),
+            partial(_decode, path, archive, members, headers, labels, channels),
+        )
     train, test = parts_of(known)
     return Dataset(
         name="arrays",
@@ -129,9 +136,11 @@ class Header:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def _check(headers: dict[str, Header], max_bytes: int) -> None:
-    """Sizes, types and shapes, from the headers alone."""
+def _check(headers: dict[str, Header], max_bytes: int, channels: str) -> None:
+    """Sizes, types and shapes, from the headers alone; images count as they are kept."""
+    images = [header for name, header in headers.items() if name.startswith("x_") and len(header.shape) in (3, 4)]
     total = sum(header.bytes for header in headers.values())
+    total += sum(header.shape[0] * math.prod(_row(header, channels)) - header.bytes for header in images)
     few = sum(header.bytes for name, header in headers.items() if not name.startswith("x_"))
     if total > max_bytes or few > FEW_BYTES:
         limit = f"data.max_bytes={max_bytes}" if total > max_bytes else f"{FEW_BYTES} of labels and names"
@@ -140,14 +149,14 @@ def _check(headers: dict[str, Header], max_bytes: int) -> None:
         shape, dtype = headers[name].shape, headers[name].dtype
         if dtype != np.uint8:
             raise ValueError(f"{name} is {dtype}; allowed: uint8, from 0 to 255")
-        if len(shape) not in (3, 4) or _channels_first(shape):
-            hint = "; channels come last: x.transpose(0, 2, 3, 1)" if len(shape) == 4 else ""
+        if len(shape) not in (3, 4) or (channels == "auto" and _channels_first(shape)):
+            hint = "; which are the channels? data.channels=first, or last, says so" if len(shape) == 4 else ""
             raise ValueError(f"{name} has the shape {shape}; allowed: N x H x W x C or N x H x W{hint}")
         if min(shape) < 1:
             raise ValueError(f"{name} has the shape {shape}, which holds no image")
         if headers[name].by_column:
             raise ValueError(f"{name} is in Fortran order; save np.ascontiguousarray({name})")
-    if _shape(headers["x_train"]) != _shape(headers["x_test"]):
+    if _shape(headers["x_train"], channels) != _shape(headers["x_test"], channels):
         shapes = [headers[name].shape[1:] for name in ("x_train", "x_test")]
         raise ValueError(f"images of x_train and x_test differ: {shapes[0]} and {shapes[1]}; allowed: one shape")
 
@@ -159,15 +168,17 @@ def _channels_first(shape: tuple[int, ...]) -> bool:
     return shape[1] in (1, 3) or shape[1] < shape[2] == shape[3]
 
 
-def _shape(header: Header) -> tuple[int, int, int]:
+def _shape(header: Header, channels: str) -> tuple[int, int, int]:
     """Of an image: channels x height x width."""
+    if len(header.shape) == 4 and channels == "first":
+        return header.shape[1:]
     return header.shape[3] if len(header.shape) == 4 else 1, *header.shape[1:3]
 
 
-def _row(header: Header) -> tuple[int, int, int]:
+def _row(header: Header, channels: str) -> tuple[int, int, int]:
     """Of an image as it is kept: channels x side x side."""
-    channels, *sides = _shape(header)
-    return channels, max(sides), max(sides)
+    n_channels, *sides = _shape(header, channels)
+    return n_channels, max(sides), max(sides)
 
 
 def _whole(archive: zipfile.ZipFile, member: str, header: Header) -> np.ndarray:
@@ -223,14 +234,15 @@ def _texts(name: str, few: dict[str, np.ndarray], n: int) -> tuple[str, ...]:
 
 
 def _decode(
-    path: Path, archive: zipfile.ZipFile, members: dict[str, str], headers: dict[str, Header], labels: dict[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    path: Path, archive: zipfile.ZipFile, members: dict[str, str], headers: dict[str, Header],
+    labels: dict[str, Tensor], channels: str,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:  # fmt: skip
     log.info("unpacking %s (once; kept in the cache)", path)
     parts = {}
     with console.counting("unpacking the images", sum(map(len, labels.values()))) as more:
         for part, fine in labels.items():
-            pile = Pile(_row(headers[f"x_{part}"]))
-            for pixels in _blocks(archive, members[f"x_{part}"]):
+            pile = Pile(_row(headers[f"x_{part}"], channels))
+            for pixels in _blocks(archive, members[f"x_{part}"], channels):
                 pile.add(pixels)
                 more(len(pixels))
             parts[part] = Part(pile.tensor(), fine)
@@ -242,17 +254,20 @@ def _both_sides(length: int, side: int) -> tuple[int, int]:
     return (side - length) // 2, (side - length + 1) // 2
 
 
-def _blocks(archive: zipfile.ZipFile, member: str) -> Iterator[np.ndarray]:
+def _blocks(archive: zipfile.ZipFile, member: str, channels: str) -> Iterator[np.ndarray]:
     """The images in their order, a block at a time, padded to squares: n x channels x side x side."""
     with archive.open(member) as file:
         header = Header.read(file, member)
-        row, (_, height, width), (_, _, side) = math.prod(header.shape[1:]), _shape(header), _row(header)
-        n = max(1, BLOCK_BYTES // row)
+        row, (_, height, width), kept_as = math.prod(header.shape[1:]), _shape(header, channels), _row(header, channels)
+        n, side = max(1, BLOCK_BYTES // math.prod(kept_as)), kept_as[-1]
         for start in range(0, header.shape[0], n):
             count = min(n, header.shape[0] - start)
             data = file.read(count * row)
             if len(data) < count * row:
                 raise EOFError(f"{member} ends too early")
             pixels = np.frombuffer(data, np.uint8).reshape(count, *header.shape[1:])
-            pixels = pixels[:, None] if pixels.ndim == 3 else pixels.transpose(0, 3, 1, 2)
+            if pixels.ndim == 3:
+                pixels = pixels[:, None]
+            elif channels != "first":
+                pixels = pixels.transpose(0, 3, 1, 2)
             yield np.pad(pixels, [(0, 0), (0, 0), *map(_both_sides, (height, width), (side, side))])

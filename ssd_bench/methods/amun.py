@@ -4,7 +4,9 @@ them."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ssd_bench.core.errors import check_range
-from ssd_bench.core.task import Context, Cost, Split, row_hash
+from ssd_bench.core.task import Context, Cost, Request, Split, row_hash
 from ssd_bench.methods.amnesiac import may_be_said
 from ssd_bench.methods.by_epoch import ByEpoch
 from ssd_bench.methods.inputs import pixel_units
@@ -24,6 +26,7 @@ KIND = "adversaries"  # of the original, of D_f
 BATCH = 128  # images that are attacked at once; in eval mode no image's result depends on the others
 STEP = 10  # a step is this part of the radius
 TINY = 1e-10  # beside a gradient's length
+See = Callable[[Tensor, Tensor], Tensor]  # (pixels, which images they are of) -> logits
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Amun(FurtherTraining):
     (L2, pixels from 0 to 1); where the class is the same then, in one twice as large, from `bound` on. An image that
     the original is wrong about stays as it is. with_forget: D_f with its own labels, too; a class would stay then, and
     the paper forgets single images (`outside_paper` in the row's details). lr falls to a tenth every `lr_step` epochs.
+    What is made of D_f is as large as its inputs in single precision, and is kept.
     """
 
     version: ClassVar[int] = 1
@@ -52,6 +56,11 @@ class Amun(FurtherTraining):
         check_range("steps", self.steps, 1)
         check_range("bound", self.bound, above=0)
         super().__post_init__()
+
+    def skip(self, request: Request) -> str | None:
+        if self.with_forget and request.clean is not None:
+            return "amun with with_forget=true would train on labels that are wrong"
+        return super().skip(request)
 
     def recipe(self) -> Recipe:
         return ByEpoch.of(super().recipe(), factors=[0.1 ** (epoch // self.lr_step) for epoch in range(self.epochs)])
@@ -84,45 +93,54 @@ class Amun(FurtherTraining):
         return self.train(model, mixed, torch.arange(len(mixed)), context, "amun", objective=objective)
 
     def adversaries(self, model: nn.Module, data: Split) -> dict[str, Tensor]:
-        """`inputs`: for each image of D_f one that the model takes for another class; `labels`: that class; `crossed`:
-        for how many one was found. The others have moved as far as they can, and their most likely other class."""
+        """`inputs`: for each image of D_f one that the model takes for another class, of those that may be said;
+        `labels`: that class; `crossed`: for how many one was found. The others have moved as far as they can, and have
+        their most likely other class."""
         mean, std = pixel_units(data, "amun")
         found, labels, crossed = [], [], torch.zeros((), dtype=torch.int64, device=data.images.device)
         for rows in data.forget.split(BATCH):
             inputs, own = data.images.batch(rows)
-            with eval_mode(model), pass_clock():
-                moved = self.climb(lambda pixels: model((pixels - mean) / std), inputs * std + mean, own)
-                found.append((moved - mean) / std)
+            others = may_be_said(own, data.unsaid)
+
+            def see(pixels: Tensor, places: Tensor, own: Tensor = own, others: Tensor = others) -> Tensor:
+                seen = others[places].scatter(1, own[places][:, None], True)
+                with pass_clock():
+                    return model((pixels - mean) / std).float().masked_fill(~seen, -math.inf)
+
+            with eval_mode(model):
+                moved = self.climb(see, inputs * std + mean, own)
                 with torch.no_grad():
-                    logits = model(found[-1])
+                    logits = see(moved, torch.arange(len(own), device=own.device))
+            found.append((moved - mean) / std)
             crossed += (logits.argmax(1) != own).sum()
-            labels.append(logits.masked_fill(~may_be_said(own, data.unsaid), -math.inf).argmax(1))
+            labels.append(logits.masked_fill(~others, -math.inf).argmax(1))
         return {"inputs": torch.cat(found), "labels": torch.cat(labels), "crossed": crossed}
 
-    def climb(self, model: Any, start: Tensor, own: Tensor) -> Tensor:
-        """Pixels, n x ..., each as `start` or just beyond the boundary of its own class. model: of pixels."""
+    def climb(self, see: See, start: Tensor, own: Tensor) -> Tensor:
+        """Pixels, n x ..., each as `start` or just beyond the boundary of its own class."""
         moved, left, radius = start.clone(), torch.arange(len(start), device=start.device), self.bound
         while len(left) and radius < 2 * math.sqrt(start[0].numel()):  # twice the diagonal of all images
             x, around, label = moved[left], start[left], own[left]
             for _ in range(self.steps):
-                x = step_up(model, x, around, label, radius)
+                x = step_up(partial(see, places=left), x, around, label, radius)
             moved[left] = x
             with torch.no_grad():
-                left = left[model(x).argmax(1) == label]
+                left = left[see(x, left).argmax(1) == label]
             radius *= 2
         return moved
 
 
-def step_up(model: Any, x: Tensor, around: Tensor, labels: Tensor, radius: float) -> Tensor:
+def step_up(see: Callable[[Tensor], Tensor], x: Tensor, around: Tensor, labels: Tensor, radius: float) -> Tensor:
     """Pixels one step up the loss and back into the ball and the range of pixels; those that crossed stay.
 
     The way up the loss is that down the margin, whose gradient is not rounded to 0 where the model is sure.
     """
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        logits = model(x)
+        logits = see(x)
         others = logits.scatter(1, labels[:, None], -math.inf).logsumexp(dim=1)
-        gradient = torch.autograd.grad((others - logits.gather(1, labels[:, None])[:, 0]).sum(), x)[0]
+        with pass_clock.backward():
+            gradient = torch.autograd.grad((others - logits.gather(1, labels[:, None])[:, 0]).sum(), x)[0]
     each = (-1, *(1,) * (x.ndim - 1))
     far = x.detach() + radius / STEP * gradient / (gradient.flatten(1).norm(dim=1) + TINY).view(each) - around
     inside = (radius / far.flatten(1).norm(dim=1).clamp(min=TINY)).clamp(max=1).view(each)

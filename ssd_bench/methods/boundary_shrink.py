@@ -79,7 +79,8 @@ class BoundaryShrink(Boundary):
         """Mean and std that take inputs to pixels from 0 to 1, as the attack sees them: channels x 1 x 1, or single."""
         if self.attack_norm == "released":
             first = first_input(data, "boundary_shrink", "moved")
-            mean, std = (torch.tensor(of[: first.shape[1]]).to(first)[:, None, None] for of in RELEASED)
+            known = first.shape[1] if first.shape[1] <= len(RELEASED[0]) else 1  # of more channels, one for all
+            mean, std = (torch.tensor(of[:known]).to(first)[:, None, None] for of in RELEASED)
             return mean, std
         return pixel_units(data, "boundary_shrink")
 

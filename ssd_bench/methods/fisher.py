@@ -13,6 +13,7 @@ from ssd_bench.core import console
 from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Method, Split, row_hash
 from ssd_bench.importance.per_sample import PerSample, zero_sums
+from ssd_bench.methods.head import has_several
 from ssd_bench.train.passes import eval_mode, pass_clock
 from ssd_bench.train.recipe import Recipe
 
@@ -52,6 +53,9 @@ class Fisher(Method):
         if self.n_samples is not None:  # which of them decides a seed that is not known here
             return made
         return Cost(shared={KIND: (_key(data.retain), made)})
+
+    def unfit(self, model: nn.Module, head: str | None) -> str | None:
+        return has_several(model, head, "fisher")
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         drawn = torch.randperm(len(data.retain), generator=context.generator("samples"))

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+LISTS = nn.ModuleList, tuple, list  # what holds several last layers
+
 
 def not_linear(model: nn.Module, name: str | None, method: str) -> str | None:
     """Why `method` cannot change the last layer, unless that is a Linear inside the model. name: `context.head`."""
@@ -24,3 +26,9 @@ def put(model: nn.Module, name: str, layer: nn.Module) -> None:
     """Make `layer` the submodule of this name."""
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, layer)
+
+
+def has_several(model: nn.Module, head: str | None, method: str) -> str | None:
+    """Why `method` cannot work where several last layers answer together, as some of timm's networks have them."""
+    found = model.get_classifier() if not head and hasattr(model, "get_classifier") else None
+    return f"{method} needs one last layer, not several" if isinstance(found, LISTS) else None

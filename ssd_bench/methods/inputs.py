@@ -32,4 +32,5 @@ def pixel_units(data: Split, method: str) -> tuple[Tensor, Tensor]:
     if images.mean is not None:
         return images.mean[:, None, None], images.std[:, None, None]
     low, high = extremes(images, data.forget, BATCH)
-    return -low / (high - low), 1 / (high - low)
+    wide = torch.where(high > low, high - low, 1)  # inputs that are all the same have no range
+    return -low / wide, 1 / wide

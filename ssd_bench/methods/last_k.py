@@ -11,6 +11,7 @@ from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Method, Split, spoken
 from ssd_bench.methods.by_epoch import ByEpoch, warm_restarts
 from ssd_bench.methods.forward_order import LastPart, last_part
+from ssd_bench.methods.head import has_several
 from ssd_bench.train.loop import Objective, Pass, fit, mean_cross_entropy
 from ssd_bench.train.recipe import Recipe
 
@@ -57,6 +58,9 @@ class LastK(Method):
         if self.schedule == "constant":
             return plain
         return ByEpoch.of(plain, factors=warm_restarts(self.epochs, self.lr_floor / self.lr))
+
+    def unfit(self, model: nn.Module, head: str | None) -> str | None:
+        return has_several(model, head, spoken(self))
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         return Cost(forward=1, backward=self.recipe(recipe).epochs * len(data.retain))

@@ -76,7 +76,8 @@ class LoTUS(FurtherTraining):
 
         if not after.over:
             self.train(model, data.images, rows, context, "lotus", objective=objective, after_epoch=after)
-        context.details |= {"temperature": after.state["temperature"].item(), "goal_pct": 100 * after.goal}
+        last = None if after.over else after.state["temperature"].item()
+        context.details |= {"temperature": last, "goal_pct": 100 * after.goal}
         return model
 
 

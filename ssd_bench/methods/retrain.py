@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.seeds import derive_seed, generator
 from ssd_bench.core.task import Context, Cost, Method, Request, Split
+from ssd_bench.methods.head import has_several
 from ssd_bench.train.loop import fit
 from ssd_bench.train.recipe import HeadReset, Recipe
 
@@ -31,6 +32,9 @@ class Retrain(Method):
         check_choice("mode", self.mode, ("from_scratch", "head_reset"))
         check_range("lr", self.lr, above=0)
         check_range("batch_size", self.batch_size, 1)
+
+    def unfit(self, model: nn.Module, head: str | None) -> str | None:
+        return None if self.mode == "from_scratch" else has_several(model, head, "retrain with mode=head_reset")
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         return Cost(backward=recipe.epochs * len(data.retain))

@@ -15,7 +15,7 @@ ORIGINAL = "original_logits"  # the kind of what is `taught`
 
 
 class Teaching:
-    """The original's logits of some rows in eval mode, made once per original and looked up by row.
+    """The original's logits of some rows in eval mode, made once per original and method, and looked up by row.
 
     Methods do not augment, so they are constants: one forward pass of these rows instead of one for every image of
     every epoch. They take 4 rows classes bytes (20 MB for CIFAR-100) and lie where batches are made. kind: the name

@@ -41,6 +41,7 @@ def compare(metrics: Mapping[str, Any], seen: Outputs, reference: Outputs) -> Va
     owner: dict[str, str] = {}
     for name, metric in metrics.items():
         found, _ = compute(name, metric, seen, None, reference)
+        _check_described(name, metric, found)
         check_names(name, found, owner)
         values |= found
     return values
@@ -64,8 +65,25 @@ def compute(
 
 
 def judge(name: str, metric: Any, pooled: Pooled) -> Values:
-    """The values of a metric with `needs = ("pool",)`. Raises ConfigError as `compute`."""
-    return _checked(name, _called(name, metric, pooled))[0]
+    """The values of a metric with `needs = ("pool",)`; None for what is not finite, as a share of what is nothing.
+
+    Raises ConfigError as `compute`.
+    """
+    values = _called(name, metric, pooled)
+    if isinstance(values, Mapping):
+        values = {key: _one_number(value) for key, value in values.items()}
+        wrong = {key for key, value in values.items() if isinstance(value, Real) and not math.isfinite(value)}
+        values = {key: None if key in wrong else value for key, value in values.items()}
+    found, _ = _checked(name, values)
+    _check_described(name, metric, found)
+    return found
+
+
+def _check_described(name: str, metric: Any, found: Values) -> None:
+    """Such values stand beside the benchmark's own: none of them may come under another name than the class says."""
+    about = getattr(metric, "about", None)
+    if about and (unknown := [key for key in found if key not in about]):
+        raise ConfigError(f"metric {name} returned {unknown[0]}, which its about does not describe")
 
 
 def _called(name: str, metric: Any, *handed: Any) -> Any:

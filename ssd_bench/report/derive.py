@@ -14,10 +14,11 @@ from typing import Any
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ssd_bench.core.about import describe
+from ssd_bench.core.about import check_names, describe
 from ssd_bench.core.build import build
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.task import Outputs, compares, judges, looks_inside, outputs
+from ssd_bench.metrics.against import ABOUT as AGAINST
 from ssd_bench.metrics.against import (
     average_gap,
     gap_after,
@@ -50,8 +51,8 @@ def derived(rows: list[Row], folder: Path | str) -> dict[str, Values]:
     be told from chance. Empty without a retrained model; no floor with one seed; no distances where the artefacts are
     gone.
     """
-    built: dict[str, Any] = {}
-    return _derived(rows, lambda row, retrained: gaps(row, retrained) | _distances(row, retrained, Path(folder), built))
+    folder = Path(folder)
+    return _derived(rows, lambda *both: gaps(*both) | _distances(*both, folder), Brought(rows, folder))
 
 
 def derived_metrics(rows: list[Row]) -> dict[str, Values]:
@@ -59,16 +60,22 @@ def derived_metrics(rows: list[Row]) -> dict[str, Values]:
     return _derived(rows, gaps)
 
 
-def _derived(rows: list[Row], distance: Distance) -> dict[str, Values]:
+def _nothing(row: Row, retrained: Row) -> Values:
+    return {}
+
+
+def _derived(rows: list[Row], distance: Distance, brought: Distance = _nothing) -> dict[str, Values]:
+    """distance: the same from both sides, but for names that are exchanged; brought: one side's alone."""
     values: dict[str, Values] = {}
     for of_table in across_seeds(rows):
         pairs = references(of_table)
         names = told_apart(pairs)
-        floors = _floors({row["path"]: row for row in pairs.values()}, distance, names)
+        floors = _floors({row["path"]: row for row in pairs.values()}, distance, brought, names)
         for row in (row for row in of_table if row["path"] in pairs):
             retrained = pairs[row["path"]]
             left = residuals(row, retrained, names)
-            values[row["path"]] = distance(row, retrained) | left | floors[retrained["path"]]
+            own = distance(row, retrained) | brought(row, retrained)
+            values[row["path"]] = own | left | floors[retrained["path"]]
             values[row["path"]] |= _kept_up(row, values[row["path"]])
     return values
 
@@ -122,7 +129,9 @@ def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any], known: dict[st
         return row
     config = OmegaConf.to_container(OmegaConf.create(row["config"] | {"metric": metrics}), resolve=True)
     built = {name: build(node, f"metric.{name}") for name, node in config["metric"].items()}
+    owner = dict.fromkeys(AGAINST, "against")
     for name, metric in built.items():
+        check_names(name, getattr(metric, "about", ()), owner)
         if looks_inside(metric):
             raise ConfigError(f"metric {name} needs the model, not its outputs alone; run ssd-bench with it in metric=")
         if judges(metric):
@@ -146,16 +155,16 @@ def _reevaluated(row: Row, folder: Path, metrics: dict[str, Any], known: dict[st
     return found | {"original_metrics": row["original_metrics"] | known[key]}
 
 
-def _floors(retrained: dict[str, Row], distance: Distance, names: set[str]) -> dict[str, Values]:
+def _floors(retrained: dict[str, Row], distance: Distance, brought: Distance, names: set[str]) -> dict[str, Values]:
     """By path: how far each retrained model is, on average, from those of other training seeds."""
     apart: dict[str, list[Values]] = {path: [] for path in retrained}
     for one, other in _other_seeds(retrained):
-        far = distance(retrained[one], retrained[other])  # from the other side: the same, or exchanged
+        far = distance(retrained[one], retrained[other])
         shares = [residuals(retrained[a], retrained[b], names).get(RESIDUAL) for a, b in ((one, other), (other, one))]
         if None not in shares:
             far[RESIDUAL] = sum(map(abs, shares)) / 2
-        apart[one].append(far)
-        apart[other].append(seen_from_there(far))
+        apart[one].append(far | brought(retrained[one], retrained[other]))
+        apart[other].append(seen_from_there(far) | brought(retrained[other], retrained[one]))
     return {path: {f"floor.{name}": value for name, value in _means(each).items()} for path, each in apart.items()}
 
 
@@ -173,38 +182,61 @@ def _means(values: list[Values]) -> Values:
     return {name: sum(each[name] for each in values) / len(values) for name in known}
 
 
-def _distances(row: Row, retrained: Row, folder: Path, built: dict[str, Any]) -> Values:
-    """built: see `_comparing`."""
+def _distances(row: Row, retrained: Row, folder: Path) -> Values:
     if row["status"] != "done":
         return {}
-    answers = [outputs_of(each, folder) for each in (row, retrained)]
-    values: Values = {}
-    if all(answers):
-        if row["task"]["forget_sha256"] != retrained["task"]["forget_sha256"]:  # other images were drawn for D_f
-            answers = [each.only("retain", "test") for each in answers]
-        values = outputs_against(*answers) | compare(_comparing(row, built), *answers)
+    answers = _answers(row, retrained, folder)
+    values = outputs_against(*answers) if all(answers) else {}
     values |= kept_against(*(kept_of(each, folder) for each in (row, retrained)))
     weights = [tensors_of(each, "unlearned", folder) for each in (row, retrained)]
     return values | (weights_against(*weights) if all(weights) else {})
 
 
-def _comparing(row: Row, built: dict[str, Any]) -> dict[str, Any]:
-    """The row's metrics that compare two models, by name; without those that cannot be built here, as the log says.
+def _answers(row: Row, retrained: Row, folder: Path) -> list[Outputs | None]:
+    """What both models say about the sets that are the same."""
+    answers = [outputs_of(each, folder) for each in (row, retrained)]
+    if all(answers) and row["task"]["forget_sha256"] != retrained["task"]["forget_sha256"]:
+        answers = [each.only("retain", "test") for each in answers]  # other images were drawn for D_f
+    return answers
 
-    built: what has been, by name and YAML, and None for what cannot be.
+
+class Brought:
+    """The metrics of these rows that compare with the retrained model, as the newest row of a table has them.
+
+    What cannot be built here, or fails, is left out, and the log says so: the other numbers stand without it.
     """
-    found = {}
-    for name in row.get("comparing", ()):
-        node = row["config"]["metric"][name]
-        key = json.dumps([name, node], sort_keys=True)
-        if key not in built:
+
+    def __init__(self, rows: list[Row], folder: Path) -> None:
+        self._folder = folder
+        self._of: dict[str, dict[str, Any]] = {}  # by path of the row: name -> YAML node
+        self._built: dict[str, Any] = {}  # by name and node
+        self._told: set[str] = set()
+        for of_table in across_seeds(rows):
+            ordered = sorted(of_table, key=lambda row: row["env"]["finished"])
+            nodes = {name: row["config"]["metric"][name] for row in ordered for name in row.get("comparing", ())}
+            self._of |= {row["path"]: nodes for row in of_table}
+
+    def __call__(self, row: Row, retrained: Row) -> Values:
+        nodes = self._of.get(row["path"], {}) if row["status"] == "done" else {}
+        answers = _answers(row, retrained, self._folder) if nodes else []
+        values: Values = {}
+        for name, node in nodes.items() if answers and all(answers) else ():
             try:
-                built[key] = build(node, f"metric.{name}")
-            except ConfigError as e:
-                log.warning("%s; the metric is left out (--config-dir names the folder beside its module)", e)
-                built[key] = None
-        found[name] = built[key]
-    return {name: metric for name, metric in found.items() if metric is not None}
+                values |= compare({name: self._metric(name, node)}, *answers)
+            except Exception as e:
+                self._tell(f"metric {name}: {' '.join(f'{type(e).__name__}: {e}'.split())}; its values are left out")
+        return values
+
+    def _metric(self, name: str, node: Any) -> Any:
+        key = json.dumps([name, node], sort_keys=True)
+        if key not in self._built:
+            self._built[key] = build(node, f"metric.{name}")
+        return self._built[key]
+
+    def _tell(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            log.warning("%s", line)
 
 
 def outputs_of(row: Row, folder: Path, of: str = "") -> Outputs | None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from scipy.stats import binomtest
 
+from ssd_bench.core.errors import ConfigError
 from ssd_bench.core.seeds import generator
 from ssd_bench.core.task import Pooled
 from ssd_bench.metrics.bootstrap import mean_of
@@ -172,7 +173,10 @@ class Judge:
         else:
             found |= self.privacy(line, self.places, "") | ({} if line.placebo else self.others(line))
         found |= {f"accuracy_{name}": self.accuracy(name, values) for name, values in line.accuracies.items()}
-        return found | numbers_of(self.originals.pool.metrics, self.pooled(line), len(self.places))
+        brought = numbers_of(self.originals.pool.metrics, self.pooled(line), len(self.places))
+        if taken := [name for name in brought if name in found]:
+            raise ConfigError(f"a metric returns {taken[0]}, a number that every pool has; rename it")
+        return found | brought
 
     def pooled(self, line: Line) -> Pooled:
         """What a metric that is brought along sees of a line."""

@@ -47,6 +47,15 @@ def own(command, begun, tmp_path):
     return lambda *arguments: command(*fixed, *arguments)
 
 
+@pytest.fixture
+def told(monkeypatch):
+    """What reports warn of."""
+    lines = []
+    log = logging.getLogger("ssd_bench.report.derive")
+    monkeypatch.setattr(log, "warning", lambda line, *of: lines.append(line % of))
+    return lines
+
+
 METRIC = """
     @dataclass(frozen=True)
     class {cls}:
@@ -189,7 +198,7 @@ def test_a_metric_that_compares_with_the_retrained_model_stands_in_tables(bring,
     assert {kind: made(tmp_path, kind) for kind in before} == before
 
 
-def test_old_runs_are_compared_by_a_metric_that_is_new(bring, own, tmp_path, monkeypatch):
+def test_old_runs_are_compared_by_a_metric_that_is_new(bring, own, tmp_path, monkeypatch, told):
     for method in (("method=retrain",), FINETUNE):
         own("metric=[accuracy,mia]", *method)
     bring("metric", "apart", COMPARES.format(factor="self.factor"), factor=1.0)
@@ -200,15 +209,60 @@ def test_old_runs_are_compared_by_a_metric_that_is_new(bring, own, tmp_path, mon
     assert [of["apart_forget"] for of in values].count(0) == 1
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
     sys.modules.pop("apart")
-    told = []
-    monkeypatch.setattr(
-        logging.getLogger("ssd_bench.report.derive"), "warning", lambda line, *of: told.append(line % of)
-    )
     assert not any("apart_forget" in of for of in derived(rows, folder).values())
     assert told == [
-        "metric.apart._target_=apart.Apart cannot be imported (ModuleNotFoundError: No module named 'apart'); "
-        "the metric is left out (--config-dir names the folder beside its module)"
+        "metric apart: ConfigError: metric.apart._target_=apart.Apart cannot be imported (ModuleNotFoundError: No "
+        "module named 'apart'); its values are left out"
     ]
+
+
+SIDED = """
+    from ssd_bench.core.about import About
+
+    @dataclass(frozen=True)
+    class Sided:
+        needs = ("reference",)
+        about = {{"sided": About("points", "0", heading="sided")}}
+        def __call__(self, seen, reference):
+            surer = [of.probs("{set}").max(1).values.mean() for of in (seen, reference)]
+            return {{"{name}": surer[0] - surer[1]}}
+"""
+
+
+def test_the_floor_of_a_comparison_with_two_sides_has_both(bring, own, tmp_path):
+    for seed in (0, 1):
+        own("metric=[accuracy]", "method=retrain", f"seed={seed}")  # before anybody brought the metric
+    bring("metric", "sided", SIDED.format(set="test", name="sided"))
+    own("metric=[accuracy,sided]", *FINETUNE)
+    values = derived(read_rows(tmp_path / "runs"), tmp_path / "runs")
+    floors = [of["floor.sided"] for path, of in values.items() if "retrain" in path]
+    assert floors[0] == pytest.approx(-floors[1])
+    assert floors[0] != 0
+    of_method = next(of for path, of in values.items() if "finetune" in path)
+    assert of_method["floor.sided"] in floors
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"set": "nowhere", "name": "sided"}, "metric sided: KeyError: 'nowhere'; its values are left out"),
+        (
+            {"set": "test", "name": "average_gap"},
+            "metric sided: ConfigError: metric sided returned average_gap, which its about does not describe; "
+            "its values are left out",
+        ),
+    ],
+)
+def test_a_comparison_that_fails_is_told_and_the_other_numbers_stand(bring, own, tmp_path, told, given, said):
+    bring("metric", "sided", SIDED.format(**given))
+    for method in (("method=retrain",), FINETUNE):
+        own("metric=[accuracy,mia,sided]", *method)
+    for of_row in derived(read_rows(tmp_path / "runs"), tmp_path / "runs").values():
+        assert "sided" not in of_row
+        assert "agreement_test" in of_row
+        assert of_row["average_gap"] != 777
+    assert told[-1] == said
+    assert len(told) == len(set(told))
 
 
 def test_of_seeds_that_forget_other_images_what_both_have_is_compared(bring, own, tmp_path):

@@ -1,10 +1,11 @@
 """AMUN: the authors' adversarial images, a step by hand, what is trained on, and what no attack can move."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
-from golden_data import FOLDER, Golden, by_hand
+from golden_data import with_pixels
 from torch import nn
 
 import ssd_bench
@@ -14,11 +15,7 @@ from ssd_bench.methods.amun import Amun, step_up
 
 @pytest.fixture
 def golden():
-    golden = Golden(FOLDER / "ssd_family")
-    half = torch.full((3,), 0.5)
-    images = Images(golden.given["pixels"], golden.data.images.labels, half, half, 8)
-    golden.data = replace(golden.data, images=images)
-    return golden
+    return with_pixels()
 
 
 @pytest.mark.parametrize(("steps", "bound"), [(50, 0.04), (5, 0.3)])
@@ -26,7 +23,7 @@ def test_the_authors_adversarial_images(golden, steps, bound):
     released = golden.numbers("amun")
     rows, model = released["rows"], golden.model.eval()
     start, own = golden.given["pixels"][rows].float() / 255, golden.data.images.labels[rows]
-    moved = Amun(steps=steps, bound=bound).climb(lambda pixels: model((pixels - 0.5) / 0.5), start, own)
+    moved = Amun(steps=steps, bound=bound).climb(lambda pixels, places: model((pixels - 0.5) / 0.5), start, own)
     torch.testing.assert_close(moved, released[f"{steps}/adversarial"], rtol=0, atol=1e-4)
     with torch.no_grad():
         assert torch.equal(model((moved - 0.5) / 0.5).argmax(1), released[f"{steps}/predicted"])
@@ -66,7 +63,7 @@ def test_a_step_by_hand():
 @pytest.mark.parametrize("sure", [1.0, 1e3])
 def test_it_stops_just_beyond_the_boundary_however_sure_the_model_is(sure):
     model, x = linear([3.0 * sure, 4.0 * sure], -3.5 * sure), torch.tensor([[0.2, 0.1], [0.9, 0.9], [0.6, 0.6]])
-    moved = Amun(steps=50, bound=0.04).climb(model, x, torch.tensor([0, 0, 1]))
+    moved = Amun(steps=50, bound=0.04).climb(lambda pixels, places: model(pixels), x, torch.tensor([0, 0, 1]))
     away = (moved - x).norm(dim=1)
     distance = (3.5 - x @ torch.tensor([3.0, 4.0])).abs() / 5
     assert away[1] == 0  # taken for another class from the start
@@ -118,13 +115,33 @@ def test_the_rate_falls_by_steps():
     assert trace == pytest.approx([0.1] * 4 + [0.01] * 4 + [0.001] * 2)
 
 
-def test_labels_are_none_of_the_classes_that_are_forgotten_together(golden):
+def test_they_cross_into_classes_that_may_be_said(golden):
     near = Amun().adversaries(golden.model, golden.data)["labels"]
     labels, classes = golden.data.images.labels, (4, int(near[0]))
     both = torch.isin(labels, torch.tensor(classes))
     forget, retain = both.nonzero().flatten(), (~both).nonzero().flatten()
     several = replace(golden.data, forget=forget, retain=retain, forget_label=None, forget_labels=classes)
-    assert not set(Amun().adversaries(golden.model, several)["labels"].tolist()) & set(classes)
+    made = Amun().adversaries(golden.model, several)
+    assert not set(made["labels"].tolist()) & set(classes)
+    assert made["crossed"] == len(forget)
+    with torch.no_grad():
+        logits = golden.model.eval()(made["inputs"])
+    logits[:, [c for c in classes if c != 4]] = -torch.inf
+    of_four = labels[forget] == 4
+    assert torch.equal(logits.argmax(1)[of_four], made["labels"][of_four])
+
+
+def test_inputs_that_are_all_the_same_are_moved_and_no_number_is_lost():
+    images = Images(torch.ones(6, 4), torch.tensor([0, 0, 1, 1, 0, 1]))
+    data = Split(images, torch.arange(6), torch.arange(2, 6), torch.arange(2), images.labels, "full_class", 0, 2)
+    made = Amun(steps=3).adversaries(nn.Linear(4, 2), data)
+    assert made["inputs"].isfinite().all()
+
+
+def test_labels_that_are_wrong_are_not_trained_on():
+    request = SimpleNamespace(clean=torch.arange(3), forget_labels=(), train=None)
+    assert "labels that are wrong" in Amun().skip(request)
+    assert Amun(with_forget=False).skip(request) is None
 
 
 def test_wrong_settings_and_inputs():
@@ -136,10 +153,3 @@ def test_wrong_settings_and_inputs():
         ssd_bench.unlearn(
             nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(12, 2)), retain=pair, forget=pair, method="amun"
         )
-
-
-def test_one_step_from_by_hand():
-    model, data = by_hand()
-    before = model.weight.detach().clone()
-    Amun(epochs=1, lr=0.1, batch_size=100)(model, data, Golden().context())
-    assert not torch.equal(model.weight, before)

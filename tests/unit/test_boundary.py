@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from golden_data import FOLDER, Golden, by_hand, in_order, same
+from golden_data import Golden, by_hand, in_order, same, with_pixels
 from torch import nn
 
 import ssd_bench
-from ssd_bench.core.task import Images
+from ssd_bench.core.task import Images, Split
 from ssd_bench.methods.boundary_expand import BoundaryExpand
 from ssd_bench.methods.boundary_shrink import BoundaryShrink, fgsm
 
@@ -17,12 +17,7 @@ SECOND = {"lr": 0.01, "weight_decay": 5e-4, "epochs": 2, "batch_size": 4, "mode"
 
 @pytest.fixture
 def golden():
-    """With pixels and their normalisation, so that true pixel units are known."""
-    golden = Golden(FOLDER / "ssd_family")
-    half = torch.full((3,), 0.5)
-    images = Images(golden.given["pixels"], golden.data.images.labels, half, half, 8)
-    golden.data = replace(golden.data, images=images)
-    return golden
+    return with_pixels()
 
 
 @pytest.fixture
@@ -152,3 +147,13 @@ def test_models_and_inputs_that_do_not_fit_are_one_line():
 def test_settings_out_of_range(make, settings, said):
     with pytest.raises(ValueError, match=said):
         make(**settings)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_the_released_attack_takes_any_number_of_channels(channels):
+    images = Images(torch.rand(6, channels, 4, 4), torch.arange(6) % 2)
+    rows = torch.arange(6)
+    data = Split(images, rows, rows[2:], rows[:2], images.labels, "full_class", 0, 2)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(channels * 16, 2))
+    made = BoundaryShrink(attack_norm="released").nearest(model, data)
+    assert made["labels"].tolist() == [1, 0]

@@ -158,16 +158,30 @@ def test_its_interval_holds_the_truth_as_often_as_it_says():
 
 @pytest.mark.parametrize(
     ("returns", "said"),
-    [(float("nan"), "metric mine returned gap=nan; allowed: a finite number, or None"), ("x", "returned gap=x")],
+    [
+        ({"gap": "x"}, "metric mine returned gap=x; allowed: a finite number, or None"),
+        ({"gip": 1.0}, "metric mine returned gip, which its about does not describe"),
+        ({"auc": 1.0}, "a metric returns auc, a number that every pool has; rename it"),
+        (3, "metric mine returned int; allowed: a dict of named numbers"),
+    ],
 )
 def test_what_a_metric_that_is_brought_along_may_not_return(returns, said):
-    made = Made(16)
-    made.pool.metrics["mine"] = type(
-        "Mine", (), {"about": Gap.about, "__call__": lambda self, pool: {"gap": returns}}
-    )()
+    made, about = Made(16), {name: About() for name in ("gap", "auc")}
+    made.pool.metrics = {"mine": type("Mine", (), {"about": about, "__call__": lambda self, pool: returns})()}
     judge = made.judge()
     with pytest.raises(ConfigError, match=said):
         judge.numbers(judge.original())
+
+
+def test_a_value_that_is_not_finite_is_none_and_the_table_stands():
+    made = Made(16)
+    returns = {"gap": np.float64("nan"), "gain": 1.0}
+    made.pool.metrics = {"mine": type("Mine", (), {"about": Gap.about, "__call__": lambda self, pool: returns})()}
+    judge = made.judge()
+    found = judge.numbers(judge.original())
+    assert found["gap"]["value"] is None
+    assert "no value for these models" in found["gap"]["reason"]
+    assert (found["gain"]["low"], found["gain"]["high"]) == (1, 1)
 
 
 def test_too_much_is_seen_as_well_as_too_little():

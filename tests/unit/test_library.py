@@ -529,6 +529,10 @@ def test_an_own_metric_that_compares_is_handed_the_reference_s_outputs():
     scores = ssd_bench.evaluate(model, **asked, reference=other, metrics=[Apart(), "accuracy"])
     assert scores["apart"] == pytest.approx(2, abs=1e-5)
     assert scores["forget_acc"] == ssd_bench.evaluate(model, **asked, metrics=["accuracy"])["forget_acc"]
+    Apart.about = {"tow": None}
+    with pytest.raises(ValueError, match="metric apart and metric against both return tow"):
+        ssd_bench.evaluate(model, **asked, reference=other, metrics=[Apart()])
+    del Apart.about
     with pytest.raises(ValueError, match=r"^metric apart needs reference=\.\.\., a model trained without forget$"):
         ssd_bench.evaluate(model, **asked, metrics=[Apart()])
 

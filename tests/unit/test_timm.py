@@ -7,8 +7,12 @@ from torch import nn
 
 from ssd_bench.core.errors import ConfigError
 from ssd_bench.methods.boundary_expand import BoundaryExpand
+from ssd_bench.methods.cf_k import CFk
+from ssd_bench.methods.eu_k import EUk
+from ssd_bench.methods.fisher import Fisher
 from ssd_bench.methods.mask_head import MaskHead
 from ssd_bench.methods.ntk_head import NtkHead
+from ssd_bench.methods.retrain import Retrain
 from ssd_bench.models.fresh import fresh
 from ssd_bench.models.timm import Timm
 from ssd_bench.store.address import address
@@ -72,6 +76,10 @@ def test_where_several_last_layers_answer_together_none_is_named(architecture):
     assert len(heads) == 2
     for method in (MaskHead(), NtkHead(), BoundaryExpand()):
         assert "needs a last layer" in method.unfit(model, settings.head)
+    for method in (Retrain(mode="head_reset"), CFk(), EUk(), Fisher()):
+        assert "needs one last layer, not several" in method.unfit(model, settings.head)
+    assert Retrain().unfit(model, settings.head) is None
+    assert CFk().unfit(Timm(architecture="resnet18").build(5, 3, 32), "") is None
 
 
 def test_what_is_no_classifier_is_refused(monkeypatch):
