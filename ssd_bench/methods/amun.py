@@ -59,7 +59,8 @@ class Amun(FurtherTraining):
 
     def skip(self, request: Request) -> str | None:
         if self.with_forget and request.clean is not None:
-            return "amun with with_forget=true would train on labels that are wrong"
+            needs = "amun with with_forget=true needs rightly labelled images to forget"
+            return f"{needs}; scenario={request.scenario} has none"
         return super().skip(request)
 
     def recipe(self) -> Recipe:

@@ -50,7 +50,7 @@ class LoTUS(FurtherTraining):
 
     def skip(self, request: Request) -> str | None:
         if not request.forget_labels and request.clean is not None:
-            return "lotus compares accuracies, and the labels of D_f are wrong"
+            return f"lotus needs rightly labelled images to forget; scenario={request.scenario} has none"
         return (None if request.forget_labels else lacking(request, "lotus")) or super().skip(request)
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:

@@ -139,8 +139,8 @@ def test_inputs_that_are_all_the_same_are_moved_and_no_number_is_lost():
 
 
 def test_labels_that_are_wrong_are_not_trained_on():
-    request = SimpleNamespace(clean=torch.arange(3), forget_labels=(), train=None)
-    assert "labels that are wrong" in Amun().skip(request)
+    request = SimpleNamespace(clean=torch.arange(3), forget_labels=(), train=None, scenario="poison")
+    assert "needs rightly labelled images to forget; scenario=poison has none" in Amun().skip(request)
     assert Amun(with_forget=False).skip(request) is None
 
 

@@ -135,6 +135,7 @@ def test_whom_it_needs():
     rows = torch.arange(6)
     request = SimpleNamespace(
         forget_labels=(),
+        scenario="random",
         clean=None,
         train=rows[:5],
         gone=rows[:0],
@@ -146,7 +147,7 @@ def test_whom_it_needs():
     assert "lotus needs images of the forgotten classes" in LoTUS().skip(
         SimpleNamespace(**{**vars(request), "train": rows})
     )
-    assert "labels of D_f are wrong" in LoTUS().skip(SimpleNamespace(**{**vars(request), "clean": rows}))
+    assert "needs rightly labelled images" in LoTUS().skip(SimpleNamespace(**{**vars(request), "clean": rows}))
     assert LoTUS().skip(SimpleNamespace(**{**vars(request), "train": rows, "forget_labels": (1,)})) is None
 
 
