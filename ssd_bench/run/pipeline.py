@@ -138,7 +138,8 @@ def make_row(bench: Bench, original: nn.Module) -> dict[str, Any]:
     }
     row["about"] = describe(plan.metrics) | describe_sets(plan.scenario)
     row["columns"] = {key: asdict(about) for key, about in getattr(plan.method, "columns", {}).items()}
-    row["comparing"] = [name for name, metric in plan.metrics.items() if compares(metric)]
+    if comparing := [name for name, metric in plan.metrics.items() if compares(metric)]:
+        row["comparing"] = comparing  # what tables hand both models' outputs
     row["control"] = getattr(plan.method, "control", False)
     row["classes"] = list(bench.request.classes)
     row["samples"] = {name: len(rows) for name, (_, rows) in chosen_sets(bench).items()}
