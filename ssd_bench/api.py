@@ -148,8 +148,7 @@ def evaluate(
             of_reference, kept_of_reference = compute_all(alone, theirs, partial(probed, reference))
             values |= metrics_against(values, of_reference, what.request.scenario)
             values |= kept_against(kept, kept_of_reference)
-            if _shapes(model) == _shapes(reference):
-                values |= weights_against(model.state_dict(), reference.state_dict())
+            values |= weights_against(model.state_dict(), reference.state_dict())
             if test is None:
                 del values["accuracy_gap"]  # one of its accuracies is on unseen data
     return {name: value for name, value in values.items() if value is not None}
@@ -306,24 +305,22 @@ class _Task:
         if (rows := ask(self.method, "trains_on", what.request)) is not None:
             with devices.measured(what.device, clock) as measured:
                 model = self.fresh_model(initial_seed(self.seed))
-                hook = _keep_logits_alone(model)
                 more = {"checkpoint": context.checkpoint("training")}
                 train_from(model, data.images, rows.sort().values, self.recipe, self.seed, self.name, **more)
         else:
             model = copied(what.model)
             warm_up(model, data, repr(model))
-            hook = _keep_logits_alone(model)
+            _keep_logits_alone(model)
             model, measured = call(self.name, self.method, model, data, context, cache.given, clock)
-        if hook is not None:
-            model._forward_hooks.pop(hook, None)  # from `model`: a method may have made another one of it
-        _modes_of(what.model, model)
+        _say_all(model)  # `model`: a method may have made another one of it
+        _modes_of(ask(self.method, "holder", copied(what.model)), model)
         return Unlearned(model, measured.seconds, context.details, cache.shared_s)
 
     def find_or_carry_out(self, store: Store) -> Unlearned:
         """The same, kept in the store, or found there."""
         with checkpoints(store, MODEL, self.key) as resumed:
             if found := store.get(MODEL, self.key, locked=True):
-                model = copied(self.what.model)
+                model = ask(self.method, "holder", copied(self.what.model))
                 model.load_state_dict(found.tensors)
                 _put_back(model, store.get(BUFFERS, self.key))
                 return Unlearned(model, **found.about, path=found.path)
@@ -339,18 +336,20 @@ class _Task:
 
     def _kept_whole(self, model: nn.Module) -> bool:
         """Whether its weights and buffers are all that the method changed."""
-        original = copied(self.what.model)
-        if _sizes(_unsaved(original)) != _sizes(_unsaved(model)):
+        holder = ask(self.method, "holder", copied(self.what.model))
+        if _sizes(_unsaved(holder)) != _sizes(_unsaved(model)):
             return False
         with torch.no_grad():
             for name, t in _unsaved(model).items():
-                original.get_buffer(name).copy_(t)
-        return makes_it_again(model, original, self.what.request.split(self.what.images["train"]))
+                holder.get_buffer(name).copy_(t)
+        return makes_it_again(model, holder, self.what.request.split(self.what.images["train"]))
 
     def fresh_model(self, seed: int, pretrained: bool = True) -> nn.Module:
         """A model of the same architecture that was never trained."""
         made = _fresh(self.what, self.fresh, seed, f"method {self.name}")
-        return _like(self.what.model, made) if self.fresh else made
+        made = _like(self.what.model, made) if self.fresh else made
+        _keep_logits_alone(made)
+        return made
 
     @cached_property
     def original(self) -> dict[str, Any]:
@@ -376,15 +375,24 @@ class _Task:
     def kept(self, key: Any) -> dict[str, Any]:
         """The address of what the method keeps for later requests under a key of its own."""
         seeds = seeds_used(self.method, self.seed, self.seed) if code_of(type(self.method)).get("code") else {}
-        return {"original": self.original, "method": classes_of([self.method]), "seeds": seeds, "key": key}
+        made = {"original": self.original, "method": classes_of([self.method]), "seeds": seeds, "key": key}
+        return made | (self._training if getattr(self.method, "anew", False) else {})
 
     @cached_property
     def key(self) -> dict[str, Any]:
         """All that determines the unlearned model."""
-        fresh = self.fresh and _checksum(self.fresh_model(0).state_dict())
-        more = {"seeds": seeds_used(self.method, self.seed, self.seed), "recipe": address(self.recipe), "fresh": fresh}
         n_retain = len(self.what.request.retain)
-        return {"original": self.original, "n_retain": n_retain, "method": address(self.method), **more}
+        return {"original": self.original, "n_retain": n_retain, "method": address(self.method), **self._training}
+
+    @property
+    def _training(self) -> dict[str, Any]:
+        """All that determines what a method trains from a random start, beside what it trains on."""
+        fresh = self.fresh and _checksum(self.fresh_model(0).state_dict())
+        return {
+            "seeds": seeds_used(self.method, self.seed, self.seed),
+            "recipe": address(self.recipe),
+            "fresh": fresh,
+        }
 
 
 def _value(of: Any) -> Any:
@@ -455,12 +463,19 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
     return checksum({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
 
 
-def _keep_logits_alone(model: nn.Module) -> int | None:
-    """Let a model say but the first of what it says while it is trained, as one with further heads does. Returns the
-    hook's key; None for a compiled script, which takes none."""
-    if isinstance(model, torch.jit.ScriptModule):
-        return None
-    return model.register_forward_hook(_logits_alone).id
+def _keep_logits_alone(model: nn.Module) -> None:
+    """Let a model say but the first of what it says while it is trained, as one with further heads does; a compiled
+    script takes no hook."""
+    if not isinstance(model, torch.jit.ScriptModule):
+        model.register_forward_hook(_logits_alone)
+
+
+def _say_all(model: nn.Module) -> None:
+    """Undo that, in its copies inside the model, too."""
+    for module in model.modules():
+        hooks = module._forward_hooks
+        for key in [key for key, hook in hooks.items() if hook is _logits_alone]:
+            del hooks[key]
 
 
 def _logits_alone(model: nn.Module, inputs: tuple[Any, ...], said: Any) -> Any:
@@ -514,7 +529,3 @@ def _random_logits(what: Given, fresh: Fresh | None, batch_size: int, asked_by: 
             raise
         return None
     return predict(at_random, what.images[part], rows, batch_size)
-
-
-def _shapes(model: nn.Module) -> dict[str, torch.Size]:
-    return {name: t.shape for name, t in model.state_dict().items()}

@@ -25,6 +25,7 @@ from torch import nn
 
 from ssd_bench.cli import run as cli
 from ssd_bench.cli.overrides import Cases
+from ssd_bench.methods.sisa import SISA
 from ssd_bench.run.plan import CONF_DIR, GROUPS, Plan, plan
 from ssd_bench.store.artefacts import forget_recent
 
@@ -167,6 +168,11 @@ def planned(*overrides: str) -> Plan:
     names = {group: str(cfg.hydra.runtime.choices[group]) for group in GROUPS}
     del cfg.hydra
     return plan(cfg, names)
+
+
+def network_of(method: Any, model: nn.Module) -> nn.Module:
+    """What a method makes of a model, but for the weights: all keep its layers, SISA has several of it."""
+    return SISA().holder(copy.deepcopy(model)) if method == "sisa" else model
 
 
 @pytest.fixture

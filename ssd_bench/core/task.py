@@ -252,7 +252,9 @@ class Context:
     recipe: Any  # train.recipe.Recipe of the original: what retrain follows
     fresh_model: Callable[..., nn.Module]  # (seed, pretrained=True) -> a newly initialised model on the device
     head: str  # name of the model's last layer
-    cached: Callable[..., dict[str, Tensor]]  # (kind, key, make): what is worth keeping, made once per key; read only
+    cached: Callable[
+        ..., dict[str, Tensor]
+    ]  # (kind, key, make[, counts]): made once per key; read only; see `run.cache`
     augment: Any = None  # train.augment.Augment of the data set
     checkpoint: Callable[[str], Any] = lambda name: None  # (name of the phase): what `fit` takes as its checkpoint
     details: dict[str, Any] = field(default_factory=dict)  # what the method has to report; goes into the row
@@ -284,6 +286,7 @@ class Method:
 
     version: ClassVar[int] = 1  # of what the package ships: raised when the weights that come out change
     of_data: ClassVar[tuple[str, ...]] = ()  # kinds of `Context.cached` that are means over D, whatever the request
+    anew: ClassVar[bool] = False  # takes nothing from the original: what it keeps depends on the recipe and the seeds
     control: ClassVar[bool] = False  # there to be compared with: it does not compete
     seeds: ClassVar[tuple[str, ...]] = ("seed", "seed_unlearn")  # what the result depends on beside the original
     needs: ClassVar[tuple[str, ...]] = ()  # what it cannot do without: "retain", "recipe", "forget_label", "clean"
@@ -307,6 +310,13 @@ class Method:
         head: the name of the last layer, where it has one.
         """
         return None
+
+    def holder(self, model: nn.Module) -> nn.Module:
+        """What the weights of the unlearned model can be put into; for a method that makes another network of it.
+
+        model: a copy of the original, the method's own.
+        """
+        return model
 
     def cost(self, data: Split, recipe: Any) -> Cost | None:
         """What a call with these settings takes; None: not known."""

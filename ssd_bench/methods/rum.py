@@ -43,8 +43,8 @@ class RUM(Method):
         built = (build(step, "method.steps") if isinstance(step, Mapping) else step for step in self.steps)
         object.__setattr__(self, "steps", tuple(built))
         for step in self.steps:
-            if spoken(step) == "retrain":
-                raise ValueError("steps: retrain forgets all of D_f at once; take it alone")
+            if spoken(step) == "retrain" or getattr(step, "anew", False):
+                raise ValueError(f"steps: {spoken(step)} forgets all of D_f at once; take it alone")
 
     def skip(self, request: Request) -> str | None:
         of_steps = (ask(step, "skip", request) for step in self.steps)

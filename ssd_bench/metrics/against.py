@@ -71,8 +71,11 @@ def weights_against(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) ->
 
     Each is the L2 norm over all its tensors; the second is missing where a model keeps no statistics. Names decide
     which is which (`STATISTICS`): a state dict does not say what is a parameter. Other buffers of PyTorch's modules are
-    constants, equal in both models; a buffer of a user's own that training changes counts as a parameter.
+    constants, equal in both models; a buffer of a user's own that training changes counts as a parameter. Nothing of
+    two networks that are not built alike.
     """
+    if {name: t.shape for name, t in ours.items()} != {name: t.shape for name, t in theirs.items()}:
+        return {}
     apart = layer_distances(ours, theirs)
     statistics = [name for name in apart if name.rpartition(".")[2] in STATISTICS]
     values = {"layer_distance": math.hypot(*(d for name, d in apart.items() if name not in statistics))}

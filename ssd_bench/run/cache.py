@@ -35,9 +35,13 @@ class Cache:
     _depth: int = 0
     _found_s: float = 0.0  # cost of what was found inside something that is being made
 
-    def cached(self, kind: str, key: Any, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def cached(
+        self, kind: str, key: Any, make: Callable[[], dict[str, Tensor]], counts: str = "shared"
+    ) -> dict[str, Tensor]:
         """The tensors (on the CPU, not to be changed) kept under this kind and key, made by `make()` if need be.
 
+        counts: where its cost is told: shared, beside the call's; request, as the call's own, also where it is found;
+        before, not at all, as it was with an earlier one.
         What `make` draws from global random numbers is seeded by the key, so that it is the same whoever makes it.
         """
         if kind in self.stale:
@@ -62,8 +66,9 @@ class Cache:
         if self._depth:  # made for something that is kept itself: its cost is part of that one's
             self._found_s += artefact.cost_s if artefact.found else 0.0
         else:
-            self.aside_s += time.monotonic() - start
-            self.cost_s.setdefault(kind, {})[str(artefact.path)] = artefact.cost_s
+            self.aside_s += time.monotonic() - start - artefact.cost_s * (counts == "request")
+            if counts == "shared":
+                self.cost_s.setdefault(kind, {})[str(artefact.path)] = artefact.cost_s
         self._note(kind, artefact)
         return artefact.tensors
 

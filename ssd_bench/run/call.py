@@ -86,14 +86,14 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else f"<{type(value).__name__}>"
 
 
-def makes_it_again(model: nn.Module, original: nn.Module, data: Split) -> bool:
-    """Whether `model`'s weights and buffers, put into a copy of `original`, say what `model` says of a few images of
+def makes_it_again(model: nn.Module, holder: nn.Module, data: Split) -> bool:
+    """Whether `model`'s weights and buffers, put into a copy of `holder`, say what `model` says of a few images of
     D_f and of D_r.
 
     They do not where a method changed more: a layer, a hook. True where the model does not even say the same twice, and
     where what it says is not finite, which is for whoever evaluates it to say.
     """
-    again = copied(original)
+    again = copied(holder)
     try:
         again.load_state_dict(model.state_dict())
     except RuntimeError:

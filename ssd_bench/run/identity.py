@@ -115,7 +115,7 @@ def identify(
     for each in request.earlier:
         original = original if isinstance(plan.method, Original) else _unlearned(plan, original, each)
     unlearned = _unlearned(plan, original, request)
-    shared = {"original": original}
+    shared = {"original": trained.key if getattr(plan.method, "anew", False) else original}
     if version := getattr(plan.method, "version", None):
         shared |= {"version": version}
     if code := code_of(type(plan.method)).get("code"):  # of the package's methods, the keys themselves say the rest

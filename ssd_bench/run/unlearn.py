@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ssd_bench.core.task import Context
+from ssd_bench.core.task import Context, ask
 from ssd_bench.methods.original import Original
 from ssd_bench.run.bench import Bench
 from ssd_bench.run.cache import Cache
@@ -43,7 +43,7 @@ def unlearn(bench: Bench, original: nn.Module) -> Unlearned:
         return _retrain(bench, bench.retrained)
     with checkpoints(bench.store, "unlearned", key, keep=not plan.settings.save_model) as resumed:
         if not plan.settings.force and (found := bench.store.get("unlearned", key, locked=True)):
-            model = copy.deepcopy(original)
+            model = ask(plan.method, "holder", copy.deepcopy(original))
             model.load_state_dict(found.tensors)
             sections = copy.deepcopy(found.about)
             sections["cached"]["unlearned"] = True
@@ -85,7 +85,8 @@ def _make(bench: Bench, original: nn.Module, resumed: Checkpoints) -> Unlearned:
         "parallel": bench.parallel or cache.beside,
     }
     sections = copy.deepcopy(kept)
-    if plan.settings.save_model and not makes_it_again(model, original, data):
+    holder = ask(plan.method, "holder", copy.deepcopy(original))
+    if plan.settings.save_model and not makes_it_again(model, holder, data):
         log.warning("method %s changes more than weights and buffers: its model cannot be kept, only its numbers", name)
     elif plan.settings.save_model:
         artefact = bench.store.put("unlearned", key, model.state_dict(), kept, measured.seconds)

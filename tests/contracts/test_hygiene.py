@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import network_of
 from torch import nn
 
 import ssd_bench
@@ -54,7 +55,7 @@ def unlearned(method, retain_value=None, **settings):
 
 @pytest.mark.parametrize("method", [*METHODS, Own()], ids=[*METHODS, "own"])
 def test_the_same_seed_gives_the_same_bytes_and_nothing_is_left_behind(method):
-    before, once, again = network(), unlearned(method), unlearned(method)
+    before, once, again = network_of(method, network()), unlearned(method), unlearned(method)
     frozen = {name for name, p in before.named_parameters() if not p.requires_grad}
     for name, t in once.state_dict().items():
         assert torch.equal(t, again.state_dict()[name]), name

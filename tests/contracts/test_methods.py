@@ -39,7 +39,9 @@ FAST = {
     "prune_finetune": ["method.epochs=1"],
     "salun": ["method.epochs=1"],
     "scrub": ["method.epochs=1"],
+    "sisa": ["method.shards=2", "method.slices=2"],
 }
+ENSEMBLES = ("sisa",)  # another network than the original
 
 
 def forgotten(scenario):
@@ -131,12 +133,16 @@ def test_every_method_runs_in_every_scenario_or_says_why_not(made, method, scena
     one_class = scenario in ("full_class", "sub_class")
     for name, value in row["metrics"].items():
         may_be_null = name == "zrf_official" or name.startswith("population_tpr1")  # a test set too small for 1 %
-        may_be_null |= name in Features.about and (not one_class or name == "prototype_recall_50")  # or so few images
+        few = name == "prototype_recall_50"
+        may_be_null |= name in Features.about and (
+            not one_class or few or method in ENSEMBLES
+        )  # no layer sees features
         assert value is not None or may_be_null, name
     assert all(0 <= row["metrics"][name] <= 100 for name in row["metrics"] if name.endswith("_acc") or name == "mia")
     assert 0 <= row["metrics"]["zrf"] <= 1
     original, unlearned = (load_file(row["artefacts"][name]) for name in ("original", "unlearned"))
-    assert original.keys() == unlearned.keys()
+    if method not in ENSEMBLES:
+        assert original.keys() == unlearned.keys()
     assert all(t.isfinite().all() for t in unlearned.values() if t.is_floating_point())
     json.dumps(row, allow_nan=False)
 
@@ -223,9 +229,12 @@ def test_a_model_that_a_method_cannot_work_on_is_known_before_anything_is_made()
     assert prepared("method=prune_finetune")[0].skipped is None
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "clean"])  # for it, something must be manipulated
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("clean", "sisa")])
 def test_every_method_gives_the_same_weights_through_both(made, method):
-    """Of a whole class: finer classes, and the order of all images, are what the library is not told."""
+    """Of a whole class: finer classes, and the order of all images, are what the library is not told.
+
+    Not of `clean`, for which something must be manipulated, and of SISA, whose shards follow that order.
+    """
     row, _ = made(method, "full_class")
     bench, pair = prepared(f"method={method}", *FAST.get(method, []))
     request = bench.request
