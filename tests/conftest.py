@@ -23,10 +23,12 @@ from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 from torch import nn
 
+from ssd_bench.cli import overrides
 from ssd_bench.cli import run as cli
 from ssd_bench.cli.overrides import Cases
 from ssd_bench.methods.sisa import SISA
 from ssd_bench.run.plan import CONF_DIR, GROUPS, Plan, plan
+from ssd_bench.run.plugins import config_folders
 from ssd_bench.store.artefacts import forget_recent
 
 SHORT = ("train.epochs=2", "data.train_per_class=30", "data.test_per_class=10", "model.width=4", "threads=1")
@@ -90,6 +92,23 @@ def _each_config_is_parsed_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "load_config", kept)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _what_a_command_line_chooses_is_composed_once() -> Iterator[None]:
+    """It is looked into, never changed; a user's own folders are read anew."""
+    compose_with, found = overrides.compose_with, {}
+
+    def kept(search: list[str], chosen: list[str], **how: bool) -> DictConfig:
+        if search or how or config_folders() or Cases.own:
+            return compose_with(search, chosen, **how)
+        if tuple(chosen) not in found:
+            found[tuple(chosen)] = compose_with(search, chosen)
+        return found[tuple(chosen)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overrides, "compose_with", kept)
         yield
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def cases(folders: Collection[Path], method: str, above: tuple[str, ...] = ()) -
     for path in (folder / "tuned" / f"{method}.yaml" for folder in folders):
         if not path.is_file():
             continue
-        listed = yaml.safe_load(path.read_text()) or []
+        listed = _read(path, path.stat().st_mtime_ns, path.stat().st_size) or []
         for case in listed if isinstance(listed, list) else [listed]:
             if isinstance(case, dict) and list(case) == ["like"]:
                 if case["like"] in (method, *above):
@@ -50,6 +51,12 @@ def cases(folders: Collection[Path], method: str, above: tuple[str, ...] = ()) -
                 check_choice("", key, ALLOWED, where=f"{path}: ")
             found.append(case)
     return found
+
+
+@cache
+def _read(path: Path, changed: int, size: int) -> Any:
+    """What a file says, read once for the many jobs of a sweep; not to be changed."""
+    return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def as_list(value: Any) -> list[Any]:
