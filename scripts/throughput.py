@@ -29,6 +29,7 @@ from ssd_bench.train.devices import arithmetic, choose_device, keep_freed_memory
 from ssd_bench.train.loop import fit
 from ssd_bench.train.recipe import Recipe
 
+STEPS = 1_000_000  # more than the time is enough for
 WARM_UP = 20  # steps
 CHECKED = 5  # steps between looks at the clock
 CLASSES = 20
@@ -70,7 +71,7 @@ def job(args: argparse.Namespace, precision: str, together: Any, rates: Any) -> 
     images = Images(pixels, labels, *torch.tensor([[0.5] * 3, [0.25] * 3]).to(device), 32)
     model = fresh(ResNet18(width=args.width), 0, CLASSES, 3, 32).to(device)
     watch = Stopwatch(device, args.seconds, together)
-    recipe = Recipe.constant("sgd", 1_000_000, args.batch, 0.01)
+    recipe = Recipe.constant("sgd", 1 + STEPS * args.batch // n, args.batch, 0.01)
     with arithmetic(device, precision):
         try:
             fit(model, images, torch.arange(n), recipe, generator(0, "speed"), "speed", after_step=watch)

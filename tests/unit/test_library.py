@@ -105,8 +105,7 @@ def timms(name, **more):
 
 KINDS = {
     "grey": (small, (1, 6, 6), torch.float32),
-    "dropout": (lambda: small(0.5), (1, 6, 6), torch.float32),
-    "float64": (lambda: small(dtype=torch.float64), (1, 6, 6), torch.float64),
+    "float64": (lambda: small(0.5, dtype=torch.float64), (1, 6, 6), torch.float64),  # with dropout
     "frozen": (frozen, (1, 6, 6), torch.float32),
     "text": (Reader, (5,), torch.int64),
     "resnet18": (lambda: torchvisions("resnet18"), (3, 32, 32), torch.float32),
