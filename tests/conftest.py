@@ -44,6 +44,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # what was imported stays: not to be looked through again and again
+    gc.set_threshold(50_000)  # a config is tens of thousands of small objects
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -38,7 +38,7 @@ def cases(folders: Collection[Path], method: str, above: tuple[str, ...] = ()) -
     for path in (folder / "tuned" / f"{method}.yaml" for folder in folders):
         if not path.is_file():
             continue
-        listed = _read(path, path.stat().st_mtime_ns, path.stat().st_size) or []
+        listed = read(path) or []
         for case in listed if isinstance(listed, list) else [listed]:
             if isinstance(case, dict) and list(case) == ["like"]:
                 if case["like"] in (method, *above):
@@ -53,9 +53,14 @@ def cases(folders: Collection[Path], method: str, above: tuple[str, ...] = ()) -
     return found
 
 
+def read(path: Path) -> Any:
+    """What a YAML file says, read once for the many jobs of a sweep: not to be changed."""
+    state = path.stat()
+    return _read(path, state.st_mtime_ns, state.st_size)
+
+
 @cache
 def _read(path: Path, changed: int, size: int) -> Any:
-    """What a file says, read once for the many jobs of a sweep; not to be changed."""
     return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
@@ -80,7 +85,7 @@ def setting(folders: Collection[Path], name: str) -> dict[str, Any]:
         tuned += [study | {"when": {**study["when"], "scenario.of": kind}} for study in studies]
     plain: dict[str, Any] = {}
     for path in (folder / "method" / f"{chosen['method']}.yaml" for folder in folders):
-        plain |= yaml.safe_load(path.read_text()) if path.is_file() else {}
+        plain |= read(path) if path.is_file() else {}
     method, kinds = {}, {}
     for key in sorted({key for of in of_kind.values() for key in of}):
         if key not in plain and not all(key in of for of in of_kind.values()):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import os
+import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.machinery import PathFinder
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ssd_bench.core.errors import ConfigError
-from ssd_bench.run.cases import as_list, cases
+from ssd_bench.run.cases import as_list, cases, read
 from ssd_bench.run.plan import CONF_DIR
 
 GROUP = "ssd_bench.plugins"
@@ -25,8 +27,9 @@ def config_folders() -> dict[str, Path]:
     ConfigError, naming the plug-in, where there is no such package or folder, and where it brings a name that is taken.
     """
     folders: dict[str, Path] = {}
-    taken = dict.fromkeys(_options(CONF_DIR), "ssd-bench")
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+    points = _points(tuple((place, _changed(place)) for place in sys.path))
+    taken = dict.fromkeys(_options(CONF_DIR), "ssd-bench") if points else {}
+    for point in points:
         about = f"the plug-in {point.name} (distribution {point.dist.name} {point.dist.version})"
         places = _folders_of(point.value)
         if not places:
@@ -40,10 +43,23 @@ def config_folders() -> dict[str, Path]:
     return folders
 
 
+@cache
+def _points(places: tuple[tuple[str, int], ...]) -> list[EntryPoint]:
+    """The entry points of plug-ins that are found there, each place as it was when it was changed last."""
+    return sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
+
+
+def _changed(place: str) -> int:
+    try:
+        return os.stat(place or ".").st_mtime_ns
+    except OSError:
+        return 0
+
+
 def nodes(group: str, *own: Path) -> dict[str, dict[str, Any]]:
     """What every YAML file of a group says, by name: the package's, those of installed plug-ins and of `own`."""
     folders = [CONF_DIR, *config_folders().values(), *own]
-    return {path.stem: yaml.safe_load(path.read_text()) for f in folders for path in sorted((f / group).glob("*.yaml"))}
+    return {path.stem: copy.deepcopy(read(path)) for f in folders for path in sorted((f / group).glob("*.yaml"))}
 
 
 def _options(folder: Path) -> set[tuple[str, str]]:

@@ -24,12 +24,17 @@ from ssd_bench.store.rows import read_row
 METHODS = sorted(path.stem for path in (CONF_DIR / "method").glob("*.yaml"))
 SCENARIOS = ("full_class", "sub_class", "random", "several", "sequence")  # several: classes and random images together
 FAST = {
+    "amnesiac": ["method.epochs=1"],
     "amun": ["method.epochs=1", "method.steps=5", "method.bound=10"],  # more balls cost more than it says
+    "boundary_expand": ["method.epochs=2"],
+    "boundary_shrink": ["method.epochs=2"],
     "cf_k": ["method.epochs=1"],
     "ct": ["method.epochs=1"],
     "delete": ["method.epochs=2"],
     "finetune": ["method.epochs=1"],
+    "fisher": ["method.n_samples=30"],
     "influence": ["method.n_samples=50"],
+    "jit": ["method.n_samples=5"],
     "l1_sparse": ["method.epochs=1"],
     "lotus": ["method.epochs=1"],
     "msg": ["method.epochs=1"],
@@ -40,6 +45,7 @@ FAST = {
     "salun": ["method.epochs=1"],
     "scrub": ["method.epochs=1"],
     "sisa": ["method.shards=2", "method.slices=2"],
+    "unsir": ["method.noise_steps=3", "method.copies=8"],
 }
 ENSEMBLES = ("sisa",)  # another network than the original
 
