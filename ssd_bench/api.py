@@ -290,7 +290,8 @@ class _Task:
     def carry_out(self, store: Store | NoStore, resumed: Checkpoints | None = None) -> Unlearned:
         """Call the method."""
         what, data = self.what, self.what.request.split(self.what.images["train"])
-        cache = Cache(store, self.kept if resumed else lambda key: key, what.device)
+        clock = resumed.clock if resumed else time.monotonic
+        cache = Cache(store, self.kept if resumed else lambda key: key, what.device, clock=clock)
         context = Context(
             device=what.device,
             seed=self.seed,
@@ -301,7 +302,6 @@ class _Task:
             cached=cache.cached,
             checkpoint=resumed or (lambda name: None),
         )
-        clock = resumed.clock if resumed else time.monotonic
         if (rows := ask(self.method, "trains_on", what.request)) is not None:
             with devices.measured(what.device, clock) as measured:
                 model = self.fresh_model(initial_seed(self.seed))
@@ -313,14 +313,14 @@ class _Task:
             _keep_logits_alone(model)
             model, measured = call(self.name, self.method, model, data, context, cache.given, clock)
         _say_all(model)  # `model`: a method may have made another one of it
-        _modes_of(ask(self.method, "holder", copied(what.model)), model)
+        _modes_of(ask(self.method, "holder", what.model), model)
         return Unlearned(model, measured.seconds, context.details, cache.shared_s)
 
     def find_or_carry_out(self, store: Store) -> Unlearned:
         """The same, kept in the store, or found there."""
         with checkpoints(store, MODEL, self.key) as resumed:
             if found := store.get(MODEL, self.key, locked=True):
-                model = ask(self.method, "holder", copied(self.what.model))
+                model = copied(ask(self.method, "holder", self.what.model))
                 model.load_state_dict(found.tensors)
                 _put_back(model, store.get(BUFFERS, self.key))
                 return Unlearned(model, **found.about, path=found.path)
@@ -336,7 +336,7 @@ class _Task:
 
     def _kept_whole(self, model: nn.Module) -> bool:
         """Whether its weights and buffers are all that the method changed."""
-        holder = ask(self.method, "holder", copied(self.what.model))
+        holder = copied(ask(self.method, "holder", self.what.model))
         if _sizes(_unsaved(holder)) != _sizes(_unsaved(model)):
             return False
         with torch.no_grad():
@@ -384,7 +384,7 @@ class _Task:
         n_retain = len(self.what.request.retain)
         return {"original": self.original, "n_retain": n_retain, "method": address(self.method), **self._training}
 
-    @property
+    @cached_property
     def _training(self) -> dict[str, Any]:
         """All that determines what a method trains from a random start, beside what it trains on."""
         fresh = self.fresh and _checksum(self.fresh_model(0).state_dict())

@@ -275,6 +275,7 @@ class Cost:
     forward: int = 0  # forward alone
     backward: int = 0  # forward and backward
     shared: Mapping[str, tuple[Any, Cost]] = field(default_factory=dict)  # what `Context.cached` keeps
+    networks: int = 1  # whose weights are kept
 
 
 class Method:
@@ -314,7 +315,7 @@ class Method:
     def holder(self, model: nn.Module) -> nn.Module:
         """What the weights of the unlearned model can be put into; for a method that makes another network of it.
 
-        model: a copy of the original, the method's own.
+        model: the original, which must stay as it is; whoever asks makes a copy of what comes back.
         """
         return model
 

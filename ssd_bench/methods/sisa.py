@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ssd_bench.core.about import About
-from ssd_bench.core.errors import check_choice, check_range
+from ssd_bench.core.errors import ConfigError, check_choice, check_range
 from ssd_bench.core.seeds import derive_seed, generator
 from ssd_bench.core.task import Context, Cost, Method, Split, row_hash
 from ssd_bench.methods.teaching import BATCH
@@ -22,7 +22,10 @@ from ssd_bench.train.loop import fit
 from ssd_bench.train.passes import predict
 from ssd_bench.train.recipe import Recipe
 
-ENSEMBLE, SLICE = "sisa", "sisa_slice"  # kinds of what is kept: all models before a request; one, after one slice
+ENSEMBLE, SLICE = (
+    "sisa_ensemble",
+    "sisa_slice",
+)  # kinds of what is kept: all models before a request; one, after one slice
 
 State = dict[str, Tensor]
 
@@ -32,9 +35,10 @@ class SISA(Method):
     """`shards` models, each trained on its part of D slice after slice: on the first, on the first and second, ...
 
     A request trains each model that held an image of D_f again, from the first slice on that held one, on what is left.
-    What comes out is, bit by bit, the ensemble that is trained without D_f on the same assignment, which the seed of
-    training decides before any request. It takes nothing from the original. Its gap to the retrained model, one network
-    on all of D_r, holds what being an ensemble changes; a row of it with a placebo shows that alone.
+    What comes out is, bit by bit, the ensemble that is trained without D_f on the same assignment of images. The seed
+    of training decides on that before any request, by the order of D (in the library: D_r as handed in, then D_f). It
+    takes nothing from the original. Several small networks are not as good as the one that is retrained on all of D_r,
+    and its gap holds that, too; a row with a placebo shows it alone.
 
     With E epochs in the recipe, slice r of R gets floor(r e) - floor((r-1) e) of them, e = 2E / (R+1): as many images
     are passed as in E epochs on the whole. R is at most 2E-1, so that each has one. A slice begins with a new optimiser
@@ -52,9 +56,7 @@ class SISA(Method):
     assign: str = "random"
     needs: ClassVar[tuple[str, ...]] = ("retain", "recipe")
     seeds: ClassVar[tuple[str, ...]] = ("seed",)
-    columns: ClassVar[Mapping[str, About]] = {
-        "redone_pct": About("percent", heading="trained again %", decimals=1, table="none")
-    }
+    columns: ClassVar[Mapping[str, About]] = {"redone_pct": About("percent", heading="trained again %", decimals=1)}
 
     def __post_init__(self) -> None:
         check_range("shards", self.shards, 1)
@@ -67,12 +69,19 @@ class SISA(Method):
             return model
         return Ensemble([copy.deepcopy(model) for _ in range(self.shards)], self.aggregate)
 
+    def unfit(self, model: nn.Module, head: str | None) -> str | None:
+        return (
+            "sisa makes an ensemble of one network; this model is one already" if isinstance(model, Ensemble) else None
+        )
+
     def cost(self, data: Split, recipe: Recipe) -> Cost:
-        """Of an assignment of its own: the seed is not known here."""
+        """Of the assignment by the seed 0, as the seed is not known here; another one costs about as much."""
         plan = Assignment.of(self, data, recipe, seed=0)
-        again = plan.passes(data.retain, plan.hit(data.forget))
-        before = {} if len(data.gone) else {ENSEMBLE: (plan.key(data), Cost(backward=plan.passes(data.rows)))}
-        return Cost(self.shards * len(data.forget), again, shared=before)
+        hit = plan.hit(data.forget)
+        again, redone = plan.passes(data.retain, hit), sum(plan.slices - first for first in hit.values())
+        before = Cost(backward=plan.passes(data.rows), networks=self.shards * (1 + plan.slices))
+        shared = {} if len(data.gone) else {ENSEMBLE: (plan.key(data), before)}
+        return Cost(self.shards * len(data.forget), again, shared, self.shards + redone)
 
     def __call__(self, model: nn.Module, data: Split, context: Context) -> nn.Module:
         plan = Assignment.of(self, data, context.recipe, context.seed)
@@ -86,7 +95,7 @@ class SISA(Method):
         again, whole = plan.passes(data.retain, hit), plan.passes(data.retain)
         context.details |= {
             "slices": plan.slices,
-            "hit": hit,
+            "hit": {str(shard): first for shard, first in hit.items()},
             "redone_pct": 100 * again / whole,
             "before": {"forget_train_acc": 100 * right.double().mean().item()},
         }
@@ -125,8 +134,10 @@ class Assignment:
         slices = min(method.slices, 2 * recipe.epochs - 1)
         rows = torch.cat([data.rows, data.gone]).unique()
         rows = rows[torch.randperm(len(rows), generator=generator(seed, "sisa", "images"))]
+        if method.shards > len(rows):
+            raise ConfigError(f"sisa: shards={method.shards}, but there are {len(rows)} training images")
         if method.assign == "random":
-            shards = _cut(rows, method.shards)
+            shards = rows.tensor_split(method.shards)
         else:
             groups, group = data.group[rows].unique(return_inverse=True)
             order = torch.randperm(len(groups), generator=generator(seed, "sisa", "groups"))
@@ -134,6 +145,8 @@ class Assignment:
         ends = [2 * recipe.epochs * r // (slices + 1) for r in range(slices + 1)]
         epochs = tuple(end - start for start, end in pairwise(ends))
         layout = {"shards": method.shards, "slices": slices, "assign": method.assign}
+        if method.assign == "by_group":
+            layout["group"] = row_hash(data.group[rows.sort().values])
         return cls(tuple(_cut(shard, slices) for shard in shards), epochs, layout)
 
     def key(self, data: Split) -> dict[str, Any]:
@@ -194,9 +207,10 @@ class Training:
             if first is None and r == self.hit.get(shard):
                 self.ready[shard] = state
             counts = "shared" if first is None else "request" if r >= first else "before"
-            state = self._slice(shard, r, kept[: r + 1], state, counts)
-        ensemble.models[shard].load_state_dict(state)
-        ensemble.counts[shard] = any(map(len, kept))
+            if any(map(len, kept[: r + 1])):
+                state = self._slice(shard, r, kept[: r + 1], state, counts)
+        ensemble.models[shard].load_state_dict(self._fresh(shard).state_dict() if state is None else state)
+        ensemble.counts[shard] = state is not None
 
     def _slice(self, shard: int, r: int, rows: list[Tensor], before: State | None, counts: str) -> State:
         """A model after one more slice. rows: of it and of those before it."""
@@ -204,19 +218,21 @@ class Training:
         key = {"shard": shard, "rows": [row_hash(part) for part in rows], **self.plan.layout}
 
         def make() -> State:
-            model = context.fresh_model(derive_seed(context.seed, "sisa", shard))
+            model, seen = self._fresh(shard), torch.cat(rows)
             if before is not None:
                 model.load_state_dict(before)
-            if len(seen := torch.cat(rows)):
-                recipe, draws = context.recipe.without_selection(), generator(context.seed, "sisa", shard, r)
-                more = {"epochs": self.plan.epochs[r], "warmup_epochs": recipe.warmup_epochs * (r == 0)}
-                what, augment = f"sisa, shard {shard + 1}, slice {r + 1}", context.augment if recipe.augment else None
-                resumed = context.checkpoint(f"sisa.{shard}.{r}.{row_hash(seen)}")
-                recipe = replace(recipe, **more)
-                fit(model, self.data.images, seen, recipe, draws, what, augment=augment, checkpoint=resumed)
-            return model.state_dict()
+            recipe, draws = context.recipe.without_selection(), generator(context.seed, "sisa", shard, r)
+            recipe = replace(recipe, epochs=self.plan.epochs[r], warmup_epochs=recipe.warmup_epochs if r == 0 else 0)
+            what, augment = f"sisa, shard {shard + 1}, slice {r + 1}", context.augment if recipe.augment else None
+            resumed = context.checkpoint(f"sisa.{shard}.{r}.{row_hash(seen)}")
+            return fit(
+                model, self.data.images, seen, recipe, draws, what, augment=augment, checkpoint=resumed
+            ).state_dict()
 
         return context.cached(SLICE, key, make, counts)
+
+    def _fresh(self, shard: int) -> nn.Module:
+        return self.context.fresh_model(derive_seed(self.context.seed, "sisa", shard))
 
 
 def _cut(rows: Tensor, n: int) -> tuple[Tensor, ...]:

@@ -40,6 +40,9 @@ class Where:
             log.info("where: no value, for the original is not known")
             return dict.fromkeys(self.about)
         ours, theirs = (dict(model.named_parameters()) for model in (probed.model, probed.original))
+        if {name: p.shape for name, p in ours.items()} != {name: p.shape for name, p in theirs.items()}:
+            log.info("where: no value, for the model is built in another way than the original")
+            return dict.fromkeys(self.about)
         parts = {f"moved_{i}": name for i, name in enumerate(stages(probed.model, probed.head), 1)}
         if probed.head:
             parts["moved_head"] = probed.head

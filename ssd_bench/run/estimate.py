@@ -145,9 +145,9 @@ def _work_of(bench: Bench, last: Bench) -> Iterator[Work]:
     if not bench.retrained:
         cost = _cost(bench) or Cost()
         for kind, (own, shared) in cost.shared.items():
-            yield Work(kind, store.path(kind, identity.kept(own)), shared, weights)
+            yield Work(kind, store.path(kind, identity.kept(own)), shared, weights * shared.networks)
         made = store.path("unlearned", key)
-        yield Work(plan.names["method"], made, cost, weights if plan.settings.save_model else 0, anew)
+        yield Work(plan.names["method"], made, cost, weights * cost.networks * plan.settings.save_model, anew)
     yield Work("outputs", store.path("outputs", outputs_key(key, rows, plan)), *of_outputs, anew)
     yield from _of_metrics(bench, key, anew)
 

@@ -43,7 +43,7 @@ def unlearn(bench: Bench, original: nn.Module) -> Unlearned:
         return _retrain(bench, bench.retrained)
     with checkpoints(bench.store, "unlearned", key, keep=not plan.settings.save_model) as resumed:
         if not plan.settings.force and (found := bench.store.get("unlearned", key, locked=True)):
-            model = ask(plan.method, "holder", copy.deepcopy(original))
+            model = copy.deepcopy(ask(plan.method, "holder", original))
             model.load_state_dict(found.tensors)
             sections = copy.deepcopy(found.about)
             sections["cached"]["unlearned"] = True
@@ -71,7 +71,8 @@ def _retrain(bench: Bench, wanted: Trained) -> Unlearned:
 def _make(bench: Bench, original: nn.Module, resumed: Checkpoints) -> Unlearned:
     """Call the method, time it, and keep what comes out."""
     plan, key, name = bench.plan, bench.identity.unlearned, bench.plan.names["method"]
-    cache = Cache(bench.store, bench.identity.kept, bench.device, bench.parallel, stale=bench.stale)
+    how = {"stale": bench.stale, "clock": resumed.clock, "keeps": plan.settings.save_model}
+    cache = Cache(bench.store, bench.identity.kept, bench.device, bench.parallel, **how)
     data, context = bench.split(), _context(bench, cache, resumed)
     model = bench.compiled(copy.deepcopy(original))
     warm_up(model, data, None if plan.settings.compile else digest(address(plan.model)))
@@ -85,7 +86,7 @@ def _make(bench: Bench, original: nn.Module, resumed: Checkpoints) -> Unlearned:
         "parallel": bench.parallel or cache.beside,
     }
     sections = copy.deepcopy(kept)
-    holder = ask(plan.method, "holder", copy.deepcopy(original))
+    holder = ask(plan.method, "holder", original)
     if plan.settings.save_model and not makes_it_again(model, holder, data):
         log.warning("method %s changes more than weights and buffers: its model cannot be kept, only its numbers", name)
     elif plan.settings.save_model:

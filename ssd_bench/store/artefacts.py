@@ -137,13 +137,15 @@ class Store:
         if not anew and (artefact := self.get(kind, key)):
             return artefact
         if self.optional:
-            return self._make_even_if_not_kept(kind, key, make)
+            return self._make_even_if_not_kept(kind, key, make, clock)
         return self._make(kind, key, make, anew, clock)
 
-    def _make_even_if_not_kept(self, kind: str, key: Any, make: Callable[[], Any]) -> Artefact:
+    def _make_even_if_not_kept(
+        self, kind: str, key: Any, make: Callable[[], Any], clock: Callable[[], float]
+    ) -> Artefact:
         made = []
         try:
-            return self._make(kind, key, lambda: made.append(make()) or made[0], False, time.monotonic)
+            return self._make(kind, key, lambda: made.append(make()) or made[0], False, clock)
         except CannotWrite as e:
             log.warning("%s; going on without keeping it", e)
             tensors, about = made[0] if made else make()

@@ -1,22 +1,32 @@
 """SISA: what comes out is the ensemble that never held D_f, and no more is trained again than that takes."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import SHORT, planned
 from golden_data import FOLDER, Golden
 from torch import nn
 
+import ssd_bench
 import ssd_bench.methods.sisa as sisa
 from ssd_bench.core.task import row_hash
 from ssd_bench.methods.rum import RUM
 from ssd_bench.methods.sisa import SISA, Assignment, Ensemble
+from ssd_bench.metrics.cka import CKA
+from ssd_bench.metrics.features import Features
+from ssd_bench.metrics.relearn import Relearn
+from ssd_bench.metrics.where import Where
+from ssd_bench.run import pipeline
 from ssd_bench.run.cache import Cache
 from ssd_bench.store.artefacts import NoStore, Store
 from ssd_bench.train.recipe import Recipe
 
 RECIPE = Recipe.constant("sgd", 6, 8, 0.05)
 METHOD = SISA(shards=3, slices=2)
+KINDS = ("sisa_ensemble", "sisa_slice", "unlearned")
 
 
 @pytest.fixture
@@ -71,7 +81,7 @@ def test_the_epochs_of_each_slice(golden, epochs, slices, of_each):
 
 def test_every_image_has_one_slice_and_what_is_left_over_lies_in_the_last(golden):
     plan = Assignment.of(SISA(shards=3, slices=4), golden.data, RECIPE, 0)
-    assert [[len(part) for part in shard] for shard in plan.shards] == [[2, 2, 2, 3], [2, 2, 2, 3], [2, 2, 2, 4]]
+    assert [[len(part) for part in shard] for shard in plan.shards] == [[2, 2, 2, 4], [2, 2, 2, 3], [2, 2, 2, 3]]
     assert torch.cat([torch.cat(shard) for shard in plan.shards]).sort().values.tolist() == list(range(28))
     other = Assignment.of(SISA(shards=3, slices=4), golden.data, RECIPE, 1)
     assert not torch.equal(plan.shards[0][0], other.shards[0][0])
@@ -113,7 +123,7 @@ def test_only_what_held_an_image_is_trained_again(golden, tmp_path, trained):
     assert trained == [
         (sorted(rows[rows != early].tolist()), 4, 0) for rows in (first, shard)
     ]  # and the model of the second shard is that of the request before
-    assert details["hit"] == {1: 1, 2: 0}
+    assert details["hit"] == {"1": 1, "2": 0}
     held = [
         [len(part) for part in plan.kept(s, torch.tensor([r for r in range(28) if r not in (early, late)]))]
         for s in range(3)
@@ -145,11 +155,11 @@ def test_what_a_request_trains_is_told_as_its_own(golden, tmp_path):
     costs = []
     for _ in range(2):  # made, and found
         _, _, cache = made(golden, golden.data, store)
-        costs.append((cache.shared_s["sisa"], -cache.aside_s))
+        costs.append((cache.shared_s["sisa_ensemble"], -cache.aside_s))
     assert costs[0][0] == costs[1][0] > 0
     found = [store.get("sisa_slice", key) for key in keys_of(golden)]
     assert costs[1][1] == pytest.approx(sum(each.cost_s for each in found), abs=0.2)
-    assert set(cache.shared_s) == {"sisa"}
+    assert set(cache.shared_s) == {"sisa_ensemble"}
 
 
 def keys_of(golden):
@@ -158,6 +168,34 @@ def keys_of(golden):
     for shard, first in plan.hit(golden.data.forget).items():
         kept = [row_hash(part) for part in plan.kept(shard, golden.data.retain)]
         yield from ({"shard": shard, "rows": kept[: r + 1], **plan.layout} for r in range(first, plan.slices))
+
+
+def asked_of_the_library(golden):
+    images, label = golden.data.images, golden.data.images.labels
+    return {
+        name: images.batch(
+            (label[:28] == 4).nonzero().flatten() if name == "forget" else (label[:28] != 4).nonzero().flatten()
+        )
+        for name in ("retain", "forget")
+    }
+
+
+def test_the_library_looks_into_none_of_the_networks(golden):
+    """None of them is the model: its head, its features, what is moved."""
+    asked = asked_of_the_library(golden)
+    made = ssd_bench.unlearn(golden.model, **asked, method=METHOD, recipe=RECIPE).model
+    inside = ("features", "relearn", "cka", "where")
+    found = ssd_bench.evaluate(made, **asked, original=golden.model, metrics=["accuracy", *inside])
+    assert "forget_acc" in found
+    assert not {name for metric in (Features, Relearn, CKA, Where) for name in metric.about} & set(found)
+
+
+def test_groups_that_others_select_by_are_another_assignment(golden, tmp_path):
+    method, store = replace(METHOD, assign="by_group"), Store(tmp_path)
+    other = replace(golden.data, group=golden.data.group.flip(0))
+    made(golden, golden.data, store, method)
+    ours, _, _ = made(golden, other, store, method)
+    assert_same(ours, made(golden, other, method=method)[0])
 
 
 def test_a_model_of_whose_images_none_is_left_has_no_say(golden):
@@ -198,27 +236,57 @@ def test_mean_and_vote():
     assert tied.isfinite().all()
 
 
-def test_settings_that_make_no_sense():
+def test_what_makes_no_sense_is_one_line(golden):
     for settings in ({"shards": 0}, {"slices": 0}, {"aggregate": "median"}, {"assign": "sorted"}):
         with pytest.raises(ValueError, match=next(iter(settings))):
             SISA(**settings)
+    with pytest.raises(ValueError, match="shards=29, but there are 28 training images"):
+        Assignment.of(SISA(shards=29), golden.data, RECIPE, 0)
+    with pytest.raises(ValueError, match="this model is one already"):
+        ssd_bench.unlearn(
+            Ensemble([golden.model], "mean"), **asked_of_the_library(golden), method=METHOD, recipe=RECIPE
+        )
     with pytest.raises(ValueError, match="steps: sisa forgets all of D_f at once"):
         RUM(steps=[SISA()])
 
 
-def test_a_run_finds_the_ensemble_again_and_knows_its_request(command, tmp_path):
-    """With another metric, the ensemble is put together from what was kept, and nothing is trained."""
-    from conftest import SHORT
+CHOSEN = (*SHORT, "method=sisa", "scenario=random", "scenario.n_forget=3")
 
-    chosen = (*SHORT, "method=sisa", "scenario=random", "scenario.n_forget=3", f"out={tmp_path}")
-    first = command(*chosen, "metric=[accuracy]").row
-    again = command(*chosen, "metric=[accuracy,zrf]").row
+
+def test_a_run_finds_the_ensemble_again_and_knows_its_request(command, tmp_path):
+    """With other metrics, the ensemble is put together from what was kept, and nothing is trained."""
+    first = command(*CHOSEN, f"out={tmp_path}", "metric=[accuracy]").row
+    again = command(*CHOSEN, f"out={tmp_path}", "metric=[accuracy,features,relearn,cka,where,perturbed]").row
     assert again["cached"]["unlearned"]
     assert again["artefacts"]["unlearned"] == first["artefacts"]["unlearned"]
-    assert {name: again["metrics"][name] for name in ("forget_train_acc", "retain_acc")} == {
-        name: first["metrics"][name] for name in ("forget_train_acc", "retain_acc")
-    }
+    assert all(again["metrics"][name] == first["metrics"][name] for name in ("forget_train_acc", "retain_acc"))
+    assert again["metrics"]["moved_row"] is again["metrics"]["probe_recall"] is None
     assert 0 < first["details"]["redone_pct"] < 100
-    other = command(*chosen, "metric=[accuracy]", "seed_forget=1").row
-    assert other["cached"]["sisa"]
+    other = command(*CHOSEN, f"out={tmp_path}", "metric=[accuracy]", "seed_forget=1").row
+    assert other["cached"]["sisa_ensemble"]
     assert other["times"]["shared_s"] == first["times"]["shared_s"]
+
+
+def test_times_and_bytes_are_those_of_what_was_made(command, tmp_path):
+    """Of the request, the slices that it trains; and on disk, the networks that a dry run counts."""
+    bench = pipeline.prepare(planned(*CHOSEN, f"out={tmp_path}"))
+    cost = SISA().cost(bench.split(), bench.plan.train)
+    row = command(*CHOSEN, f"out={tmp_path}", "metric=[accuracy]").row
+    kept = {kind: [json.loads(p.read_text()) for p in (tmp_path / "artefacts" / kind).glob("*.json")] for kind in KINDS}
+    networks = 5 * len(kept["sisa_ensemble"]) + 5 * len(kept["unlearned"]) + len(kept["sisa_slice"])
+    assert networks == cost.networks + cost.shared["sisa_ensemble"][1].networks
+    named = [path for name, path in row["artefacts"].items() if name.startswith("sisa_slice")]
+    assert len(named) == len(set(named)) == len(kept["sisa_slice"])
+    assert row["times"]["shared_s"] == {"sisa_ensemble": kept["sisa_ensemble"][0]["cost_s"]}
+    costs = [json.loads(Path(path).with_suffix(".json").read_text())["cost_s"] for path in named]
+    assert row["times"]["online_s"] == pytest.approx(sum(costs[5 * row["details"]["slices"] :]), abs=0.3)
+    command(*CHOSEN, f"out={tmp_path}", "metric=[accuracy]", "seed_forget=1", "save_model=false")
+    assert len(list((tmp_path / "artefacts/sisa_slice").glob("*.json"))) == len(kept["sisa_slice"])
+
+
+def test_a_slice_that_was_killed_costs_what_both_processes_put_into_it(tmp_path):
+    clock = iter([0.0, 0.0, 107.0, 107.0])  # the second process spent 7 seconds and found a checkpoint of 100
+    cache = Cache(Store(tmp_path), lambda key: key, torch.device("cpu"), clock=lambda: next(clock))
+    cache.cached("sisa_slice", "a key", lambda: {"a": torch.zeros(1)}, "request")
+    assert cache.aside_s == 0
+    assert Store(tmp_path).get("sisa_slice", "a key").cost_s == 107
