@@ -139,12 +139,14 @@ _warm: set[Any] = set()  # what this process has warmed up
 
 
 def warm_up(model: nn.Module, data: Split, what: Any = None) -> None:
-    """One forward and backward pass, so that no method pays for the first use of the device's kernels.
+    """One forward and backward pass, so that no method pays for the first use of the device's kernels; and an
+    optimiser, as PyTorch loads its compiler with the first one of a process, which takes seconds.
 
     what: an architecture; once in a process for each, its device and shape, since later runs find them warm, and on a
     copy, so that nothing of it stays with the model. Without it (a model that is compiled for itself) each time, on
     the model, whose state is as before.
     """
+    torch.optim.SGD(model.parameters())
     inputs, labels = data.images.batch(data.rows[:64])
     known = (what, str(inputs.device), tuple(inputs.shape))
     if (what is not None and known in _warm) or len(labels) < 2:  # BatchNorm cannot train on one

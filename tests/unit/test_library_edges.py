@@ -27,6 +27,7 @@ from ssd_bench import api
 from ssd_bench.run.call import _warm
 from ssd_bench.store import address
 from ssd_bench.store.prune import not_needed
+from ssd_bench.train import devices
 
 CLASSES = 3
 LABELS = torch.arange(40) % CLASSES
@@ -486,6 +487,25 @@ def test_what_warms_up_leaves_nothing_with_the_model(method):
     made = ssd_bench.unlearn(model, **ASKED, method=method, recipe=ssd_bench.Recipe(epochs=1)).model
     if method == "original":
         assert torch.equal(made.mean, model.mean)
+
+
+def test_the_first_optimiser_of_a_process_is_made_before_the_clock_runs(monkeypatch):
+    """It loads PyTorch's compiler, for seconds that no method has to answer for."""
+    model, order = trained(net()), []
+    made, measured = torch.optim.Optimizer.__init__, devices.measured
+
+    def making(optimiser, *given):
+        order.append("optimiser")
+        made(optimiser, *given)
+
+    def measuring(*given):
+        order.append("clock")
+        return measured(*given)
+
+    monkeypatch.setattr(torch.optim.Optimizer, "__init__", making)
+    monkeypatch.setattr(devices, "measured", measuring)
+    ssd_bench.unlearn(model, **ASKED, method="finetune", epochs=1)
+    assert order == ["optimiser", "clock", "optimiser"]
 
 
 class Scaled(DataLoader):
