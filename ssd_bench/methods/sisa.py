@@ -22,10 +22,7 @@ from ssd_bench.train.loop import fit
 from ssd_bench.train.passes import predict
 from ssd_bench.train.recipe import Recipe
 
-ENSEMBLE, SLICE = (
-    "sisa_ensemble",
-    "sisa_slice",
-)  # kinds of what is kept: all models before a request; one, after one slice
+ENSEMBLE, SLICE = "sisa_ensemble", "sisa_slice"  # what is kept: all models before a request; one after a slice
 
 State = dict[str, Tensor]
 
@@ -70,9 +67,8 @@ class SISA(Method):
         return Ensemble([copy.deepcopy(model) for _ in range(self.shards)], self.aggregate)
 
     def unfit(self, model: nn.Module, head: str | None) -> str | None:
-        return (
-            "sisa makes an ensemble of one network; this model is one already" if isinstance(model, Ensemble) else None
-        )
+        already = isinstance(model, Ensemble)
+        return "sisa makes an ensemble of one network; this model is one already" if already else None
 
     def cost(self, data: Split, recipe: Recipe) -> Cost:
         """Of the assignment by the seed 0, as the seed is not known here; another one costs about as much."""
