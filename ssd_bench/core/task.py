@@ -252,9 +252,7 @@ class Context:
     recipe: Any  # train.recipe.Recipe of the original: what retrain follows
     fresh_model: Callable[..., nn.Module]  # (seed, pretrained=True) -> a newly initialised model on the device
     head: str  # name of the model's last layer
-    cached: Callable[
-        ..., dict[str, Tensor]
-    ]  # (kind, key, make[, counts]): made once per key; read only; see `run.cache`
+    cached: Callable[..., dict[str, Tensor]]  # (kind, key, make[, counts]): made once per key, to be read only
     augment: Any = None  # train.augment.Augment of the data set
     checkpoint: Callable[[str], Any] = lambda name: None  # (name of the phase): what `fit` takes as its checkpoint
     details: dict[str, Any] = field(default_factory=dict)  # what the method has to report; goes into the row

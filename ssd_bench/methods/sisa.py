@@ -34,8 +34,8 @@ class SISA(Method):
     A request trains each model that held an image of D_f again, from the first slice on that held one, on what is left.
     What comes out is, bit by bit, the ensemble that is trained without D_f on the same assignment of images. The seed
     of training decides on that before any request, by the order of D (in the library: D_r as handed in, then D_f). It
-    takes nothing from the original. Several small networks are not as good as the one that is retrained on all of D_r,
-    and its gap holds that, too; a row with a placebo shows it alone.
+    takes nothing from the original. The retrained model is one network on all of D_r, so that the gap holds what it
+    changes to be several on a part each; a row with a placebo shows that alone.
 
     With E epochs in the recipe, slice r of R gets floor(r e) - floor((r-1) e) of them, e = 2E / (R+1): as many images
     are passed as in E epochs on the whole. R is at most 2E-1, so that each has one. A slice begins with a new optimiser

@@ -129,6 +129,7 @@ def test_every_method_on_models_of_every_kind(kind):
     model = make().train()
     model[-1].eval() if isinstance(model, nn.Sequential) else None
     before = {name: t.clone() for name, t in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
     asked = request(*data(*shape, n=24, dtype=dtype))
     for method in A_FEW if kind in LARGE else METHODS:
         if kind == "text" and method in MOVES_INPUTS:
@@ -157,6 +158,7 @@ def test_every_method_on_models_of_every_kind(kind):
         if kind == "frozen" and method not in ("retrain", "random", "sisa"):
             assert torch.equal(after["0.weight"], before["0.weight"])
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
     scores = ssd_bench.evaluate(made.model, **asked, test=data(*shape, n=12, dtype=dtype, seed=1), fresh_model=make)
     assert {"retain_acc", "forget_acc", "test_acc", "mia", "zrf"} <= scores.keys()
     assert all(isinstance(value, float) for value in scores.values())
