@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import shutil
 import sys
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict, read_write
 
 from ssd_bench.cli.progress import Watch
@@ -33,9 +37,11 @@ told: list[dict[str, Any]] = []  # what other processes said about the runs that
 class WithAgenda:
     """What `hydra_plugins.ssd_bench` adds to Hydra's own sweeper."""
 
-    def setup(self, *, config: DictConfig, **more: Any) -> None:
-        super().setup(config=config, **more)
+    def setup(self, *, hydra_context: HydraContext, config: DictConfig, **more: Any) -> None:
         self.parallel = is_parallel(config.hydra)
+        if not self.parallel:
+            hydra_context = replace(hydra_context, config_loader=Once(hydra_context.config_loader))
+        super().setup(hydra_context=hydra_context, config=config, **more)
         self.launcher = Jobs(self, self.launcher)
 
     def validate_batch_is_legal(self, batch: Batch) -> None:
@@ -47,6 +53,23 @@ class WithAgenda:
             cfg = compose(self.config, list(overrides))
             if self.parallel:
                 self.planned.append(planned(cfg, label))
+
+
+class Once:
+    """Hydra's config loader, which composes a job once, to check it, and not again to start it."""
+
+    def __init__(self, loader: ConfigLoader) -> None:
+        self.loader, self.composed = loader, {}
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """A config of its own for each call: starting a job writes into it. Pickled it takes an eighth of the room."""
+        key = tuple(sweep_overrides)
+        if key not in self.composed:
+            self.composed[key] = pickle.dumps(self.loader.load_sweep_config(master_config, sweep_overrides))
+        return pickle.loads(self.composed[key])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
 
 
 class Jobs(Launcher):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import SHORT
+from omegaconf import OmegaConf
 
 from ssd_bench.cli import overrides, progress, sweeper
 from ssd_bench.core.errors import ConfigError
@@ -100,6 +101,23 @@ def test_jobs_are_told_apart_by_what_differs():
     assert sweeper.labels(batch, batch) == ["seed=0", "seed=1"]
     assert sweeper.labels(batch[1:], batch) == ["seed=1"]
     assert sweeper.labels(batch[:1], batch[:1]) == ["this job"]
+
+
+def test_a_job_is_composed_once_and_starts_from_a_config_of_its_own():
+    composed = []
+
+    def load_sweep_config(master, given):
+        composed.append(given)
+        return OmegaConf.create({"hydra": {"job": {"num": "???"}}, "seed": "${master}", "master": master["seed"]})
+
+    once = sweeper.Once(SimpleNamespace(load_sweep_config=load_sweep_config, list_groups=lambda where: [where]))
+    checked = once.load_sweep_config({"seed": 3}, ["method=ssd"])
+    checked.hydra.job.num = 0
+    started = once.load_sweep_config({"seed": 3}, ["method=ssd"])
+    assert (started.seed, OmegaConf.is_missing(started.hydra.job, "num")) == (3, True)
+    once.load_sweep_config({"seed": 3}, ["method=delete"])
+    assert composed == [["method=ssd"], ["method=delete"]]
+    assert once.list_groups("data") == ["data"]
 
 
 def test_the_bar_says_what_is_running_and_how_long_the_rest_takes():
