@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -16,10 +16,13 @@ from rich.progress import Progress as Bars
 
 log = logging.getLogger(__name__)
 
+Part = TypeVar("Part", bound=Sized)
+
 stderr = Console(stderr=True)
 bars_allowed = True  # the command line switches them off where parallel jobs share the terminal
 
 LINE_EVERY_S = 30.0  # plain progress lines, where there is no terminal
+BAR_EVERY_S = 0.5  # and how often a bar moves; what is done sooner shows none
 LONG_S = 3600.0  # an estimate above this is worth a word
 
 
@@ -73,21 +76,35 @@ def _bars() -> Bars | None:
 
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A function to call with how many more are done: a bar on a terminal, a line now and then elsewhere."""
-    bars, done, last = _bars(), 0, time.monotonic()
+    """A function to call with how many more are done: a bar on a terminal, a line now and then elsewhere, each with
+    what is left."""
+    bars, bar, done = _bars(), None, 0
+    start = last = time.monotonic()
 
     def more(n: int) -> None:
-        nonlocal done, last
-        done += n
-        if bars:
+        nonlocal bar, done, last
+        done, now = done + n, time.monotonic()
+        if not done or now - last < (BAR_EVERY_S if bars else LINE_EVERY_S):
+            return
+        last = now
+        if not bars:
+            log.info("%s: %d of %d, %s left", what, done, total, clock((now - start) / done * (total - done)))
+        elif bar is None:
+            shown.enter_context(bars)
+            bar = bars.add_task(what, total=total, completed=done)
+        else:
             bars.update(bar, completed=done)
-        elif time.monotonic() - last > LINE_EVERY_S:
-            last = time.monotonic()
-            log.info("%s: %d of %d", what, done, total)
 
-    with bars or nullcontext():
-        bar = bars.add_task(what, total=total) if bars else None
+    with ExitStack() as shown:
         yield more
+
+
+def counted(what: str, parts: Sequence[Part]) -> Iterator[Part]:
+    """The parts one after the other, and how many of all that they hold are done, as `counting` shows it."""
+    with counting(what, sum(map(len, parts))) as more:
+        for part in parts:
+            yield part
+            more(len(part))
 
 
 class Progress:
@@ -129,7 +146,7 @@ class Progress:
                     self.what,
                     clock(left),
                 )
-        if now - self.last < (0.5 if self.bars else LINE_EVERY_S):
+        if now - self.last < (BAR_EVERY_S if self.bars else LINE_EVERY_S):
             return
         self.last = now
         loss, correct = seen.tolist()

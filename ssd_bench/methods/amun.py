@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ssd_bench.core import console
 from ssd_bench.core.errors import check_range
 from ssd_bench.core.task import Context, Cost, Request, Split, row_hash
 from ssd_bench.methods.amnesiac import may_be_said
@@ -99,7 +100,7 @@ class Amun(FurtherTraining):
         their most likely other class."""
         mean, std = pixel_units(data, "amun")
         found, labels, crossed = [], [], torch.zeros((), dtype=torch.int64, device=data.images.device)
-        for rows in data.forget.split(BATCH):
+        for rows in console.counted("amun: images changed", data.forget.split(BATCH)):
             inputs, own = data.images.batch(rows)
             others = may_be_said(own, data.unsaid)
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ssd_bench.core import console
 from ssd_bench.core.about import About
 from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.seeds import generator
@@ -209,5 +210,5 @@ def _check_importance(which: str, importance: Tensors, parameters: Tensors) -> N
 def _draw(images: Images, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches themselves; their rows go to the device in one transfer."""
     rows = torch.cat(batches).to(images.indexed_on)
-    for part in rows.split([len(b) for b in batches]):
+    for part in console.counted("importances: images", rows.split([len(b) for b in batches])):
         yield images.batch(part)

@@ -98,7 +98,7 @@ def label_expected_fisher(model: nn.Module, data: Split, rows: Tensor) -> dict[s
     start = time.monotonic()
     sums = PerSample(model, total)
     with eval_mode(model):
-        for done, batch in enumerate(rows.split(BATCH)):
+        for done, batch in enumerate(console.counted("fisher: images", rows.split(BATCH))):
             inputs, _ = data.images.batch(batch)
             with pass_clock():
                 with torch.no_grad():

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssd_bench.core import console
 from ssd_bench.core.errors import Diverged, check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Method, Split, row_hash
 from ssd_bench.importance import fisher_product, gradient_products, loss_gradient, slopes, weighted_gradient
@@ -150,7 +151,7 @@ def _key(data: Split) -> dict[str, str]:
 
 
 def _batches(data: Split, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    return map(data.images.batch, rows.to(data.images.indexed_on).split(BATCH))
+    return map(data.images.batch, console.counted("influence: images", rows.to(data.images.indexed_on).split(BATCH)))
 
 
 def _flat(tensors: Mapping[str, Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ssd_bench.core import console
 from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.task import Context, Cost, Split
 from ssd_bench.methods.by_epoch import ByEpoch, triangle
@@ -78,7 +79,7 @@ class MSG(FurtherTraining):
         with eval_mode(model):
             model.train(self.score_mode == "train")
             for rows, sign in ((retained, 1), (data.forget, -1)) if layers else ():
-                for batch in rows.split(self.batch_size):
+                for batch in console.counted("msg: images", rows.split(self.batch_size)):
                     inputs, labels = data.images.batch(batch)
                     with pass_clock(), statistics_for(model, len(batch)):
                         loss = cross_entropy(model(inputs), labels)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot, pad
 
+from ssd_bench.core import console
 from ssd_bench.core.errors import check_choice, check_range
 from ssd_bench.core.seeds import initial_seed
 from ssd_bench.core.task import Context, Cost, Method, Split, row_hash
@@ -88,7 +89,7 @@ def moments(model: nn.Module, head: nn.Linear, data: Split, rows: Tensor) -> dic
     square, errors = 0.0, 0.0
     try:
         with torch.no_grad(), eval_mode(model), uncompiled():  # compiled, no hook is called
-            for part in rows.to(data.images.indexed_on).split(BATCH):
+            for part in console.counted("ntk_head: images", rows.to(data.images.indexed_on).split(BATCH)):
                 inputs, labels = data.images.batch(part)
                 with pass_clock():
                     logits = model(inputs)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ssd_bench.core import console
 from ssd_bench.core.task import Images
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def predict(model: nn.Module, images: Images, rows: Tensor, batch_size: int) -> 
     """
     order = rows.to(images.indexed_on)
     logits = []
-    with eval_mode(model):
+    with eval_mode(model), console.counting("predictions: images", len(order)) as more:
         start = 0
         while start < len(order):
             try:
@@ -70,6 +71,7 @@ def predict(model: nn.Module, images: Images, rows: Tensor, batch_size: int) -> 
                 with pass_clock():
                     logits.append(model(inputs).float())
                 start += batch_size
+                more(len(inputs))
             except torch.OutOfMemoryError:
                 if batch_size == 1:
                     raise

@@ -1,9 +1,11 @@
 """Progress: what is said, how often, and what is said about long work."""
 
 import logging
+from io import StringIO
 
 import pytest
 import torch
+from rich.console import Console
 
 from ssd_bench.core import console
 
@@ -42,13 +44,37 @@ def test_more_than_an_hour_is_said_once_with_what_is_cheaper(time, caplog):
     assert "resnet18_slim" in line
 
 
-def test_what_is_counted_is_told_now_and_then(time, caplog):
+def test_what_is_counted_is_told_now_and_then_with_what_is_left(time, caplog):
     caplog.set_level(logging.INFO)
     with console.counting("decoding", 100) as more:
-        for _ in range(8):
+        for n in (0, *[9] * 8):
             time[0] += 10
-            more(9)
-    assert [r.getMessage() for r in caplog.records] == ["decoding: 36 of 100", "decoding: 72 of 100"]
+            more(n)
+    assert [r.getMessage() for r in caplog.records] == [
+        "decoding: 18 of 100, 2:17 left",
+        "decoding: 45 of 100, 1:13 left",
+        "decoding: 72 of 100, 0:35 left",
+    ]
+
+
+def test_batches_are_counted_by_what_they_hold(time, caplog):
+    caplog.set_level(logging.INFO)
+    for part in console.counted("images", [range(60), range(30), range(10)]):
+        time[0] += len(part)
+    assert [r.getMessage() for r in caplog.records] == ["images: 60 of 100, 0:40 left", "images: 90 of 100, 0:10 left"]
+
+
+def test_on_a_terminal_a_bar_comes_once_it_takes_a_while_and_goes_when_it_is_done(time, monkeypatch):
+    shown = StringIO()
+    monkeypatch.setattr(console, "stderr", Console(file=shown, force_terminal=True, width=80))
+    for _ in console.counted("at once", [range(60), range(40)]):
+        time[0] += 0.1
+    assert not shown.getvalue()
+    with console.Progress("original", steps=2, epochs=1):  # a pass inside a training
+        for _ in console.counted("long", [range(60), range(40)]):
+            time[0] += 1.0
+    assert "long" in shown.getvalue()
+    assert shown.getvalue().count("\x1b[?25l") == shown.getvalue().count("\x1b[?25h") == 1  # the cursor is back
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (65.4, "1:05"), (3600, "1:00:00"), (90061, "25:01:01")])
