@@ -99,12 +99,17 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield more
 
 
-def counted(what: str, parts: Sequence[Part]) -> Iterator[Part]:
+@contextmanager
+def counted(what: str, parts: Sequence[Part]) -> Iterator[Iterator[Part]]:
     """The parts one after the other, and how many of all that they hold are done, as `counting` shows it."""
-    with counting(what, sum(map(len, parts))) as more:
+
+    def each() -> Iterator[Part]:
         for part in parts:
             yield part
             more(len(part))
+
+    with counting(what, sum(map(len, parts))) as more:
+        yield each()
 
 
 class Progress:

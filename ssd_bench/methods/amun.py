@@ -100,22 +100,24 @@ class Amun(FurtherTraining):
         their most likely other class."""
         mean, std = pixel_units(data, "amun")
         found, labels, crossed = [], [], torch.zeros((), dtype=torch.int64, device=data.images.device)
-        for rows in console.counted("amun: images changed", data.forget.split(BATCH)):
-            inputs, own = data.images.batch(rows)
-            others = may_be_said(own, data.unsaid)
+        with console.counting("amun: images changed", len(data.forget)) as more:
+            for rows in data.forget.split(BATCH):
+                inputs, own = data.images.batch(rows)
+                others = may_be_said(own, data.unsaid)
 
-            def see(pixels: Tensor, places: Tensor, own: Tensor = own, others: Tensor = others) -> Tensor:
-                seen = others[places].scatter(1, own[places][:, None], True)
-                with pass_clock():
-                    return model((pixels - mean) / std).float().masked_fill(~seen, -math.inf)
+                def see(pixels: Tensor, places: Tensor, own: Tensor = own, others: Tensor = others) -> Tensor:
+                    seen = others[places].scatter(1, own[places][:, None], True)
+                    with pass_clock():
+                        return model((pixels - mean) / std).float().masked_fill(~seen, -math.inf)
 
-            with eval_mode(model):
-                moved = self.climb(see, inputs * std + mean, own)
-                with torch.no_grad():
-                    logits = see(moved, torch.arange(len(own), device=own.device))
-            found.append((moved - mean) / std)
-            crossed += (logits.argmax(1) != own).sum()
-            labels.append(logits.masked_fill(~others, -math.inf).argmax(1))
+                with eval_mode(model):
+                    moved = self.climb(see, inputs * std + mean, own)
+                    with torch.no_grad():
+                        logits = see(moved, torch.arange(len(own), device=own.device))
+                found.append((moved - mean) / std)
+                crossed += (logits.argmax(1) != own).sum()
+                labels.append(logits.masked_fill(~others, -math.inf).argmax(1))
+                more(len(rows))
         return {"inputs": torch.cat(found), "labels": torch.cat(labels), "crossed": crossed}
 
     def climb(self, see: See, start: Tensor, own: Tensor) -> Tensor:

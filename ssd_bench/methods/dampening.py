@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -95,7 +95,9 @@ class Dampening(Method, ABC):
         """Those of the reference set and of D_f; the former are made once for all requests that share their batches."""
 
         def of(batches: list[Tensor]) -> dict[str, Tensor]:
-            return sensitivity(model, _draw(images, batches), self.importance, self.sensitivity)
+            rows = torch.cat(batches).to(images.indexed_on)  # in one transfer
+            with console.counted("importances: images", rows.split([len(b) for b in batches])) as parts:
+                return sensitivity(model, map(images.batch, parts), self.importance, self.sensitivity)
 
         return context.cached("importance_full", self._key(full), lambda: of(full)), of(forget)
 
@@ -205,10 +207,3 @@ def _check_importance(which: str, importance: Tensors, parameters: Tensors) -> N
     if not sound.all():
         bad = list(parameters)[int(sound.long().argmin())]
         raise ValueError(f"importance_{which} of {bad} holds numbers that are negative or not finite")
-
-
-def _draw(images: Images, batches: list[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches themselves; their rows go to the device in one transfer."""
-    rows = torch.cat(batches).to(images.indexed_on)
-    for part in console.counted("importances: images", rows.split([len(b) for b in batches])):
-        yield images.batch(part)

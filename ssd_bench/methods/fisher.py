@@ -97,8 +97,8 @@ def label_expected_fisher(model: nn.Module, data: Split, rows: Tensor) -> dict[s
     log.info("fisher: %d samples x %d classes = %d gradients", len(rows), data.n_classes, len(rows) * data.n_classes)
     start = time.monotonic()
     sums = PerSample(model, total)
-    with eval_mode(model):
-        for done, batch in enumerate(console.counted("fisher: images", rows.split(BATCH))):
+    with eval_mode(model), console.counted("fisher: images", rows.split(BATCH)) as batches:
+        for done, batch in enumerate(batches):
             inputs, _ = data.images.batch(batch)
             with pass_clock():
                 with torch.no_grad():

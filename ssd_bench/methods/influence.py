@@ -109,7 +109,12 @@ class Influence(Method):
 
 def direction(model: nn.Module, data: Split, context: Context) -> dict[str, Tensor]:
     """v, by name of each parameter that takes a gradient."""
-    full = context.cached(KIND, _key(data), lambda: loss_gradient(model, _batches(data, data.rows)))
+
+    def of_all() -> dict[str, Tensor]:
+        with console.counted("influence: images", data.rows.to(data.images.indexed_on).split(BATCH)) as parts:
+            return loss_gradient(model, map(data.images.batch, parts))
+
+    full = context.cached(KIND, _key(data), of_all)
     forget = loss_gradient(model, _batches(data, data.forget))
     n_forget, n_retain = len(data.forget), len(data.retain)
     share = n_forget / (n_forget + n_retain)
@@ -151,7 +156,7 @@ def _key(data: Split) -> dict[str, str]:
 
 
 def _batches(data: Split, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    return map(data.images.batch, console.counted("influence: images", rows.to(data.images.indexed_on).split(BATCH)))
+    return map(data.images.batch, rows.to(data.images.indexed_on).split(BATCH))
 
 
 def _flat(tensors: Mapping[str, Tensor]) -> Tensor:

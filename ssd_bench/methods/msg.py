@@ -76,10 +76,10 @@ class MSG(FurtherTraining):
         """Gradient on these rows of D_r minus gradient on D_f, of each convolution by its name."""
         layers = convolutions(model)
         total = {name: torch.zeros_like(m.weight) for name, m in layers.items()}
-        with eval_mode(model):
+        with eval_mode(model), console.counting("msg: images", len(retained) + len(data.forget)) as more:
             model.train(self.score_mode == "train")
             for rows, sign in ((retained, 1), (data.forget, -1)) if layers else ():
-                for batch in console.counted("msg: images", rows.split(self.batch_size)):
+                for batch in rows.split(self.batch_size):
                     inputs, labels = data.images.batch(batch)
                     with pass_clock(), statistics_for(model, len(batch)):
                         loss = cross_entropy(model(inputs), labels)
@@ -87,6 +87,7 @@ class MSG(FurtherTraining):
                     weight = sign * (len(batch) / len(rows) if self.score == "mean" else 1)
                     used = [(t, g) for t, g in zip(total.values(), gradients, strict=True) if g is not None]
                     torch._foreach_add_([t for t, _ in used], [g for _, g in used], alpha=weight)
+                    more(len(batch))
         return total
 
     def draw_anew(self, model: nn.Module, chosen: Mapping[str, Tensor], draws: torch.Generator) -> None:

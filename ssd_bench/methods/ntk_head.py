@@ -88,8 +88,9 @@ def moments(model: nn.Module, head: nn.Linear, data: Split, rows: Tensor) -> dic
     hook = head.register_forward_pre_hook(see, with_kwargs=True)
     square, errors = 0.0, 0.0
     try:
-        with torch.no_grad(), eval_mode(model), uncompiled():  # compiled, no hook is called
-            for part in console.counted("ntk_head: images", rows.to(data.images.indexed_on).split(BATCH)):
+        counted = console.counted("ntk_head: images", rows.to(data.images.indexed_on).split(BATCH))
+        with torch.no_grad(), eval_mode(model), uncompiled(), counted as parts:  # compiled, no hook is called
+            for part in parts:
                 inputs, labels = data.images.batch(part)
                 with pass_clock():
                     logits = model(inputs)

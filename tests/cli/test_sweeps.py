@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import SHORT
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import OmegaConf
 
 from ssd_bench.cli import overrides, progress, sweeper
@@ -118,6 +119,19 @@ def test_a_job_is_composed_once_and_starts_from_a_config_of_its_own():
     once.load_sweep_config({"seed": 3}, ["method=delete"])
     assert composed == [["method=ssd"], ["method=delete"]]
     assert once.list_groups("data") == ["data"]
+
+
+def test_a_serial_sweep_composes_each_of_its_jobs_once(command, tmp_path, monkeypatch, measured_at_once):
+    composed, load = [], ConfigLoaderImpl.load_sweep_config
+
+    def loading(loader, master, given):
+        composed.append(" ".join(given))
+        return load(loader, master, given)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", loading)
+    ended = command("-m", *SHORT, f"out={tmp_path}", "method=original,ssd", "dry_run=true")
+    assert ended.code == 0
+    assert [re.search(r"method=(\w+)", job)[1] for job in composed] == ["original", "ssd"]
 
 
 def test_the_bar_says_what_is_running_and_how_long_the_rest_takes():

@@ -1,6 +1,7 @@
 """Progress: what is said, how often, and what is said about long work."""
 
 import logging
+import sys
 from io import StringIO
 
 import pytest
@@ -59,20 +60,35 @@ def test_what_is_counted_is_told_now_and_then_with_what_is_left(time, caplog):
 
 def test_batches_are_counted_by_what_they_hold(time, caplog):
     caplog.set_level(logging.INFO)
-    for part in console.counted("images", [range(60), range(30), range(10)]):
-        time[0] += len(part)
+    with console.counted("images", [range(60), range(30), range(10)]) as parts:
+        for part in parts:
+            time[0] += len(part)
     assert [r.getMessage() for r in caplog.records] == ["images: 60 of 100, 0:40 left", "images: 90 of 100, 0:10 left"]
 
 
 def test_on_a_terminal_a_bar_comes_once_it_takes_a_while_and_goes_when_it_is_done(time, monkeypatch):
     shown = StringIO()
     monkeypatch.setattr(console, "stderr", Console(file=shown, force_terminal=True, width=80))
-    for _ in console.counted("at once", [range(60), range(40)]):
-        time[0] += 0.1
+    with console.counted("at once", [range(60), range(40)]) as parts:
+        for _ in parts:
+            time[0] += 0.1
     assert not shown.getvalue()
     with console.Progress("original", steps=2, epochs=1):  # a pass inside a training
-        for _ in console.counted("long", [range(60), range(40)]):
-            time[0] += 1.0
+        out, error = sys.stdout, None
+
+        def look(batches):
+            for _ in batches:
+                time[0] += 1.0
+                if "long" in shown.getvalue():
+                    raise ValueError
+
+        try:
+            with console.counted("long", [range(60), range(40)]) as parts:
+                look(parts)
+        except ValueError as e:
+            error = e  # whoever keeps it, as a sweep does, keeps the loop in it, too
+        assert sys.stdout is out
+    assert error
     assert "long" in shown.getvalue()
     assert shown.getvalue().count("\x1b[?25l") == shown.getvalue().count("\x1b[?25h") == 1  # the cursor is back
 
